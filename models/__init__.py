@@ -1,0 +1,1 @@
+"""The networks, their registry, and the card that describes a trained model."""

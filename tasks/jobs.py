@@ -1,0 +1,552 @@
+"""Every job that passes from QGIS to the engine, and what each gives back.
+
+A job is a frozen dataclass of plain values; as JSON it is what the worker receives and what ``<output>.job.json``
+holds. `Job.runner` names the engine function that does it, as ``module:function`` below the package: the worker imports
+that module only when the job arrives, so that mapping never pays for training's imports.
+
+To add a feature: a job and its result here, the engine function, an algorithm file, a line in the provider, tests.
+Jobs stand in the order of the work: sampling, patches, training, mapping, assessment, tools.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Type
+
+from .classtable import ClassEntry, Legend
+from .errors import BadInput
+from .serial import from_plain, to_plain
+
+
+@dataclass(frozen=True)
+class RasterSource:
+    """A raster (it sets the grid), further rasters of the same grid stacked behind it, and a choice of its bands.
+
+    Attributes:
+        path: file or GDAL data source name.
+        stack: further rasters of the same grid; all their bands follow those of ``path``.
+        bands: 1-based bands of ``path``; empty = all.
+        nodata: overrides the file's own no-data value; None = the file's own.
+        crs: WKT given by QGIS when the file itself has none; empty = the file's own.
+        label: what the user calls it (layer name), for messages; empty = the file name.
+    """
+
+    path: str
+    stack: Tuple[str, ...] = ()
+    bands: Tuple[int, ...] = ()
+    nodata: Optional[float] = None
+    crs: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class VectorSource:
+    """A vector layer in a file.
+
+    Attributes:
+        path: file.
+        layer: layer name; empty = the first.
+        crs: WKT given by QGIS when the file itself has none; empty = the file's own.
+        label: what the user calls it (layer name), for messages; empty = the file name.
+    """
+
+    path: str
+    layer: str = ""
+    crs: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A rectangle in map units of ``crs`` (WKT; empty = the raster's own)."""
+
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+    crs: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Base of all jobs.
+
+    Class attributes:
+        kind: name in messages and job files.
+        runner: ``module:function`` below the package; called as ``function(job, context)``.
+        result_type: dataclass that the function returns.
+        outputs: names of the fields that hold paths to be written; empty paths are not written.
+        inputs: names of the fields that hold paths (or sources) to be read.
+        device_field: name of the field that holds auto|cpu|cuda, or empty for a job that never uses a GPU.
+    """
+
+    kind: ClassVar[str] = ""
+    runner: ClassVar[str] = ""
+    result_type: ClassVar[Type[Any]]
+    outputs: ClassVar[Tuple[str, ...]] = ("output",)
+    inputs: ClassVar[Tuple[str, ...]] = ()
+    device_field: ClassVar[str] = ""
+
+    @property
+    def device(self) -> str:
+        """Return the device that was asked for: auto, cpu or cuda."""
+        return str(getattr(self, self.device_field)) if self.device_field else "cpu"
+
+
+def _one_of(name: str, value: str, valid: Tuple[str, ...]) -> None:
+    if value not in valid:
+        raise BadInput(f"{name} '{value}' is not a valid choice.", f"Valid choices: {', '.join(valid)}.")
+
+
+def _at_least(name: str, value: float, low: float) -> None:
+    if value < low:
+        raise BadInput(f"{name} is {value:g}, less than {low:g}.", f"Give {low:g} or more.")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise BadInput(f"{name} is {value:g}, which is no share.", "Give a value from 0 to 1.")
+
+
+# --- sampling --------------------------------------------------------------------------------------------------------
+
+RASTER_STRATEGIES = ("upto", "constant", "total", "smallest", "all")
+VECTOR_STRATEGIES = ("upto", "smallest", "constant", "all")
+SAMPLERS = ("spread", "random", "periodic")
+SPLIT_METHODS = ("auto", "polygons", "blocks", "random")
+
+
+@dataclass(frozen=True)
+class SamplesResult:
+    """Points written to ``output``; ``counts`` holds class value (as text) -> samples."""
+
+    output: str
+    sample_count: int
+    counts: Dict[str, int]
+    classes: Tuple[ClassEntry, ...]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SelectSamples(Job):
+    """Points from a label raster (OTB LabelImageSampleSelection and better samplers)."""
+
+    kind: ClassVar[str] = "selectsamples"
+    runner: ClassVar[str] = "engine.sampling:select_samples"
+    result_type: ClassVar[Type[Any]] = SamplesResult
+    inputs: ClassVar[Tuple[str, ...]] = ("source",)
+
+    source: RasterSource
+    output: str
+    band: int = 1
+    strategy: str = "upto"
+    count: int = 1000
+    pad: int = 0
+    sampler: str = "spread"
+    seed: int = 0
+    extent: Optional[Extent] = None
+    classes: Tuple[int, ...] = ()
+    legend: Legend = Legend()
+
+    def __post_init__(self) -> None:
+        _one_of("STRATEGY", self.strategy, RASTER_STRATEGIES)
+        _one_of("SAMPLER", self.sampler, SAMPLERS)
+        _at_least("COUNT", self.count, 1)
+        _at_least("PAD", self.pad, 0)
+        _at_least("BAND", self.band, 1)
+
+
+@dataclass(frozen=True)
+class SelectVectorSamples(Job):
+    """Points from polygons, lines or points on the grid of a raster (OTB PolygonClassStatistics + SampleSelection)."""
+
+    kind: ClassVar[str] = "selectvectorsamples"
+    runner: ClassVar[str] = "engine.sampling:select_vector_samples"
+    result_type: ClassVar[Type[Any]] = SamplesResult
+    inputs: ClassVar[Tuple[str, ...]] = ("vector", "raster", "mask")
+
+    vector: VectorSource
+    field: str
+    raster: RasterSource
+    output: str
+    mask: Optional[RasterSource] = None
+    strategy: str = "upto"
+    count: int = 1000
+    sampler: str = "spread"
+    seed: int = 0
+    classes: Tuple[int, ...] = ()
+    legend: Legend = Legend()
+
+    def __post_init__(self) -> None:
+        _one_of("STRATEGY", self.strategy, VECTOR_STRATEGIES)
+        _one_of("SAMPLER", self.sampler, SAMPLERS)
+        _at_least("COUNT", self.count, 1)
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Features with a ``split`` field; ``counts`` holds split -> class value (as text) -> features."""
+
+    output: str
+    counts: Dict[str, Dict[str, int]]
+    dropped: int
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitSamples(Job):
+    """Training, validation and test parts that do not touch, stratified by class."""
+
+    kind: ClassVar[str] = "splitsamples"
+    runner: ClassVar[str] = "engine.splitting:split_samples"
+    result_type: ClassVar[Type[Any]] = SplitResult
+    inputs: ClassVar[Tuple[str, ...]] = ("samples", "raster")
+
+    samples: VectorSource
+    field: str
+    output: str
+    method: str = "auto"
+    raster: Optional[RasterSource] = None
+    block_size: Optional[float] = None
+    guard: Optional[float] = None
+    train_share: float = 0.6
+    validation_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("METHOD", self.method, SPLIT_METHODS)
+        _share("TRAIN_SHARE", self.train_share)
+        _share("VALIDATION_SHARE", self.validation_share)
+        _share("TRAIN_SHARE + VALIDATION_SHARE", self.train_share + self.validation_share)
+
+
+# --- patches ---------------------------------------------------------------------------------------------------------
+
+EDGES = ("reject", "reflect")
+NODATA_RULES = ("any", "all")
+
+
+@dataclass(frozen=True)
+class PatchesResult:
+    """A patch dataset folder and its footprints; ``counts`` holds class value (as text) -> accepted patches."""
+
+    output: str
+    footprints: str
+    accepted: int
+    rejected: int
+    counts: Dict[str, int]
+    classes: Tuple[ClassEntry, ...]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExtractPatches(Job):
+    """Cut a patch around every sample point into a patch dataset (OTBTF PatchesExtraction)."""
+
+    kind: ClassVar[str] = "extractpatches"
+    runner: ClassVar[str] = "engine.patches:extract_patches"
+    result_type: ClassVar[Type[Any]] = PatchesResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "footprints")
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "samples")
+
+    source: RasterSource
+    samples: VectorSource
+    field: str
+    output: str
+    footprints: str = ""
+    patch_size: int = 9
+    edge: str = "reject"
+    scale: Optional[float] = None
+    offset: Optional[float] = None
+    nodata_rule: str = "any"
+    max_nodata: float = 0.0
+    classes: Tuple[int, ...] = ()
+    legend: Legend = Legend()
+
+    def __post_init__(self) -> None:
+        _one_of("EDGE", self.edge, EDGES)
+        _one_of("NODATA_RULE", self.nodata_rule, NODATA_RULES)
+        _at_least("PATCH_SIZE", self.patch_size, 1)
+        _share("MAX_NODATA", self.max_nodata)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+CLASS_WEIGHTS = ("balanced", "none")
+AUGMENTATIONS = ("flips", "full", "none")
+MONITORS = ("loss", "kappa", "macro_f1", "mean_iou")
+DEVICES = ("auto", "cpu", "cuda")
+FOREST_FEATURES = ("pixel", "window")
+FOREST_PRESETS = ("default", "otb")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model. The numbers are those of ``accuracy_set`` (test, validation or none -> None).
+
+    ``metrics`` is the plain form of the report: per-class precision, recall, F1, IoU, support, the confusion matrix and
+    the class values it is ordered by.
+    """
+
+    output: str
+    report: str
+    accuracy_set: str
+    overall_accuracy: Optional[float]
+    kappa: Optional[float]
+    macro_f1: Optional[float]
+    mean_iou: Optional[float]
+    metrics: Dict[str, Any]
+    best_epoch: int
+    parameter_count: int
+    shared_pixels: int
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainClassifier(Job):
+    """Train a network that gives one class per patch (OTBTF TensorflowModelTrain)."""
+
+    kind: ClassVar[str] = "trainclassifier"
+    runner: ClassVar[str] = "engine.training:train_classifier"
+    result_type: ClassVar[Type[Any]] = TrainResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "report")
+    inputs: ClassVar[Tuple[str, ...]] = ("training", "validation", "test", "initial_model")
+    device_field: ClassVar[str] = "device_choice"
+
+    training: str
+    output: str
+    validation: str = ""
+    test: str = ""
+    validation_share: float = 0.2
+    network: str = "compact_cnn"
+    network_arguments: Dict[str, Any] = field(default_factory=dict)
+    epochs: int = 50
+    batch_size: Optional[int] = None
+    learning_rate: Optional[float] = None
+    class_weights: str = "balanced"
+    augmentation: str = "flips"
+    patience: int = 10
+    monitor: str = "loss"
+    initial_model: str = ""
+    seed: int = 0
+    device_choice: str = "auto"
+    report: str = ""
+
+    def __post_init__(self) -> None:
+        _one_of("CLASS_WEIGHTS", self.class_weights, CLASS_WEIGHTS)
+        _one_of("AUGMENTATION", self.augmentation, AUGMENTATIONS)
+        _one_of("MONITOR", self.monitor, MONITORS)
+        _one_of("DEVICE", self.device_choice, DEVICES)
+        _share("VALIDATION_SHARE", self.validation_share)
+        _at_least("EPOCHS", self.epochs, 1)
+        _at_least("PATIENCE", self.patience, 0)
+        if self.batch_size is not None:
+            _at_least("BATCH_SIZE", self.batch_size, 1)
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise BadInput(f"LEARNING_RATE is {self.learning_rate:g}, not above 0.", "Leave it unset or give e.g. 0.001.")
+
+
+@dataclass(frozen=True)
+class TrainRandomForest(Job):
+    """Train a Random Forest on the centre pixel, or on it with the mean and deviation of the patch."""
+
+    kind: ClassVar[str] = "trainrandomforest"
+    runner: ClassVar[str] = "engine.forest:train_random_forest"
+    result_type: ClassVar[Type[Any]] = TrainResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "report")
+    inputs: ClassVar[Tuple[str, ...]] = ("training", "validation", "test")
+
+    training: str
+    output: str
+    validation: str = ""
+    test: str = ""
+    validation_share: float = 0.2
+    features: str = "pixel"
+    trees: int = 100
+    preset: str = "default"
+    seed: int = 0
+    report: str = ""
+
+    def __post_init__(self) -> None:
+        _one_of("FEATURES", self.features, FOREST_FEATURES)
+        _one_of("PRESET", self.preset, FOREST_PRESETS)
+        _share("VALIDATION_SHARE", self.validation_share)
+        _at_least("TREES", self.trees, 1)
+
+
+# --- mapping ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClassifyResult:
+    """A class raster. ``class_areas``: class value (as text) -> {name, pixels, hectares}; hectares None without CRS."""
+
+    output: str
+    probabilities: str
+    confidence: str
+    pixels: int
+    seconds: float
+    nodata_value: int
+    class_areas: Dict[str, Any]
+    classes: Tuple[ClassEntry, ...]
+    device: str
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Classify(Job):
+    """Map a raster with a trained model (OTBTF TensorflowModelServe), on the input's own grid."""
+
+    kind: ClassVar[str] = "classify"
+    runner: ClassVar[str] = "engine.inference:classify"
+    result_type: ClassVar[Type[Any]] = ClassifyResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "probabilities", "confidence")
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "model")
+    device_field: ClassVar[str] = "device_choice"
+
+    source: RasterSource
+    model: str
+    output: str
+    probabilities: str = ""
+    confidence: str = ""
+    extent: Optional[Extent] = None
+    box: Optional[Tuple[int, int, int, int]] = None
+    continue_anyway: bool = False
+    device_choice: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("DEVICE", self.device_choice, DEVICES)
+        if self.extent is not None and self.box is not None:
+            raise BadInput("Both EXTENT and BOX are given.", "Give one of them.")
+        if self.box is not None:
+            _at_least("BOX width", self.box[2], 1)
+            _at_least("BOX height", self.box[3], 1)
+
+
+# --- assessment ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AssessResult:
+    """Accuracy of a map. ``metrics`` as in TrainResult; ``groups`` = number of reference polygons (0 for a raster)."""
+
+    output: str
+    matrix: str
+    overall_accuracy: Optional[float]
+    kappa: Optional[float]
+    macro_f1: Optional[float]
+    mean_iou: Optional[float]
+    sample_count: int
+    groups: int
+    shared_pixels: int
+    metrics: Dict[str, Any]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Assess(Job):
+    """Compare a map with a reference raster, or with reference points or polygons."""
+
+    kind: ClassVar[str] = "assess"
+    runner: ClassVar[str] = "engine.assessment:assess"
+    result_type: ClassVar[Type[Any]] = AssessResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "matrix")
+    inputs: ClassVar[Tuple[str, ...]] = ("map", "reference", "samples", "training")
+
+    map: RasterSource
+    output: str = ""
+    matrix: str = ""
+    reference: Optional[RasterSource] = None
+    samples: Optional[VectorSource] = None
+    field: str = ""
+    training: str = ""
+    legend: Legend = Legend()
+
+    def __post_init__(self) -> None:
+        if (self.reference is None) == (self.samples is None):
+            raise BadInput(
+                "Give exactly one of REFERENCE and REFERENCE_SAMPLES.",
+                "REFERENCE is a raster of reference classes, REFERENCE_SAMPLES points or polygons with a class FIELD.",
+            )
+        if self.samples is not None and not self.field:
+            raise BadInput("REFERENCE_SAMPLES needs FIELD.", "Name the field that holds the reference class.")
+
+
+# --- tools -----------------------------------------------------------------------------------------------------------
+
+NORMALISE_METHODS = ("max", "minmax", "zscore", "expression")
+
+
+@dataclass(frozen=True)
+class NormaliseResult:
+    """A float32 raster, one band per input band (or per expression)."""
+
+    output: str
+    bands: Tuple[str, ...]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Normalise(Job):
+    """Stack and normalise bands (the tutorial's BandMathX step)."""
+
+    kind: ClassVar[str] = "normalise"
+    runner: ClassVar[str] = "engine.normalising:normalise"
+    result_type: ClassVar[Type[Any]] = NormaliseResult
+    inputs: ClassVar[Tuple[str, ...]] = ("source",)
+
+    source: RasterSource
+    output: str
+    method: str = "max"
+    expression: str = ""
+
+    def __post_init__(self) -> None:
+        _one_of("METHOD", self.method, NORMALISE_METHODS)
+        if self.method == "expression" and not self.expression.strip():
+            raise BadInput("METHOD expression needs EXPRESSION.", "Write one, e.g. (B4 - B3) / (B4 + B3).")
+
+
+JOBS: Tuple[Type[Job], ...] = (
+    SelectSamples,
+    SelectVectorSamples,
+    SplitSamples,
+    ExtractPatches,
+    TrainClassifier,
+    TrainRandomForest,
+    Classify,
+    Assess,
+    Normalise,
+)
+JOBS_BY_KIND: Dict[str, Type[Job]] = {job.kind: job for job in JOBS}
+
+
+def job_to_plain(job: Job) -> Dict[str, Any]:
+    """Return the JSON form of a job: its kind and its fields."""
+    return {"kind": job.kind, "job": to_plain(job)}
+
+
+def job_from_plain(data: Mapping[str, Any]) -> Job:
+    """Build a job from its JSON form.
+
+    Raises:
+        BadInput: the kind is unknown (the valid ones are listed) or a field is wrong (it is named).
+    """
+    cls = JOBS_BY_KIND.get(str(data.get("kind")))
+    if cls is None:
+        raise BadInput(f"There is no job '{data.get('kind')}'.", f"Valid jobs: {', '.join(JOBS_BY_KIND)}.")
+    return from_plain(cls, data.get("job"), cls.kind)
+
+
+def result_to_json(result: Any) -> str:
+    """Return a result as one line of JSON."""
+    return json.dumps(to_plain(result), ensure_ascii=False, sort_keys=True)
+
+
+def with_outputs(job: Job, **paths: str) -> Job:
+    """Return the job with other output paths (the sink's file, a temporary name)."""
+    wrong = sorted(set(paths) - set(job.outputs))
+    if wrong:
+        raise ValueError(f"{job.kind} has no output {wrong[0]}")
+    return dataclasses.replace(job, **paths)
