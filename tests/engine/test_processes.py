@@ -25,7 +25,7 @@ def test_variables_of_qgis_and_python_are_dropped_and_the_others_kept():
 def test_folders_of_qgis_leave_the_windows_path():
     environ = {
         "OSGEO4W_ROOT": "D:\\gis\\root",
-        "Path": "C:\\Program Files\\QGIS 3.34.1\\bin;D:/gis/root/apps/bin;C:\\Windows\\system32;C:\\OSGeo4W\\bin;C:\\Tools",
+        "Path": "C:\\QGIS 3.34.1\\bin;D:/gis/root/apps/bin;C:\\Windows\\system32;C:\\OSGeo4W\\bin;C:\\Tools",
     }
     assert clean_environment(environ, windows=True) == {"Path": "C:\\Windows\\system32;C:\\Tools"}
 
