@@ -3,8 +3,12 @@
 This package imports with neither QGIS nor torch present: the engine's worker process loads the same folder.
 """
 
+from __future__ import annotations
 
-def classFactory(iface):  # noqa: N802, ANN001, ANN201 - the name and signature are QGIS's
+from typing import Any
+
+
+def classFactory(iface: Any) -> Any:  # noqa: N802 - the name is QGIS's
     """Return the plugin object; QGIS calls this when it loads the plugin (``iface`` is None under qgis_process)."""
     from .plugin import DeepscapePlugin
 

@@ -122,7 +122,9 @@ def read_qml(path: str) -> List[ClassEntry]:
         raise BadInput(f"The legend '{path}' declares XML entities.", "Save the style again from QGIS.")
     root = ElementTree.fromstring(text)  # nosec B314 - entity declarations are refused above
     entries = [
-        ClassEntry(int(float(item.attrib["value"])), item.get("label") or item.attrib["value"], item.attrib["color"][:7])
+        ClassEntry(
+            int(float(item.attrib["value"])), item.get("label") or item.attrib["value"], item.attrib["color"][:7]
+        )
         for tag in ("paletteEntry", "item")
         for item in root.iter(tag)
         if "color" in item.attrib and "value" in item.attrib
@@ -135,7 +137,9 @@ def read_qml(path: str) -> List[ClassEntry]:
         colour = symbols.get(category.get("symbol")) or palette_colour(number)
         # A category of a text field has no number of its own: it takes its place in the list, counted from 1.
         is_number = re.fullmatch(r"-?\d+(\.0*)?", value) is not None
-        entries.append(ClassEntry(int(float(value)) if is_number else number + 1, category.get("label") or value, colour))
+        entries.append(
+            ClassEntry(int(float(value)) if is_number else number + 1, category.get("label") or value, colour)
+        )
     return entries
 
 
@@ -219,4 +223,6 @@ def raster_qml(classes: Iterable[ClassEntry]) -> str:
             "paletteEntry",
             {"value": str(entry.value), "label": entry.name, "color": entry.colour, "alpha": "255"},
         )
-    return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ElementTree.tostring(root, encoding="unicode")
+    return "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ElementTree.tostring(
+        root, encoding="unicode"
+    )

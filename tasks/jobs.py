@@ -345,7 +345,9 @@ class TrainClassifier(Job):
         if self.batch_size is not None:
             _at_least("BATCH_SIZE", self.batch_size, 1)
         if self.learning_rate is not None and not self.learning_rate > 0:
-            raise BadInput(f"LEARNING_RATE is {self.learning_rate:g}, not above 0.", "Leave it unset or give e.g. 0.001.")
+            raise BadInput(
+                f"LEARNING_RATE is {self.learning_rate:g}, not above 0.", "Leave it unset or give e.g. 0.001."
+            )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,205 @@
+"""Patch datasets: the folder that `extractpatches` writes and training reads.
+
+``dataset.json`` describes it, ``source1.tif`` holds the patches stacked top to bottom (raw values, pixel-interleaved,
+uncompressed: opens in QGIS and is mapped into memory here), ``labels.tif`` the class values (1 x n), ``patches.gpkg``
+the footprints of all candidates (fields in `FOOTPRINT_FIELDS`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+
+from ..tasks.classtable import ClassEntry
+from ..tasks.errors import BadInput
+from ..tasks.serial import from_plain, to_plain
+
+DATASET_FORMAT = 1
+DESCRIPTION = "dataset.json"
+LABELS = "labels.tif"
+PATCHES = "patches.gpkg"
+# Fields of patches.gpkg and of FOOTPRINTS: `patch` is the index in the stacks (-1 when rejected), `row`/`col` the pixel
+# that holds the sample in the scene's grid, `originfid` the polygon the sample came from (-1 when unknown).
+FOOTPRINT_FIELDS = ("patch", "class_id", "class_name", "split", "accepted", "reason", "row", "col", "originfid")
+
+
+@dataclass(frozen=True)
+class DatasetBand:
+    """One band: name, no-data number, the scale and offset that were applied, and the scene's mean and deviation.
+
+    ``explicit`` is True when the user gave scale or offset in place of the file's own. ``scene_mean`` and ``scene_std``
+    are in physical units over the scene's valid pixels (a regular sample of large scenes).
+    """
+
+    name: str
+    nodata: Optional[float]
+    scale: float
+    offset: float
+    explicit: bool
+    scene_mean: float
+    scene_std: float
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """One stack of patches."""
+
+    file: str
+    patch_size: int
+    dtype: str
+    bands: Tuple[DatasetBand, ...]
+    nodata_rule: str = "any"
+
+
+@dataclass(frozen=True)
+class DatasetScene:
+    """The scene that the patches were cut from. ``transform`` = a, b, c, d, e, f of the affine."""
+
+    label: str
+    path: str
+    crs: str
+    transform: Tuple[float, ...]
+    width: int
+    height: int
+    res_m: Optional[float]
+
+
+@dataclass(frozen=True)
+class DatasetDescription:
+    """The content of ``dataset.json``. ``counts``: class value (as text) -> patches."""
+
+    sources: Tuple[DatasetSource, ...]
+    classes: Tuple[ClassEntry, ...]
+    scene: DatasetScene
+    patch_count: int
+    counts: Dict[str, int]
+    edge: str = "reject"
+    versions: Dict[str, str] = None  # type: ignore[assignment]
+    format: int = DATASET_FORMAT
+
+    def __post_init__(self) -> None:
+        if self.versions is None:
+            object.__setattr__(self, "versions", {})
+
+
+class PatchDataset:
+    """A patch dataset opened for reading.
+
+    Attributes:
+        folder: the folder.
+        description: content of ``dataset.json``.
+        labels: class value of each patch, int64 ``(N,)``.
+        splits: "train", "validation", "test" or "" of each patch, ``(N,)``.
+        rows: row of the sample's pixel in the scene, int64 ``(N,)``.
+        cols: column likewise.
+        groups: polygon that the sample came from, int64 ``(N,)``, -1 when unknown.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Open a dataset.
+
+        Raises:
+            BadInput: the folder is no patch dataset, or it is incomplete.
+        """
+        self.folder = Path(folder)
+        if self.folder.name == DESCRIPTION:
+            self.folder = self.folder.parent
+        try:
+            text = (self.folder / DESCRIPTION).read_text(encoding="utf-8")
+            self.description = from_plain(DatasetDescription, json.loads(text), DESCRIPTION)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BadInput(
+                f"'{folder}' is not a patch dataset: it has no {DESCRIPTION}.",
+                "Give a folder made by 'Extract patches'.",
+            ) from error
+        except ValueError as error:
+            raise BadInput(f"'{self.folder / DESCRIPTION}' is damaged.", "Extract the patches again.") from error
+        if self.description.format > DATASET_FORMAT:
+            raise BadInput(f"'{folder}' was written by a newer Deepscape.", "Update the plugin.")
+        self._read_index()
+
+    def __len__(self) -> int:
+        return self.description.patch_count
+
+    def _read_index(self) -> None:
+        import pyogrio
+
+        try:
+            with rasterio.open(self.folder / LABELS) as labels:
+                self.labels = labels.read(1).reshape(-1).astype(np.int64)
+            meta, _, _, data = pyogrio.raw.read(self.folder / PATCHES, read_geometry=False)
+        except (rasterio.errors.RasterioIOError, pyogrio.errors.DataSourceError) as error:
+            raise BadInput(
+                f"The patch dataset '{self.folder}' is incomplete: {error}.", "Extract the patches again."
+            ) from error
+        table: Dict[str, npt.NDArray[Any]] = dict(zip(meta["fields"], data))
+        order = np.argsort(table["patch"], kind="stable")
+        order = order[table["patch"][order] >= 0]
+        if len(order) != len(self) or len(self.labels) != len(self):
+            raise BadInput(
+                f"The patch dataset '{self.folder}' is incomplete: {len(self)} patches are described, "
+                f"{len(order)} are listed.",
+                "Extract the patches again.",
+            )
+        self.splits = np.array([s or "" for s in table["split"][order]], dtype=object)
+        self.rows = table["row"][order].astype(np.int64)
+        self.cols = table["col"][order].astype(np.int64)
+        self.groups = table["originfid"][order].astype(np.int64)
+
+    def patches(self, source: int = 0) -> npt.NDArray[Any]:
+        """Return the raw patches ``(N, C, p, p)`` of a source, mapped into memory read-only (not loaded)."""
+        part = self.description.sources[source]
+        path = self.folder / part.file
+        size, bands, count = part.patch_size, len(part.bands), len(self)
+        with rasterio.open(path) as dataset:
+            expected = (bands, count * size, size)
+            if (dataset.count, dataset.height, dataset.width) != expected:
+                raise BadInput(
+                    f"'{path}' holds {dataset.count} bands of {dataset.height} x {dataset.width} pixels instead of "
+                    f"{expected[0]} of {expected[1]} x {expected[2]}.",
+                    "Extract the patches again.",
+                )
+            offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
+            dtype = np.dtype(dataset.dtypes[0])
+        stack = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count, size, size, bands))
+        return stack.transpose(0, 3, 1, 2)
+
+    def physical(self, raw: npt.NDArray[Any], source: int = 0) -> npt.NDArray[np.float32]:
+        """Return raw patches ``(N, C, p, p)`` in physical units as float32 (NaN where no-data)."""
+        part = self.description.sources[source]
+        scale = np.array([band.scale for band in part.bands])[:, None, None]
+        offset = np.array([band.offset for band in part.bands])[:, None, None]
+        values: npt.NDArray[np.float32] = (raw * scale + offset).astype(np.float32)
+        numbers = np.array([np.nan if band.nodata is None else band.nodata for band in part.bands])[:, None, None]
+        missing = raw == numbers
+        if part.nodata_rule == "all":
+            missing = missing.all(axis=1, keepdims=True) & np.ones_like(missing)
+        values[missing] = np.nan
+        return values
+
+    def content_hash(self) -> str:
+        """Return "sha256:..." over the description, labels and patches: what a model was trained on."""
+        digest = hashlib.sha256()
+        names = [DESCRIPTION, LABELS, *(source.file for source in self.description.sources)]
+        for name in names:
+            with open(self.folder / name, "rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        return "sha256:" + digest.hexdigest()
+
+
+def write_description(folder: str, description: DatasetDescription) -> None:
+    """Write ``dataset.json``; the last file of a dataset to be written, so that its presence means completeness."""
+    text = json.dumps(to_plain(description), ensure_ascii=False, indent=1)
+    part = os.path.join(folder, DESCRIPTION + ".part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    os.replace(part, os.path.join(folder, DESCRIPTION))

@@ -1,0 +1,376 @@
+"""Windowed reading and writing of rasters: every pixel that the engine touches passes through here.
+
+Arrays are ``(C, H, W)``; windows are ``(row, col, height, width)`` in pixels of the source's grid. A window may reach
+over the raster's edge: what lies outside is the reflection of what lies inside (numpy's "reflect").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Iterator, Optional, Sequence, Tuple, Type
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.windows import Window
+
+from ..tasks.errors import BadInput, DiskFull
+from ..tasks.jobs import Extent, RasterSource
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixel grid of a raster.
+
+    Attributes:
+        width: columns.
+        height: rows.
+        transform: pixel (column, row) of a corner to map coordinates.
+        crs: None when unknown.
+    """
+
+    width: int
+    height: int
+    transform: Affine
+    crs: Optional[CRS]
+
+    def crop(self, row: int, col: int, height: int, width: int) -> Grid:
+        """Return the grid of a window."""
+        return Grid(width, height, self.transform * Affine.translation(col, row), self.crs)
+
+    def pixels_of(self, x: Array, y: Array) -> Tuple[Array, Array]:
+        """Return the rows and columns of the pixels that hold map points; may lie outside the grid.
+
+        A point on an edge belongs to the right or lower pixel.
+        """
+        col, row = _apply(~self.transform, x, y)
+        return np.floor(row).astype(np.int64), np.floor(col).astype(np.int64)
+
+    def centres_of(self, rows: Array, cols: Array) -> Tuple[Array, Array]:
+        """Return the map coordinates (x, y) of pixel centres."""
+        return _apply(self.transform, np.asarray(cols, float) + 0.5, np.asarray(rows, float) + 0.5)
+
+    def same_as(self, other: Grid) -> bool:
+        """Tell whether two rasters lie on one grid (the same size; origin and pixel within 1 % of a pixel)."""
+        if (self.width, self.height) != (other.width, other.height):
+            return False
+        corners = np.array([0, self.width], float), np.array([0, self.height], float)
+        shift = np.subtract(_apply(self.transform, *corners), _apply(other.transform, *corners))
+        pixel = math.sqrt(abs(self.transform.determinant))
+        return bool(np.all(np.abs(shift) < 0.01 * pixel))
+
+    def window_of(self, extent: Extent) -> Tuple[int, int, int, int]:
+        """Return the window (row, col, height, width) that an extent covers, snapped outward and cut to the raster.
+
+        Raises:
+            BadInput: the extent lies outside the raster.
+        """
+        xs = np.array([extent.xmin, extent.xmin, extent.xmax, extent.xmax])
+        ys = np.array([extent.ymin, extent.ymax, extent.ymin, extent.ymax])
+        if extent.crs and self.crs is not None and CRS.from_wkt(extent.crs) != self.crs:
+            from rasterio.warp import transform_bounds
+
+            west, south, east, north = transform_bounds(
+                CRS.from_wkt(extent.crs), self.crs, extent.xmin, extent.ymin, extent.xmax, extent.ymax
+            )
+            xs, ys = np.array([west, west, east, east]), np.array([south, north, south, north])
+        cols, rows = _apply(~self.transform, xs, ys)
+        # A thousandth of a pixel is rounding of the corner coordinates, not a wish for one more pixel.
+        top, left = max(0, math.floor(rows.min() + 1e-3)), max(0, math.floor(cols.min() + 1e-3))
+        bottom, right = min(self.height, math.ceil(rows.max() - 1e-3)), min(self.width, math.ceil(cols.max() - 1e-3))
+        if bottom <= top or right <= left:
+            raise BadInput(
+                f"The extent {extent.xmin:g}, {extent.ymin:g}, {extent.xmax:g}, {extent.ymax:g} lies outside the "
+                "raster.",
+                "Choose an extent that overlaps the raster, or leave it empty.",
+            )
+        return top, left, bottom - top, right - left
+
+    def pixel_metres(self) -> Optional[float]:
+        """Return the side of a pixel in metres (geodesic at the raster's centre where degrees); None without CRS."""
+        if self.crs is None:
+            return None
+        x, y = self.transform * (self.width / 2, self.height / 2)
+        x1, y1 = self.transform * (self.width / 2 + 1, self.height / 2)
+        x2, y2 = self.transform * (self.width / 2, self.height / 2 + 1)
+        if self.crs.is_geographic:
+            import pyproj
+
+            geod = pyproj.CRS.from_wkt(self.crs.to_wkt()).get_geod()
+            if geod is None:
+                return None
+            across, down = geod.inv(x, y, x1, y1)[2], geod.inv(x, y, x2, y2)[2]
+        else:
+            factor = self.crs.linear_units_factor[1]
+            across, down = math.hypot(x1 - x, y1 - y) * factor, math.hypot(x2 - x, y2 - y) * factor
+        return math.sqrt(abs(across * down))
+
+
+def _apply(transform: Affine, x: npt.ArrayLike, y: npt.ArrayLike) -> Tuple[Array, Array]:
+    """Return an affine's image of the points (x, y); written out, as affine's own ``*`` takes no arrays of points."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    return (
+        transform.a * x + transform.b * y + transform.c,
+        transform.d * x + transform.e * y + transform.f,
+    )
+
+
+@dataclass(frozen=True)
+class BandInfo:
+    """What a file says of one band: its description, no-data number, and scale and offset to physical units."""
+
+    name: str
+    dtype: str
+    nodata: Optional[float]
+    scale: float
+    offset: float
+
+
+def reflect_indices(start: int, count: int, size: int) -> npt.NDArray[np.int64]:
+    """Return ``count`` indices from ``start`` on, those outside ``[0, size)`` reflected as numpy's "reflect" does."""
+    index = np.arange(start, start + count, dtype=np.int64)
+    if size == 1:
+        return np.zeros(count, dtype=np.int64)
+    period = 2 * (size - 1)
+    index = np.abs(index) % period if start < 0 else index % period
+    return np.where(index < size, index, period - index)
+
+
+class RasterReader:
+    """Windowed reader of a `RasterSource`; a context manager. Threads may share one: reads are under a lock.
+
+    Attributes:
+        grid: grid of the first file; all files of the stack lie on it.
+        bands: one `BandInfo` per band, in channel order.
+        dtype: the smallest type that holds all bands.
+        name: what messages call the source.
+    """
+
+    def __init__(self, source: RasterSource) -> None:
+        """Open the files.
+
+        Raises:
+            BadInput: a file cannot be opened, a band does not exist, or a stacked raster has another grid.
+        """
+        self.name = source.label or Path(source.path).name
+        self._lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
+        self._parts: list[tuple[Any, tuple[int, ...]]] = []
+        try:
+            first = self._open(source.path)
+            crs = first.crs or (CRS.from_wkt(source.crs) if source.crs else None)
+            self.grid = Grid(first.width, first.height, first.transform, crs)
+            self._parts.append((first, self._chosen(first, source.bands)))
+            for path in source.stack:
+                other = self._open(path)
+                grid = Grid(other.width, other.height, other.transform, other.crs or crs)
+                if not self.grid.same_as(grid):
+                    raise BadInput(
+                        f"'{Path(path).name}' ({grid.width} x {grid.height}) does not lie on the grid of '{self.name}' "
+                        f"({self.grid.width} x {self.grid.height}).",
+                        "Stack rasters of one grid only; align them first, e.g. with 'Align rasters'.",
+                    )
+                self._parts.append((other, self._chosen(other, ())))
+        except BaseException:
+            self.close()
+            raise
+        self.bands = tuple(
+            BandInfo(
+                name=dataset.descriptions[index - 1] or "",
+                dtype=dataset.dtypes[index - 1],
+                nodata=source.nodata if source.nodata is not None else dataset.nodatavals[index - 1],
+                scale=dataset.scales[index - 1],
+                offset=dataset.offsets[index - 1],
+            )
+            for dataset, indices in self._parts
+            for index in indices
+        )
+        self.dtype = np.result_type(*(np.dtype(band.dtype) for band in self.bands))
+
+    def _open(self, path: str) -> Any:
+        try:
+            return self._stack.enter_context(rasterio.open(path))
+        except RasterioIOError as error:
+            if not Path(path).exists() and ":" not in path[2:]:
+                raise BadInput(f"The raster '{path}' does not exist.", "Check the path.") from error
+            raise BadInput(
+                f"The raster '{path}' cannot be read: {error}.", "Save it as GeoTIFF in QGIS and use that."
+            ) from error
+
+    def _chosen(self, dataset: Any, bands: Sequence[int]) -> tuple[int, ...]:
+        # An alpha band is a mask, not a measurement; it is honoured through dataset_mask below.
+        own = tuple(i for i in dataset.indexes if dataset.colorinterp[i - 1].name != "alpha")
+        wrong = next((band for band in bands if band not in dataset.indexes), None)
+        if wrong is not None:
+            raise BadInput(
+                f"'{self.name}' has no band {wrong}: it has {dataset.count}.",
+                f"Choose bands from 1 to {dataset.count}.",
+            )
+        return tuple(bands) or own
+
+    def __enter__(self) -> RasterReader:
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._stack.close()
+
+    def read(self, row: int, col: int, height: int, width: int, rule: str = "any") -> Tuple[Array, Array]:
+        """Read a window, reflected at the raster's edges.
+
+        Args:
+            row: first row; may be negative or reach over the raster's end, as may the window.
+            col: first column, likewise.
+            height: rows.
+            width: columns.
+            rule: any = a no-data number counts in each band by itself; all = only where all bands equal theirs.
+                Masks, alpha and NaN always count per band.
+
+        Returns:
+            The raw values ``(C, height, width)`` in the source's data type, and a mask of the same shape that is True
+            where a value is valid.
+        """
+        rows = reflect_indices(row, height, self.grid.height)
+        cols = reflect_indices(col, width, self.grid.width)
+        window = Window(cols.min(), rows.min(), cols.max() - cols.min() + 1, rows.max() - rows.min() + 1)
+        raw, valid = self._read_inside(window, rule)
+        inside = row >= 0 and col >= 0 and row + height <= self.grid.height and col + width <= self.grid.width
+        if inside:
+            return raw, valid
+        take = np.ix_(np.arange(len(raw)), rows - rows.min(), cols - cols.min())
+        return raw[take], valid[take]
+
+    def _read_inside(self, window: Window, rule: str) -> Tuple[Array, Array]:
+        raws, masks = [], []
+        with self._lock:
+            for dataset, indices in self._parts:
+                try:
+                    raws.append(dataset.read(indices, window=window))
+                    masks.append(self._file_mask(dataset, indices, window))
+                except RasterioError as error:
+                    raise BadInput(
+                        f"'{Path(dataset.name).name}' is damaged near row {window.row_off}, column {window.col_off}.",
+                        "Copy the file again from its source.",
+                    ) from error
+        raw = np.concatenate([part.astype(self.dtype, copy=False) for part in raws])
+        valid = np.concatenate(masks)
+        if self.dtype.kind == "f":
+            valid &= np.isfinite(raw)
+        numbers = [band.nodata for band in self.bands]
+        if any(number is not None and not math.isnan(number) for number in numbers):
+            equal = np.stack([self._equals(raw[i], number) for i, number in enumerate(numbers)])
+            valid &= ~(equal.all(axis=0, keepdims=True) if rule == "all" else equal)
+        return raw, valid
+
+    @staticmethod
+    def _equals(values: Array, number: Optional[float]) -> Array:
+        if number is None or math.isnan(number):
+            return np.zeros(values.shape, dtype=bool)
+        return values == number
+
+    @staticmethod
+    def _file_mask(dataset: Any, indices: Sequence[int], window: Window) -> Array:
+        """Return the per-band mask of mask bands and alpha; the no-data number is the reader's own concern."""
+        shape = (len(indices), int(window.height), int(window.width))
+        flags = [dataset.mask_flag_enums[index - 1] for index in indices]
+        mask = np.ones(shape, dtype=bool)
+        for position, (index, flag) in enumerate(zip(indices, flags)):
+            names = {f.name for f in flag}
+            if "per_dataset" in names or "alpha" in names:
+                mask[position] = dataset.dataset_mask(window=window) > 0
+            elif "nodata" not in names and "all_valid" not in names:
+                mask[position] = dataset.read_masks(index, window=window) > 0
+        return mask
+
+    def physical(self, raw: Array, scales: Optional[Array] = None, offsets: Optional[Array] = None) -> Array:
+        """Return raw values ``(..., C, H, W)`` in physical units as float32: raw * scale + offset per band."""
+        scale = np.array([b.scale for b in self.bands]) if scales is None else scales
+        offset = np.array([b.offset for b in self.bands]) if offsets is None else offsets
+        if np.all(scale == 1) and np.all(offset == 0):
+            return raw.astype(np.float32, copy=False)
+        return (raw.astype(np.float64) * scale[:, None, None] + offset[:, None, None]).astype(np.float32)
+
+
+def part_name(path: str) -> str:
+    """Return a temporary name in the same folder and with the same suffix, hidden where a leading dot hides."""
+    target = Path(path)
+    return str(target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.part{target.suffix}"))
+
+
+@contextlib.contextmanager
+def create_raster(
+    path: str,
+    grid: Grid,
+    *,
+    count: int,
+    dtype: str,
+    nodata: Optional[float],
+    descriptions: Sequence[str] = (),
+    **options: Any,
+) -> Iterator[Any]:
+    """Create a tiled, compressed GeoTIFF; yields the rasterio dataset, open for writing.
+
+    It is written under a temporary name and renamed when the block ends well; otherwise nothing is left.
+
+    Raises:
+        DiskFull: no room left.
+        BadInput: the folder does not exist or cannot be written.
+    """
+    profile = dict(
+        driver="GTiff", width=grid.width, height=grid.height, count=count, dtype=dtype, nodata=nodata,
+        crs=grid.crs, transform=grid.transform, tiled=True, blockxsize=256, blockysize=256,
+        compress="deflate", predictor=3 if dtype.startswith("float") else 1, BIGTIFF="IF_SAFER", interleave="band",
+    )  # fmt: skip
+    profile.update(options)
+    part = part_name(path)
+    try:
+        with rasterio.open(part, "w", **profile) as dataset:
+            for index, text in enumerate(descriptions, start=1):
+                dataset.set_band_description(index, text)
+            yield dataset
+        os.replace(part, path)
+        # Statistics and categories that an older file of this name left behind would describe other pixels.
+        Path(path + ".aux.xml").unlink(missing_ok=True)
+        if Path(part + ".aux.xml").exists():
+            os.replace(part + ".aux.xml", path + ".aux.xml")
+    except (RasterioError, OSError) as error:
+        raise writing_error(path, error) from error
+    finally:
+        for leftover in (part, part + ".aux.xml"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(leftover)
+
+
+def writing_error(path: str, error: BaseException) -> Exception:
+    """Return the sentence for a failed write: no room, no permission, no folder; otherwise the error itself."""
+    folder = Path(path).parent
+    text = f"{error} {error.__cause__ or ''}"
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "Disk full" in text:
+        return DiskFull(
+            f"No room is left in '{folder}' to write '{Path(path).name}'.", "Free space or choose another folder."
+        )
+    if not folder.is_dir():
+        return BadInput(f"The folder '{folder}' does not exist.", "Create it or choose another.")
+    if not os.access(folder, os.W_OK) or getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return BadInput(
+            f"'{path}' cannot be written.", "Choose a folder that you may write to, or close the file elsewhere."
+        )
+    return error if isinstance(error, Exception) else RuntimeError(str(error))

@@ -1,0 +1,87 @@
+"""The networks that Deepscape offers. Standard library only: the algorithms' lists and help read it without torch.
+
+To add a network: one file (or class) in models/ and its entry here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Tuple
+
+from ..tasks.errors import BadInput
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """One network of the registry.
+
+    Attributes:
+        id: published name (NETWORK).
+        title: what lists show.
+        help: one or two sentences for the user.
+        target: ``module:class`` below the package; called as ``cls(bands, classes, patch_size, **arguments)``, its
+            forward maps ``(N, bands, patch_size, patch_size)`` to logits ``(N, classes)``.
+        smallest_patch: smallest patch size in pixels that the network accepts.
+        arguments: the further constructor arguments and their defaults.
+        recipe: the training settings that suit the network (learning_rate, weight_decay, batch_size, ...).
+        source: paper or programme that the network comes from.
+    """
+
+    id: str
+    title: str
+    help: str
+    target: str
+    smallest_patch: int
+    arguments: Dict[str, Any] = field(default_factory=dict)
+    recipe: Dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+
+PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
+    NetworkEntry(
+        id="compact_cnn",
+        title="Compact CNN",
+        help=(
+            "A modern small network for patches of 5 pixels and more, odd or even: the centre pixel's spectrum and its "
+            "neighbourhood are weighed together, with batch normalisation and dropout. A good default."
+        ),
+        target="models.compact_cnn:CompactCNN",
+        smallest_patch=5,
+        source="Deepscape",
+    ),
+    NetworkEntry(
+        id="simple_cnn",
+        title="Simple CNN (reference, patches of 16)",
+        help=(
+            "The reference network of the OTBTF tutorial: three convolutions without normalisation. Patches of 16 "
+            "pixels as in the tutorial, or larger."
+        ),
+        target="models.simple_cnn:SimpleCNN",
+        smallest_patch=16,
+        source="R. Cresson, Deep Learning for Remote Sensing Images with Open Source Software (2020)",
+    ),
+    NetworkEntry(
+        id="pixel_network",
+        title="Pixel network (1 x 1, no context)",
+        help=(
+            "The same idea without any neighbourhood: only the centre pixel's spectrum. Train it beside another "
+            "network to learn what context adds."
+        ),
+        target="models.pixel_network:PixelNetwork",
+        smallest_patch=1,
+        source="Deepscape",
+    ),
+)
+
+
+def network_entry(network: str) -> NetworkEntry:
+    """Return the entry of a network.
+
+    Raises:
+        BadInput: there is no such network; lists the valid ones.
+    """
+    for entry in PATCH_NETWORKS:
+        if entry.id == network:
+            return entry
+    valid = ", ".join(entry.id for entry in PATCH_NETWORKS)
+    raise BadInput(f"There is no network '{network}'.", f"Valid networks: {valid}.")
