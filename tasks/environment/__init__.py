@@ -1,0 +1,27 @@
+"""The engine's environment: where it lies, how it is found, made, verified and removed (standard library only).
+
+`find_engine`, `engine_ready` and `status` look at files alone; `install` does the work of 'Set up the engine'.
+"""
+
+from .install import ACTIONS, BUILDS, SetupOptions, install
+from .lookup import EngineInterpreter, engine_ready, find_engine
+from .places import cache_dir, engines_dir, home, log_dir, model_store, scratch_dir
+from .report import EngineStatus, status
+
+__all__ = [
+    "ACTIONS",
+    "BUILDS",
+    "EngineInterpreter",
+    "EngineStatus",
+    "SetupOptions",
+    "cache_dir",
+    "engine_ready",
+    "engines_dir",
+    "find_engine",
+    "home",
+    "install",
+    "log_dir",
+    "model_store",
+    "scratch_dir",
+    "status",
+]
