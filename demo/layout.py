@@ -1,0 +1,111 @@
+"""The demo's project and picture, made by QGIS: the map with its legend, title and scale bar."""
+
+from __future__ import annotations
+
+from qgis.core import (
+    QgsLayoutExporter,
+    QgsLayoutItemLabel,
+    QgsLayoutItemLegend,
+    QgsLayoutItemMap,
+    QgsLayoutItemScaleBar,
+    QgsLayoutPoint,
+    QgsLayoutSize,
+    QgsPrintLayout,
+    QgsProject,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtGui import QFont
+
+
+def load(project, layer, visible=True):
+    """Add a layer to the project, refusing one that QGIS cannot read."""
+    if not layer.isValid():
+        raise RuntimeError(f"QGIS cannot read {layer.source()}")
+    project.addMapLayer(layer, False)
+    node = project.layerTreeRoot().addLayer(layer)
+    node.setItemVisibilityChecked(visible)
+    return layer
+
+
+def project_and_picture(output, data, title):
+    """Write ``project.qgz`` (opens styled) and ``map.png`` into the output folder."""
+    project = QgsProject.instance()
+    project.clear()
+    project.setTitle(title)
+    land_cover = QgsRasterLayer(str(output / "map.tif"), "Land cover")
+    project.setCrs(land_cover.crs())
+    load(project, QgsVectorLayer(str(data / "validation_polygons.gpkg"), "Validation polygons"), visible=False)
+    load(project, QgsVectorLayer(str(data / "train_polygons.gpkg"), "Training polygons"), visible=False)
+    load(project, land_cover)
+    load(project, QgsRasterLayer(str(output / "confidence.tif"), "Confidence"), visible=False)
+    scene = load(project, QgsRasterLayer(str(data / "sen2.tif"), "Sentinel-2"), visible=False)
+    true_colour(scene)
+    layout = QgsPrintLayout(project)
+    layout.initializeDefaults()
+    layout.setName("Land cover")
+    compose(layout, land_cover, title)
+    project.layoutManager().addLayout(layout)
+    project.writeEntry("Paths", "/Absolute", False)
+    if not project.write(str(output / "project.qgz")):
+        raise RuntimeError(f"The project could not be written: {project.error()}")
+    settings = QgsLayoutExporter.ImageExportSettings()
+    settings.dpi = 150
+    if QgsLayoutExporter(layout).exportToImage(str(output / "map.png"), settings) != QgsLayoutExporter.Success:
+        raise RuntimeError("The map could not be drawn.")
+
+
+def true_colour(scene):
+    """Show the scene in its true colours: bands B4, B3, B2, stretched between the 2nd and 98th percentile."""
+    from qgis.core import QgsContrastEnhancement, QgsMultiBandColorRenderer, QgsRasterMinMaxOrigin
+
+    scene.setRenderer(QgsMultiBandColorRenderer(scene.dataProvider(), 4, 3, 2))
+    scene.setContrastEnhancement(QgsContrastEnhancement.StretchToMinimumMaximum, QgsRasterMinMaxOrigin.CumulativeCut)
+
+
+def compose(layout, land_cover, title):
+    """Put map, title, legend, scale bar and source onto an A4 page."""
+    page = layout.pageCollection().page(0)
+    page.setPageSize(QgsLayoutSize(240, 190))
+
+    map_item = QgsLayoutItemMap(layout)
+    layout.addLayoutItem(map_item)
+    map_item.attemptMove(QgsLayoutPoint(8, 20))
+    map_item.attemptResize(QgsLayoutSize(170, 160))
+    map_item.setLayers([land_cover])
+    map_item.setKeepLayerSet(True)
+    map_item.setCrs(land_cover.crs())
+    map_item.zoomToExtent(land_cover.extent())
+    map_item.setFrameEnabled(True)
+
+    heading = QgsLayoutItemLabel(layout)
+    heading.setText(title)
+    heading.setFont(QFont("DejaVu Sans", 18, QFont.Bold))
+    layout.addLayoutItem(heading)
+    heading.attemptMove(QgsLayoutPoint(8, 6))
+    heading.attemptResize(QgsLayoutSize(224, 12))
+
+    legend = QgsLayoutItemLegend(layout)
+    legend.setLinkedMap(map_item)
+    legend.setAutoUpdateModel(False)
+    root = legend.model().rootGroup()
+    root.clear()
+    root.addLayer(land_cover)
+    layout.addLayoutItem(legend)
+    legend.attemptMove(QgsLayoutPoint(184, 20))
+
+    scale = QgsLayoutItemScaleBar(layout)
+    scale.setLinkedMap(map_item)
+    scale.setStyle("Single Box")
+    layout.addLayoutItem(scale)
+    scale.applyDefaultSize()
+    scale.attemptMove(QgsLayoutPoint(184, 150))
+
+    source = QgsLayoutItemLabel(layout)
+    source.setText(
+        "Contains modified Copernicus\nSentinel data; polygons from\nRStoolbox (GPL-3).\nMapped by Deepscape."
+    )
+    source.setFont(QFont("DejaVu Sans", 7))
+    layout.addLayoutItem(source)
+    source.attemptMove(QgsLayoutPoint(184, 166))
+    source.attemptResize(QgsLayoutSize(52, 20))
