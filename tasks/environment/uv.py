@@ -93,7 +93,10 @@ def uv_environment(environ: Mapping[str, str], cache: Path) -> Dict[str, str]:
     older = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
     for variable, key in words.items():
         if pip.get(key) and variable not in result and older.get(variable, "") not in result:
-            result[variable] = " ".join(pip[key].split())
+            # As with folders below: pip goes on without a mirror in a folder that is gone.
+            there = [entry for entry in pip[key].split() if not entry.startswith("file:") or _as_path(entry).is_dir()]
+            if there:
+                result[variable] = " ".join(there)
     if pip.get("find-links") and "UV_FIND_LINKS" not in result:
         # pip separates by blanks, uv by commas; a folder that is gone stops uv but not pip.
         links = [link for link in pip["find-links"].split() if "://" in link or Path(link).is_dir()]
@@ -119,10 +122,15 @@ def local_folders(environ: Mapping[str, str], wheels: str = "") -> List[Path]:
     links += pip_settings(environ).get("find-links", "").split()
     folders: List[Path] = []
     for link in links:
-        path = Path(urllib.request.url2pathname(urllib.parse.urlsplit(link).path) if link.startswith("file:") else link)
+        path = _as_path(link)
         if link and path.is_dir() and path not in folders:
             folders.append(path)
     return folders
+
+
+def _as_path(link: str) -> Path:
+    """Return the folder of a file address or a path."""
+    return Path(urllib.request.url2pathname(urllib.parse.urlsplit(link).path) if link.startswith("file:") else link)
 
 
 def find_uv(setting: str, runner: Runner, pythons: Sequence[Path], fetch: Optional[Fetch] = None) -> Path:
