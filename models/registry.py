@@ -47,6 +47,15 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
         ),
         target="models.compact_cnn:CompactCNN",
         smallest_patch=5,
+        arguments={"width": 32, "centre_width": 64, "dropout": 0.3, "context_dropout": 0.5},
+        recipe={
+            "learning_rate": 3e-3,
+            "weight_decay": 1e-2,
+            "batch_size": 32,
+            "label_smoothing": 0.0,
+            "warm_up": 0.3,
+            "noise": 0.2,
+        },
         source="Deepscape",
     ),
     NetworkEntry(
@@ -69,6 +78,7 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
         ),
         target="models.pixel_network:PixelNetwork",
         smallest_patch=1,
+        arguments={"width": 64, "dropout": 0.2},
         source="Deepscape",
     ),
 )

@@ -1,0 +1,76 @@
+"""The networks: parameter counts, centre rule, and that an image in one piece gives what its patches give."""
+
+import pytest
+import torch
+from deepscape.models.build import build_network, network_class, parameter_count
+from deepscape.models.registry import PATCH_NETWORKS, network_entry
+from deepscape.tasks.errors import BadInput
+
+IDS = [entry.id for entry in PATCH_NETWORKS]
+
+
+@pytest.mark.parametrize(("classes", "parameters"), [(6, 6214), (8, 6280)])
+def test_the_simple_cnn_has_the_parameters_of_the_reference(classes, parameters):
+    assert parameter_count(build_network("simple_cnn", 4, classes, 16)) == parameters
+
+
+def test_the_simple_cnn_gives_32_features():
+    network = build_network("simple_cnn", 4, 6, 16)
+    assert network.features(torch.zeros(3, 4, 16, 16)).shape == (3, 32)
+
+
+@pytest.mark.parametrize("network", IDS)
+@pytest.mark.parametrize("more", [0, 1, 2, 7])
+def test_an_image_in_one_piece_gives_what_its_patches_give(network, more):
+    torch.manual_seed(more)
+    size = network_entry(network).smallest_patch + more
+    module = build_network(network, 3, 4, size)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+    module.eval()
+    image = torch.randn(1, 3, size + 5, size + 8)
+    patches = image.unfold(2, size, 1).unfold(3, size, 1)[0].permute(1, 2, 0, 3, 4)
+    with torch.inference_mode():
+        dense = module.dense(image)[0].permute(1, 2, 0)
+        single = module(patches.reshape(-1, 3, size, size)).reshape(6, 9, 4)
+    assert dense.shape == single.shape
+    assert torch.allclose(dense, single, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 8, 16])
+def test_the_pixel_network_reads_the_centre_alone(size):
+    module = build_network("pixel_network", 2, 3, size).eval()
+    patch = torch.randn(1, 2, size, size, requires_grad=True)
+    module(patch).sum().backward()
+    read = patch.grad.abs().sum(dim=(0, 1)) > 0
+    assert read.nonzero().tolist() == [[size // 2, size // 2]]
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 8, 9, 16])
+def test_the_compact_cnn_reads_its_whole_patch(size):
+    torch.manual_seed(0)
+    module = build_network("compact_cnn", 2, 3, size).eval()
+    patch = torch.randn(1, 2, size, size, requires_grad=True)
+    module(patch).square().sum().backward()
+    assert bool((patch.grad.abs().sum(dim=(0, 1)) > 0).all())
+
+
+@pytest.mark.parametrize(("network", "size"), [("compact_cnn", 4), ("simple_cnn", 15)])
+def test_a_patch_that_is_too_small_is_named_with_the_remedy(network, size):
+    with pytest.raises(BadInput) as caught:
+        build_network(network, 4, 3, size)
+    assert f"at least {size + 1} pixels, these have {size}" in caught.value.message
+    assert caught.value.remedy
+
+
+def test_the_registry_states_each_networks_smallest_patch_and_arguments():
+    for entry in PATCH_NETWORKS:
+        assert network_class(entry.id).smallest_patch == entry.smallest_patch
+        build_network(entry.id, 1, 2, entry.smallest_patch, entry.arguments)
+
+
+def test_an_unknown_argument_is_named_with_the_valid_ones():
+    with pytest.raises(BadInput, match=r"no argument 'widht'.*width"):
+        build_network("compact_cnn", 1, 2, 7, {"widht": 3})
