@@ -80,6 +80,9 @@ class Job:
         outputs: names of the fields that hold paths to be written; empty paths are not written.
         inputs: names of the fields that hold paths (or sources) to be read.
         device_field: name of the field that holds auto|cpu|cuda, or empty for a job that never uses a GPU.
+        folders: those of ``outputs`` that are folders; their missing parents are created, a file's are not.
+        distributed: every rank of torchrun or srun runs the function, and rank 0 alone writes; otherwise the other
+            ranks end at once.
     """
 
     kind: ClassVar[str] = ""
@@ -88,6 +91,8 @@ class Job:
     outputs: ClassVar[Tuple[str, ...]] = ("output",)
     inputs: ClassVar[Tuple[str, ...]] = ()
     device_field: ClassVar[str] = ""
+    folders: ClassVar[Tuple[str, ...]] = ()
+    distributed: ClassVar[bool] = False
 
     @property
     def device(self) -> str:
@@ -249,6 +254,7 @@ class ExtractPatches(Job):
     runner: ClassVar[str] = "engine.patches:extract_patches"
     result_type: ClassVar[Type[Any]] = PatchesResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "footprints")
+    folders: ClassVar[Tuple[str, ...]] = ("output",)
     inputs: ClassVar[Tuple[str, ...]] = ("source", "samples")
 
     source: RasterSource
