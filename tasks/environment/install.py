@@ -348,16 +348,20 @@ def _clean_up(runner: Runner) -> None:
 
 def _end_orphan(pid: int) -> None:
     """End the uv of a set-up that was killed; it may still be writing. Only when the process id is still a uv's."""
-    if pid <= 0 or os.name == "nt":
+    program = shutil.which("ps")
+    if pid <= 0 or os.name == "nt" or program is None:
         return
     import signal
 
-    asked = subprocess.run(  # nosec B603 B607 - fixed arguments
-        ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
+    asked = subprocess.run(  # nosec B603 - fixed arguments
+        [program, "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    words = asked.stdout.split()
-    if words and Path(words[0]).name.startswith("uv"):
+    if _is_uv(asked.stdout.split()):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _is_uv(command: List[str]) -> bool:
+    return bool(command) and Path(command[0]).name in ("uv", "uv.exe")
 
 
 def _delete(folder: Path) -> None:
