@@ -12,6 +12,7 @@ import math
 import os
 import threading
 import uuid
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,13 +23,16 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
 from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import Extent, RasterSource
 
 Array = npt.NDArray[Any]
+
+# Stacks of patches lie nowhere, and a scene without a georeference is the user's choice: the log need not say so.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class Grid:
     def centres_of(self, rows: Array, cols: Array) -> Tuple[Array, Array]:
         """Return the map coordinates (x, y) of pixel centres."""
         return _apply(self.transform, np.asarray(cols, float) + 0.5, np.asarray(rows, float) + 0.5)
+
+    def corners_of(self, rows: Array, cols: Array) -> Tuple[Array, Array]:
+        """Return the map coordinates (x, y) of the upper left corners of pixels."""
+        return _apply(self.transform, cols, rows)
 
     def same_as(self, other: Grid) -> bool:
         """Tell whether two rasters lie on one grid (the same size; origin and pixel within 1 % of a pixel)."""
@@ -103,9 +111,8 @@ class Grid:
         """Return the side of a pixel in metres (geodesic at the raster's centre where degrees); None without CRS."""
         if self.crs is None:
             return None
-        x, y = self.transform * (self.width / 2, self.height / 2)
-        x1, y1 = self.transform * (self.width / 2 + 1, self.height / 2)
-        x2, y2 = self.transform * (self.width / 2, self.height / 2 + 1)
+        col, row = self.width / 2, self.height / 2
+        (x, x1, x2), (y, y1, y2) = _apply(self.transform, [col, col + 1, col], [row, row, row + 1])
         if self.crs.is_geographic:
             import pyproj
 
@@ -156,6 +163,9 @@ class RasterReader:
         grid: grid of the first file; all files of the stack lie on it.
         bands: one `BandInfo` per band, in channel order.
         dtype: the smallest type that holds all bands.
+        block_height: rows of the blocks that the first file is stored in.
+        striped: True where the first file's blocks are whole rows.
+        masked: True where a mask band or alpha tells no-data, which no number shows.
         name: what messages call the source.
     """
 
@@ -173,6 +183,8 @@ class RasterReader:
             first = self._open(source.path)
             crs = first.crs or (CRS.from_wkt(source.crs) if source.crs else None)
             self.grid = Grid(first.width, first.height, first.transform, crs)
+            self.block_height = int(first.block_shapes[0][0])
+            self.striped = bool(first.block_shapes[0][1] >= first.width)
             self._parts.append((first, self._chosen(first, source.bands)))
             for path in source.stack:
                 other = self._open(path)
@@ -195,6 +207,11 @@ class RasterReader:
                 scale=dataset.scales[index - 1],
                 offset=dataset.offsets[index - 1],
             )
+            for dataset, indices in self._parts
+            for index in indices
+        )
+        self.masked = any(
+            {"per_dataset", "alpha"} & {flag.name for flag in dataset.mask_flag_enums[index - 1]}
             for dataset, indices in self._parts
             for index in indices
         )
@@ -363,7 +380,8 @@ def writing_error(path: str, error: BaseException) -> Exception:
     """Return the sentence for a failed write: no room, no permission, no folder; otherwise the error itself."""
     folder = Path(path).parent
     text = f"{error} {error.__cause__ or ''}"
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "Disk full" in text:
+    full = ("no space left", "disk full", "disk is full")
+    if getattr(error, "errno", None) == errno.ENOSPC or any(words in text.lower() for words in full):
         return DiskFull(
             f"No room is left in '{folder}' to write '{Path(path).name}'.", "Free space or choose another folder."
         )

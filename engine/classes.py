@@ -1,0 +1,149 @@
+"""From a layer's class field to class ids and names: whole numbers, numbers stored as decimals, and text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas
+
+from ..tasks.classtable import ClassEntry, Legend, class_ids_of_names, resolve
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from .vectors import Layer
+
+# Fields that name the classes of a numeric class field, in the order in which they are tried.
+NAME_FIELDS = ("class_name", "name", "label", "classname")
+
+
+@dataclass(frozen=True)
+class FeatureClasses:
+    """The classes of a layer's features.
+
+    Attributes:
+        ids: class id of every feature, int64 ``(N,)``; 0 where unknown.
+        known: False where the feature has no class (NULL) or one that CLASSES leaves out, bool ``(N,)``.
+        classes: the table of the classes that remain, ascending.
+    """
+
+    ids: npt.NDArray[np.int64]
+    known: npt.NDArray[np.bool_]
+    classes: Tuple[ClassEntry, ...]
+
+    def name_of(self) -> Dict[int, str]:
+        """Return class id -> name."""
+        return {entry.value: entry.name for entry in self.classes}
+
+
+def feature_classes(
+    layer: Layer, field: str, context: Context, legend: Legend = Legend(), keep: Sequence[int] = ()
+) -> FeatureClasses:
+    """Read the class of every feature.
+
+    Text gets ids by `class_ids_of_names`, except where every text is a whole number. NULL is counted in a warning.
+
+    Args:
+        layer: the features.
+        field: name of the class field.
+        context: takes the warnings.
+        legend: names and colours of the classes.
+        keep: the class ids to keep (CLASSES); empty = all.
+
+    Raises:
+        BadInput: there is no such field, it is all NULL, holds what is no class, or CLASSES leaves nothing.
+    """
+    if field not in layer.fields:
+        raise BadInput(
+            f"'{layer.name}' has no field '{field}'.", f"Its fields are: {', '.join(layer.fields) or 'none'}."
+        )
+    column = layer.frame[field]
+    if pandas.api.types.is_string_dtype(column) or column.dtype == object:
+        column = column.where(column.astype(str).str.strip() != "", None)
+    known = column.notna().to_numpy(dtype=bool)
+    if not known.any():
+        raise BadInput(
+            f"The field '{field}' of '{layer.name}' is empty (NULL) in every feature.",
+            "Choose the field that holds the class.",
+        )
+    if not known.all():
+        context.warn(f"{np.count_nonzero(~known)} features of '{layer.name}' have no class (NULL); they are left out.")
+    ids = np.zeros(len(column), dtype=np.int64)
+    present = column[known]
+    numbers = _whole_numbers(present, field, layer.name)
+    if numbers is None:
+        texts = present.astype(str).str.strip()
+        by_name = class_ids_of_names(texts, legend)
+        ids[known] = texts.map(by_name).to_numpy(dtype=np.int64)
+        names = {value: name for name, value in by_name.items()}
+    else:
+        ids[known] = numbers
+        names = _names_beside(layer, field, ids, known)
+    if keep:
+        known = known & _kept(ids[known], known, keep, layer.name, context)
+    return FeatureClasses(ids, known, resolve(np.unique(ids[known]), legend, names))
+
+
+def _whole_numbers(column: Any, field: str, name: str) -> Optional[npt.NDArray[np.int64]]:
+    """Return the column as whole numbers, or None for a column of names."""
+    if pandas.api.types.is_bool_dtype(column) or pandas.api.types.is_integer_dtype(column):
+        return np.asarray(column, dtype=np.int64)
+    if pandas.api.types.is_float_dtype(column):
+        values = np.asarray(column, dtype=np.float64)
+        wrong = values[values != np.floor(values)]
+        if len(wrong):
+            raise BadInput(
+                f"The field '{field}' of '{name}' holds {wrong[0]:g}, which is no class.",
+                "Choose a field of whole numbers or of text.",
+            )
+        return values.astype(np.int64)
+    texts = column.astype(str).str.strip()
+    if texts.str.fullmatch(r"[+-]?\d{1,18}").all():
+        return np.asarray(texts.astype(np.int64), dtype=np.int64)
+    return None
+
+
+def _names_beside(layer: Layer, field: str, ids: npt.NDArray[np.int64], known: npt.NDArray[np.bool_]) -> Dict[int, str]:
+    """Return class names from a field beside the class field: one name per class, no name for two classes.
+
+    A field `name` may well name the single polygons ("Lake Biwa"), so that every candidate must pass this test.
+    """
+    others = [name for name in layer.fields if name != field]
+    ordered = [name for wanted in NAME_FIELDS for name in others if name.lower() == wanted]
+    ordered += [name for name in others if name not in ordered and ("name" in name.lower() or "label" in name.lower())]
+    for name in ordered:
+        texts = layer.frame[name][known]
+        pairs = pandas.DataFrame({"id": ids[known], "text": texts.to_numpy()}).dropna().drop_duplicates()
+        is_text = pandas.api.types.is_string_dtype(texts) or texts.dtype == object
+        if is_text and len(pairs) and pairs["id"].is_unique and pairs["text"].is_unique:
+            return {int(value): str(text) for value, text in zip(pairs["id"], pairs["text"])}
+    return {}
+
+
+def _kept(
+    ids: npt.NDArray[np.int64], known: npt.NDArray[np.bool_], keep: Sequence[int], name: str, context: Context
+) -> npt.NDArray[np.bool_]:
+    present = {int(value) for value in np.unique(ids)}
+    check_keep_list(present, keep, name, context)
+    kept = np.zeros(len(known), dtype=bool)
+    kept[known] = np.isin(ids, list(keep))
+    return kept
+
+
+def check_keep_list(present: set[int], keep: Sequence[int], name: str, context: Context) -> None:
+    """Warn about classes of CLASSES that do not occur.
+
+    Raises:
+        BadInput: none of them occurs; lists those that do.
+    """
+    missing = sorted(set(keep) - present)
+    if not missing:
+        return
+    text = ", ".join(str(value) for value in missing)
+    if len(missing) == len(set(keep)):
+        raise BadInput(
+            f"No class of CLASSES ({text}) occurs in '{name}'.",
+            f"Its classes are: {', '.join(str(value) for value in sorted(present)[:30])}.",
+        )
+    context.warn(f"CLASSES lists {text}, which do not occur in '{name}'.")
