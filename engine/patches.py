@@ -92,6 +92,8 @@ def extract_patches(job: ExtractPatches, context: Context) -> PatchesResult:
         try:
             part.mkdir()
             reasons = _place(candidates, reader.grid, job)
+            if np.all(reasons != ""):
+                raise _nothing_accepted(reasons, job, reader)
             raw_path = part / "candidates.raw"
             numbers, dtype = _read_patches(job, reader, candidates, reasons, raw_path, context)
             accepted = np.flatnonzero(reasons == "")

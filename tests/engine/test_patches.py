@@ -55,7 +55,7 @@ def counting(bands, height, width, dtype="uint16"):
     return np.arange(bands * height * width).reshape(bands, height, width).astype(dtype)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_patches_equal_the_image_windows_for_odd_and_even_sizes(tmp_path, data):
     height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
