@@ -1,0 +1,290 @@
+"""Does this scene look like the one the model was trained on? Asked before a map is made that could only be wrong.
+
+A scene in other units, without its offset or with its bands in another order maps without complaint, to nonsense. The
+mean and deviation of each band, over a regular sample of the scene, are compared with those of the training scene.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..models.cards import Card, CardBand
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from .rasters import RasterReader
+
+Floats = npt.NDArray[np.float64]
+
+# Mean further off than this many training deviations: refused. Quarter crops of one scene (Sentinel-2, Landsat 5, 7 and
+# 8) differ by up to 1.0 from the whole, 256-pixel aerial tiles of five towns by up to 3.0 from each other (99 % under
+# 2.5); a lost Sentinel-2 offset of 0.1 gives 6.6, reversed Sentinel-2 bands 8.3, digital numbers in place of
+# reflectance more than 10,000.
+MEAN_LIMIT = 3.0
+# A band that varies this many times more than in training: refused. The same crops and tiles: at most 2.7 times.
+SPREAD_LIMIT = 5.0
+# Bands (the median band) that vary this many times less: refused, as after a division by 255 or 10,000. A scene of one
+# land cover varies 10 times less by nature.
+FLATNESS_LIMIT = 100.0
+# A handful of pixels has no mean to speak of: not compared.
+FEWEST_PIXELS = 100
+# A cause is named when undoing it leaves less than this share of the misfit.
+EXPLAINED = 0.25
+
+_WINDOW = 256
+_MOST_WINDOWS = 36  # 36 windows of 256 x 256 pixels: 2.4 Mpx
+_KNOWN_FACTORS = (10000.0, 65535.0, 1000.0, 255.0, 100.0)
+_RESOLUTION_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class SceneStatistics:
+    """Mean and deviation per band over valid pixels, in physical units, ``(C,)``; ``count`` valid pixels per band."""
+
+    mean: Floats
+    std: Floats
+    count: npt.NDArray[np.int64]
+
+
+def sample_windows(height: int, width: int) -> Iterator[Tuple[int, int, int, int]]:
+    """Yield windows (row, col, height, width) that cover a small raster, or lie on a regular grid over a large one."""
+    rows, cols = math.ceil(height / _WINDOW), math.ceil(width / _WINDOW)
+    step = max(1, math.ceil(math.sqrt(rows * cols / _MOST_WINDOWS)))
+    for row in range(min(step // 2, rows - 1), rows, step):
+        for col in range(min(step // 2, cols - 1), cols, step):
+            top, left = row * _WINDOW, col * _WINDOW
+            yield top, left, min(_WINDOW, height - top), min(_WINDOW, width - left)
+
+
+def scene_statistics(
+    reader: RasterReader,
+    scales: Optional[Sequence[float]] = None,
+    offsets: Optional[Sequence[float]] = None,
+    rule: str = "any",
+    check: Optional[Callable[[], None]] = None,
+) -> SceneStatistics:
+    """Return the statistics of all bands of a scene from a regular sample of its windows (all of a small one).
+
+    Args:
+        reader: the scene.
+        scales: factor per band to physical units; None = the file's own.
+        offsets: summand per band, likewise.
+        rule: no-data rule, see `RasterReader.read`.
+        check: called between windows; raises when the job is cancelled.
+    """
+    scale = np.array([b.scale for b in reader.bands] if scales is None else scales, float)
+    offset = np.array([b.offset for b in reader.bands] if offsets is None else offsets, float)
+    bands = len(reader.bands)
+    count, mean, squares = np.zeros(bands, np.int64), np.zeros(bands), np.zeros(bands)
+    for window in sample_windows(reader.grid.height, reader.grid.width):
+        if check is not None:
+            check()
+        raw, valid = reader.read(*window, rule=rule)
+        for band in range(bands):
+            values = raw[band][valid[band]].astype(np.float64)
+            if not len(values):
+                continue
+            # Chan's update: sums of squares of large digital numbers would lose the deviation.
+            part, total = values.mean(), count[band] + len(values)
+            delta = part - mean[band]
+            squares[band] += ((values - part) ** 2).sum() + delta**2 * count[band] * len(values) / total
+            mean[band] += delta * len(values) / total
+            count[band] = total
+    seen = count > 0
+    mean = np.where(seen, mean * scale + offset, np.nan)
+    std = np.where(seen, np.sqrt(squares / np.maximum(count, 1)) * np.abs(scale), np.nan)
+    return SceneStatistics(mean, std, count)
+
+
+def check_scene(
+    statistics: SceneStatistics,
+    bands: Sequence[CardBand],
+    *,
+    scene: str,
+    continue_anyway: bool,
+    context: Context,
+) -> None:
+    """Refuse a scene whose bands do not look like the training scene's.
+
+    Args:
+        statistics: of the scene, in the order of ``bands``.
+        bands: of the model card.
+        scene: what messages call the scene.
+        continue_anyway: warn instead of refusing.
+        context: for warnings.
+
+    Raises:
+        BadInput: a band differs too much; names the band, the difference in training deviations and the likely cause.
+    """
+    if statistics.count.min() < FEWEST_PIXELS:
+        context.log(f"'{scene}' has too few valid pixels to be compared with the training scene.")
+        return
+    fit = _Fit(statistics, bands)
+    finding = fit.finding()
+    if not finding:
+        return
+    message = f"'{scene}' does not look like the scene that the model was trained on: {finding}; {fit.cause()}."
+    if continue_anyway:
+        context.warn(f"{message} It is mapped all the same, as CONTINUE asks.")
+        return
+    raise BadInput(message, "Correct the scene's values or bands, or set CONTINUE to map it all the same.")
+
+
+class _Fit:
+    """How a scene's statistics lie to those of the training scene, and what would explain it."""
+
+    def __init__(self, statistics: SceneStatistics, bands: Sequence[CardBand]) -> None:
+        self.mean, self.std = statistics.mean, statistics.std
+        known = [math.isfinite(b.scene_mean) and math.isfinite(b.scene_std) and b.scene_std > 0 for b in bands]
+        self.card_mean = np.array([b.scene_mean if k else b.mean for b, k in zip(bands, known)])
+        self.card_std = np.array([b.scene_std if k else b.std for b, k in zip(bands, known)])
+        # A band that was constant in training is compared at a millionth of its value, not divided by zero.
+        self.card_std = np.maximum(self.card_std, 1e-6 * np.maximum(np.abs(self.card_mean), 1e-6))
+        self.names = [f"band {i + 1}" + (f" ({b.name})" if b.name else "") for i, b in enumerate(bands)]
+
+    def finding(self) -> str:
+        """Return what is wrong in words; empty when nothing is."""
+        distance = (self.mean - self.card_mean) / self.card_std
+        ratio = self.std / self.card_std
+        worst = int(np.argmax(np.abs(distance)))
+        widest = int(np.argmax(ratio))
+        if abs(distance[worst]) > MEAN_LIMIT:
+            return (
+                f"{self.names[worst]} differs by {distance[worst]:+.1f} training deviations "
+                f"(mean {self.mean[worst]:.4g} instead of {self.card_mean[worst]:.4g})"
+            )
+        if ratio[widest] > SPREAD_LIMIT:
+            return f"{self.names[widest]} varies {ratio[widest]:.3g} times as much as in training"
+        if np.median(ratio) < 1 / FLATNESS_LIMIT:
+            flattest = int(np.argmin(ratio))
+            return f"{self.names[flattest]} varies {ratio[flattest]:.2g} times as much as in training"
+        return ""
+
+    def _misfit(self, mean: Floats, std: Floats) -> float:
+        """Return the mean over the bands of the distance in training deviations and of the deviations' log ratio."""
+        tiny = np.finfo(float).tiny
+        spread = np.abs(np.log(np.maximum(std, tiny) / self.card_std))
+        return float(np.mean(np.abs(mean - self.card_mean) / self.card_std + spread))
+
+    def cause(self) -> str:
+        """Return the likely cause: the one whose undoing leaves the least misfit, if that is little."""
+        before = self._misfit(self.mean, self.std)
+        found = min(self._candidates(), key=lambda item: item[0], default=(math.inf, ""))
+        if found[0] < EXPLAINED * before:
+            return found[1]
+        return "no single offset, factor or order of the bands explains it (another sensor, season, haze or clouds?)"
+
+    def _candidates(self) -> List[Tuple[float, str]]:
+        found = []
+        offset = self._offset()
+        hint = ""
+        if math.isclose(abs(offset), 0.1, rel_tol=0.25) or math.isclose(abs(offset), 1000, rel_tol=0.25):
+            hint = " (Sentinel-2 products since baseline 04.00 carry 1000 digital numbers, 0.1 in reflectance)"
+        found.append(
+            (
+                self._misfit(self.mean - offset, self.std),
+                f"all bands are shifted by about {offset:.3g}, so the likely cause is an offset that only one of the "
+                f"two scenes carries{hint}",
+            )
+        )
+        factor = self._factor()
+        if factor > 0:
+            found.append(
+                (
+                    self._misfit(self.mean / factor, self.std / factor),
+                    f"all values are about {_factor_text(factor)} what they were, so the likely cause is the scale "
+                    "(digital numbers against reflectance)",
+                )
+            )
+            rest = float(np.median(self.mean / factor - self.card_mean))
+            # An offset beside the factor has to earn its place: it can only fit better than the factor alone.
+            found.append(
+                (
+                    2 * self._misfit(self.mean / factor - rest, self.std / factor),
+                    f"all values are about {_factor_text(factor)} what they were and shifted by {rest:.3g} beside "
+                    "it, so the likely cause is a missing scale and offset",
+                )
+            )
+        order = self._order()
+        if order:
+            bands = ", ".join(str(index + 1) for index in order)
+            mean, std = self.mean[list(order)], self.std[list(order)]
+            found.append(
+                (self._misfit(mean, std), f"the likely cause is another band order: the order {bands} fits much better")
+            )
+        return found
+
+    def _offset(self) -> float:
+        return float(np.median(self.mean - self.card_mean))
+
+    def _factor(self) -> float:
+        """Return the common factor, the nearest well-known one where it is within a third; 0 when there is none."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = self.std / self.card_std
+        ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
+        if not len(ratios):
+            return 0.0
+        factor = float(np.median(ratios))
+        for known in _KNOWN_FACTORS:
+            for candidate in (known, 1 / known):
+                if 0.75 < factor / candidate < 1.33:
+                    return candidate
+        return factor
+
+    def _order(self) -> Tuple[int, ...]:
+        """Return the order of the scene's bands that fits the training scene best; empty when it is the present one."""
+        if len(self.mean) < 2:
+            return ()
+        from scipy.optimize import linear_sum_assignment  # a second to import: only when a scene is refused
+
+        tiny = np.finfo(float).tiny
+        distance = np.abs(self.mean[None, :] - self.card_mean[:, None]) / self.card_std[:, None]
+        spread = np.abs(np.log(np.maximum(self.std, tiny)[None, :] / self.card_std[:, None]))
+        order = tuple(int(i) for i in linear_sum_assignment(distance + spread)[1])
+        return () if order == tuple(range(len(order))) else order
+
+
+def _factor_text(factor: float) -> str:
+    return f"{factor:.4g} times" if factor >= 1 else f"1/{1 / factor:.4g} of"
+
+
+def check_resolution(reader: RasterReader, card: Card, context: Context) -> None:
+    """Warn when the pixel size is more than 10 % off that of the training scene."""
+    here = reader.grid.pixel_metres()
+    if here is None or not card.res_m or abs(here / card.res_m - 1) <= _RESOLUTION_TOLERANCE:
+        return
+    context.warn(
+        f"The pixels of '{reader.name}' are {here:.4g} m, those of the training scene {card.res_m:.4g} m: the model "
+        "sees neighbourhoods of another size than it learned. Resample the scene to the training size."
+    )
+
+
+def check_undeclared_nodata(reader: RasterReader, numbers: Sequence[Optional[float]], context: Context) -> None:
+    """Warn when the scene declares no no-data but holds the training scene's number.
+
+    Args:
+        reader: the scene.
+        numbers: the card's no-data number for each band of the scene.
+        context: for the warning.
+    """
+    open_bands = [i for i, number in enumerate(numbers) if number is not None and reader.bands[i].nodata is None]
+    open_bands = [i for i in open_bands if not math.isnan(float(numbers[i] or 0.0))]
+    if not open_bands:
+        return
+    found = np.zeros(len(numbers), np.int64)
+    for window in sample_windows(reader.grid.height, reader.grid.width):
+        context.check()
+        raw, valid = reader.read(*window)
+        for band in open_bands:
+            found[band] += int(((raw[band] == numbers[band]) & valid[band]).sum())
+    worst = int(np.argmax(found))
+    if found[worst]:
+        context.warn(
+            f"Band {worst + 1} of '{reader.name}' holds {numbers[worst]:g}, which was no-data in the training scene, "
+            "but declares no no-data value: these pixels are taken as measurements. Declare it in the layer's "
+            "properties or with NODATA."
+        )

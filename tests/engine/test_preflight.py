@@ -1,0 +1,170 @@
+"""The preflight: which scenes are refused, and which cause it names."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from deepscape.engine.preflight import (
+    SceneStatistics,
+    check_resolution,
+    check_scene,
+    check_undeclared_nodata,
+    sample_windows,
+    scene_statistics,
+)
+from deepscape.engine.rasters import RasterReader
+from deepscape.models.cards import Card, CardBand, CardSource
+from deepscape.tasks.classtable import ClassEntry
+from deepscape.tasks.context import Context
+from deepscape.tasks.errors import BadInput
+from deepscape.tasks.jobs import RasterSource
+
+SCENE = Path(__file__).resolve().parents[2] / "demo" / "data" / "sen2.tif"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    with RasterReader(RasterSource(str(SCENE))) as reader:
+        return scene_statistics(reader)
+
+
+@pytest.fixture(scope="module")
+def values():
+    with rasterio.open(SCENE) as dataset:
+        return dataset.read().astype(np.float64)
+
+
+def bands_of(statistics):
+    return [CardBand("", m, s, m, s) for m, s in zip(statistics.mean.tolist(), statistics.std.tolist())]
+
+
+def statistics_of(values):
+    count = np.full(len(values), values[0].size)
+    return SceneStatistics(values.mean(axis=(1, 2)), values.std(axis=(1, 2)), count)
+
+
+def refusal(statistics, bands):
+    with pytest.raises(BadInput) as caught:
+        check_scene(statistics, bands, scene="scene.tif", continue_anyway=False, context=Context())
+    assert "CONTINUE" in caught.value.remedy
+    return caught.value.message
+
+
+def test_statistics_equal_numpy(demo, values):
+    assert demo.mean == pytest.approx(values.mean(axis=(1, 2)), rel=1e-9)
+    assert demo.std == pytest.approx(values.std(axis=(1, 2)), rel=1e-9)
+    assert demo.count.tolist() == [237 * 247] * 12
+
+
+def test_the_training_scene_and_its_crops_pass(demo, values):
+    bands = bands_of(demo)
+    context = Context()
+    check_scene(demo, bands, scene="s", continue_anyway=False, context=context)
+    height, width = values.shape[1] // 2, values.shape[2] // 2
+    for row in range(0, values.shape[1] - height, 20):
+        for col in range(0, values.shape[2] - width, 20):
+            part = statistics_of(values[:, row : row + height, col : col + width])
+            check_scene(part, bands, scene="s", continue_anyway=False, context=context)
+    assert context.warnings == []
+
+
+def test_a_lost_offset_is_named(demo, values):
+    message = refusal(statistics_of(values - 0.1), bands_of(demo))
+    assert "band 1 differs by -6.6 training deviations (mean 0.03033 instead of 0.1303)" in message
+    assert "offset" in message and "-0.1" in message and "04.00" in message
+
+
+def test_a_scale_is_named(demo, values):
+    message = refusal(statistics_of(values * 10000), bands_of(demo))
+    assert "1e+04 times" in message and "scale" in message
+    assert "1/1e+04 of" in refusal(statistics_of(values / 10000), bands_of(demo))
+
+
+def test_scale_and_offset_together_are_named(demo, values):
+    message = refusal(statistics_of(values * 10000 + 1000), bands_of(demo))
+    assert "missing scale and offset" in message
+
+
+def test_reversed_bands_are_named(demo, values):
+    message = refusal(statistics_of(values[::-1]), bands_of(demo))
+    assert "the order 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1 fits much better" in message
+
+
+def test_an_unexplained_difference_says_so(demo, values):
+    other = values.copy()
+    other[3] *= 7
+    assert "no single offset, factor or order" in refusal(statistics_of(other), bands_of(demo))
+
+
+def test_continue_turns_the_refusal_into_a_warning(demo, values):
+    context = Context()
+    check_scene(statistics_of(values - 0.1), bands_of(demo), scene="scene.tif", continue_anyway=True, context=context)
+    assert len(context.warnings) == 1 and "CONTINUE" in context.warnings[0]
+
+
+def test_a_few_pixels_are_not_compared(demo, values):
+    check_scene(
+        statistics_of(values[:, :3, :3] - 0.1), bands_of(demo), scene="s", continue_anyway=False, context=Context()
+    )
+
+
+def test_patch_statistics_serve_where_the_scene_s_are_unknown(demo, values):
+    bands = [CardBand("", b.mean, b.std, math.nan, math.nan) for b in bands_of(demo)]
+    check_scene(demo, bands, scene="s", continue_anyway=False, context=Context())
+    assert "offset" in refusal(statistics_of(values - 0.1), bands)
+
+
+def test_a_band_that_was_constant_in_training():
+    bands = [CardBand("", 5.0, 1.0, 5.0, 0.0)]
+    same = SceneStatistics(np.array([5.0]), np.array([0.5]), np.array([1000]))
+    check_scene(same, bands, scene="s", continue_anyway=False, context=Context())
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (256, 257), (10980, 10980), (1, 100_000), (60_000, 60_000)])
+def test_windows_are_inside_distinct_and_few(height, width):
+    windows = list(sample_windows(height, width))
+    assert 1 <= len(windows) == len(set(windows))
+    assert sum(h * w for _, _, h, w in windows) <= 6_000_000
+    assert all(0 <= r < r + h <= height and 0 <= c < c + w <= width for r, c, h, w in windows)
+
+
+def write(path, values, nodata=None, res=10.0, crs="EPSG:32721"):
+    with rasterio.open(
+        path, "w", driver="GTiff", count=len(values), height=values.shape[1], width=values.shape[2],
+        dtype=values.dtype, nodata=nodata, crs=crs, transform=rasterio.Affine(res, 0, 5e5, 0, -res, 9e6),
+    ) as dataset:  # fmt: skip
+        dataset.write(values)
+    return RasterSource(str(path))
+
+
+def test_statistics_leave_out_nodata_and_apply_scale(tmp_path):
+    values = np.array([[[1, 2, 3], [-9999, 4, -9999]]], np.int16)
+    with RasterReader(write(tmp_path / "a.tif", values, nodata=-9999)) as reader:
+        found = scene_statistics(reader, scales=[0.5], offsets=[1.0])
+    assert found.mean.tolist() == [2.25] and found.count.tolist() == [4]
+    assert found.std[0] == pytest.approx(np.std([1, 2, 3, 4]) / 2)
+
+
+def test_an_undeclared_nodata_number_is_warned_about(tmp_path):
+    values = np.array([[[1, -9999]], [[2, 3]]], np.int16)
+    context = Context()
+    with RasterReader(write(tmp_path / "a.tif", values)) as reader:
+        check_undeclared_nodata(reader, [-9999.0, -9999.0], context)
+    assert len(context.warnings) == 1 and "-9999" in context.warnings[0] and "Band 1" in context.warnings[0]
+    with RasterReader(write(tmp_path / "b.tif", values, nodata=-9999)) as reader:
+        check_undeclared_nodata(reader, [-9999.0, -9999.0], context)
+    assert len(context.warnings) == 1
+
+
+@pytest.mark.parametrize(("res", "warned"), [(10.0, 0), (10.9, 0), (11.5, 1), (30.0, 1)])
+def test_another_pixel_size_is_warned_about(tmp_path, res, warned):
+    card = Card("network", "n", (CardSource(1, ()),), (ClassEntry(1, "a", "#000000"),), res_m=10.0)
+    context = Context()
+    with RasterReader(write(tmp_path / "a.tif", np.ones((1, 2, 2), np.uint8), res=res)) as reader:
+        check_resolution(reader, card, context)
+    assert len(context.warnings) == warned
+    if warned:
+        assert f"{res:g} m" in context.warnings[0] and "10 m" in context.warnings[0]
