@@ -99,7 +99,7 @@ def kill_tree(process: subprocess.Popen[Any], grace_s: float = 0.0) -> None:
         try:
             process.wait(timeout=grace_s)
         except subprocess.TimeoutExpired:
-            pass  # nosec B110 - it is killed just below
+            pass  # it is killed just below
     _signal_group(process, force=True)
     try:
         process.wait(timeout=10)

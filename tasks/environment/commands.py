@@ -13,6 +13,7 @@ from typing import IO, Callable, List, Mapping, Optional, Sequence, Union
 
 from ..errors import DeepscapeError, DiskFull, EngineSetupFailed, JobCancelled
 from ..processes import kill_tree, start_process
+from .setuplog import scrub
 
 _POLL_S = 0.1
 _TAIL_LINES = 60
@@ -198,6 +199,7 @@ def explain(what: str, output: str, folder: Path, remedy: str = "") -> Deepscape
         folder: the folder of the environments.
         remedy: added for this step.
     """
+    output = scrub(output)  # it travels into the debug panel, and from there into bug reports
     for kind, pattern, sentence, cure in _CAUSES:
         if re.search(pattern, output, re.IGNORECASE):
             error = DiskFull if kind == "full" else EngineSetupFailed

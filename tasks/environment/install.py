@@ -148,7 +148,11 @@ class _Installation:
         _delete(folder)
         write_json(crash, {"pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")})
         self._runner.started = lambda pid: write_json(crash, {"pid": os.getpid(), "child": pid})
-        facts = self._build(folder, [path for path, _ in pythons], version)
+        try:
+            facts = self._build(folder, [path for path, _ in pythons], version)
+        except DiskFull:
+            _delete(folder)  # gives back at once what the unfinished environment took
+            raise
         write_json(folder / READY, facts)
         self._runner.started = lambda pid: None
         crash.unlink()

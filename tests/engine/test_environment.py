@@ -295,6 +295,7 @@ def test_wrong_options_name_the_value_and_the_valid_ones(options, sentence):
 def test_causes_are_told_apart():
     assert cause_of("403 Forbidden") == "forbidden" and cause_of("all is well") == ""
     assert explain("X failed", "", Path("/f")).message == "X failed: it said nothing."
+    assert explain("X failed", "at https://u:secret@i/", Path("/f")).details == "at https://***@i/"
 
 
 # --- the user's own interpreter
