@@ -48,7 +48,7 @@ IDLE_S = 300.0
 MEMORY_FACTOR = 1.5
 CPU_WORKERS = 2
 LOG_LINES = 200
-_NOISE_LIMIT = 1 << 20
+_NOISE_LIMIT = 1 << 17
 
 _OUT_OF_MEMORY_CODES = frozenset({-9, 137, 0xC0000005, 0xC0000017, 0xC000012D, 0xC0000409})
 _OUT_OF_MEMORY_TEXTS = ("bad_alloc", "out of memory", "cannot allocate memory", "can't allocate memory")
