@@ -10,6 +10,7 @@ import contextlib
 import errno
 import math
 import os
+import shutil
 import threading
 import uuid
 import warnings
@@ -30,6 +31,9 @@ from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import Extent, RasterSource
 
 Array = npt.NDArray[Any]
+
+# Less free bytes than a block needs: a write that failed then failed for want of room.
+_SMALLEST_ROOM = 1 << 20
 
 # Stacks of patches lie nowhere, and a scene without a georeference is the user's choice: the log need not say so.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -60,8 +64,12 @@ class Grid:
 
         A point on an edge belongs to the right or lower pixel.
         """
-        col, row = _apply(~self.transform, x, y)
+        col, row = self.index_of(x, y)
         return np.floor(row).astype(np.int64), np.floor(col).astype(np.int64)
+
+    def index_of(self, x: Array, y: Array) -> Tuple[Array, Array]:
+        """Return the continuous (column, row) of map points; (0, 0) is the raster's upper left corner."""
+        return _apply(~self.transform, x, y)
 
     def centres_of(self, rows: Array, cols: Array) -> Tuple[Array, Array]:
         """Return the map coordinates (x, y) of pixel centres."""
@@ -381,7 +389,9 @@ def writing_error(path: str, error: BaseException) -> Exception:
     folder = Path(path).parent
     text = f"{error} {error.__cause__ or ''}"
     full = ("no space left", "disk full", "disk is full")
-    if getattr(error, "errno", None) == errno.ENOSPC or any(words in text.lower() for words in full):
+    # libtiff tells stderr, not its caller, that the disk is full; the file that filled it is still there.
+    no_room = isinstance(error, RasterioError) and folder.is_dir() and shutil.disk_usage(folder).free < _SMALLEST_ROOM
+    if no_room or getattr(error, "errno", None) == errno.ENOSPC or any(words in text.lower() for words in full):
         return DiskFull(
             f"No room is left in '{folder}' to write '{Path(path).name}'.", "Free space or choose another folder."
         )

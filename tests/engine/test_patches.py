@@ -22,14 +22,6 @@ from rasterio.transform import from_origin
 SCENE = str(Path(__file__).parents[2] / "demo" / "data" / "sen2.tif")
 
 
-@pytest.fixture
-def tokyo():
-    folder = Path(__file__).parents[3] / "shared" / "data" / "tokyo_truth"
-    if not folder.is_dir():
-        pytest.skip("shared/data/tokyo_truth is not beside the checkout")
-    return folder
-
-
 def write_raster(path, array, nodata=None, crs="EPSG:32654", **tags):
     array = np.atleast_3d(array) if array.ndim == 3 else array[None]
     with rasterio.open(
