@@ -605,6 +605,8 @@ class WorkerPool:
                 continue
             if message["type"] in protocol.FINAL:
                 return message
+            if message["type"] == "metric":  # JSON knows no NaN: it travels as text
+                message["value"] = float(message["value"])
             on_message(message)
 
 

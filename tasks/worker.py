@@ -132,7 +132,7 @@ class JobContext(Context):
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Send the value of a metric at a step."""
-        self._send({"type": "metric", "name": str(name), "value": value, "step": step})
+        self._send({"type": "metric", "name": str(name), "value": float(value), "step": int(step)})
 
     def threads(self) -> Optional[int]:
         """Return this job's share of the cores."""

@@ -1,6 +1,7 @@
 """The parent's side with real child processes: results, errors, cancel, crashes, warm workers, nothing left behind."""
 
 import importlib.util
+import math
 import os
 import signal
 import stat
@@ -122,6 +123,9 @@ def test_messages_and_result_arrive(pool):
 
 def test_numpy_values_pass(pool):
     result = pool.do("numpy_values")
+    metrics = [message["value"] for message in pool.messages if message["type"] == "metric"]
+    assert metrics[0] == 0.5
+    assert math.isnan(metrics[1])
     assert result.value == 0.25
     assert result.facts == {"counts": [0, 1, 2], "7": 255, "yes": True}
 

@@ -89,6 +89,7 @@ def numpy_values(job, context):
 
     context.progress(np.int64(1), np.float32(2), "tiles", "pixels")
     context.metric("kappa", np.float64(0.5), np.int32(1))
+    context.metric("kappa", np.float32("nan"), 2)
     return TrickResult(value=np.float64(0.25), facts={"counts": np.arange(3), 7: np.uint8(255), "yes": np.bool_(True)})
 
 
