@@ -38,8 +38,9 @@ END_S = 5.0
 PROGRESS_S = 0.1
 
 _ROOM = (errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC)
-_ROOM_TEXTS = ("No space left", "Disk full", "Disk quota exceeded", "not enough space on the disk")
-_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "not enough memory", "bad_alloc")
+_ROOM_TEXTS = ("no space left", "disk full", "disk is full", "disk quota exceeded", "not enough space on the disk")
+_ROOM_BYTES = 1 << 20
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc")
 
 
 def perform(job: Job, context: Context) -> Any:
@@ -165,7 +166,7 @@ def explain(error: BaseException, job: Optional[Job]) -> DeepscapeError:
 def _sentence(error: BaseException, job: Optional[Job]) -> DeepscapeError:
     kind = job.kind if job is not None else "job"
     # rasterio and GDAL wrap the system's error: its text is only in the cause.
-    text = " ".join(str(part) for part in (error, error.__cause__, error.__context__) if part is not None)
+    text = " ".join(str(part) for part in (error, error.__cause__, error.__context__) if part is not None).lower()
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     if number in _ROOM or any(part in text for part in _ROOM_TEXTS):
         return DiskFull(
@@ -189,6 +190,9 @@ def _sentence(error: BaseException, job: Optional[Job]) -> DeepscapeError:
             f"The engine's environment lacks the package '{error.name}'.",
             "Run 'Set up the engine' with ACTION repair.",
         )
+    full = [folder for folder in _folders(job) if os.path.isdir(folder) and _free_bytes(folder) < _ROOM_BYTES]
+    if full:  # GDAL's and SQLite's errors on a full disk speak of tables that are missing and the like
+        return DiskFull(f"No room is left in '{full[0]}'.", "Free space there or choose another folder.")
     first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     return JobFailed(
         f"The job '{kind}' failed: {type(error).__name__}{': ' + first if first else ''}.",
@@ -221,7 +225,11 @@ def _full_folder(error: BaseException, job: Optional[Job]) -> str:
     if named:
         return os.path.dirname(os.path.abspath(named))
     folders = [folder for folder in [*_folders(job), os.getcwd()] if os.path.isdir(folder)]
-    return min(folders, key=lambda folder: shutil.disk_usage(folder).free)
+    return min(folders, key=_free_bytes)
+
+
+def _free_bytes(folder: str) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _text(path: Any) -> str:

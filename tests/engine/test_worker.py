@@ -114,6 +114,7 @@ def caused(text):
     [
         (OSError(errno.ENOSPC, "x", "/full/map.tif"), DiskFull, "No room is left in '/full'."),
         (caused("TIFFAppendToStrip: No space left on device"), DiskFull, "No room is left in '"),
+        (RuntimeError("sqlite3_step() failed: database or disk is full"), DiskFull, "No room is left in '"),
         (OSError(errno.EFBIG, "x", "/fat/map.tif"), DiskFull, "The file system of '/fat' takes no file this large."),
         (MemoryError(), JobFailed, "There is not enough memory for 'normalise'."),
         (RuntimeError("CUDA out of memory. Tried"), JobFailed, "There is not enough memory for 'normalise'."),
@@ -149,6 +150,14 @@ def test_a_full_device_names_the_folder(tmp_path):
     with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError) as raised:
         file.write(b"x" * 10)
     assert worker.explain(raised.value, job).message == f"No room is left in '{tmp_path}'."
+
+
+def test_any_error_on_a_disk_without_room_is_for_want_of_room(tmp_path, monkeypatch):
+    job = Normalise(RasterSource("in.tif"), str(tmp_path / "map.tif"))
+    error = RuntimeError("no such table: gpkg_contents")
+    assert isinstance(worker.explain(error, job), JobFailed)
+    monkeypatch.setattr(worker, "_free_bytes", lambda folder: 4096)
+    assert worker.explain(error, job).message == f"No room is left in '{tmp_path}'."
 
 
 # --- a process of its own, spoken to directly ---
