@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-
 from deepscape.engine.preflight import (
     SceneStatistics,
     check_resolution,

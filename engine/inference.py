@@ -1,0 +1,289 @@
+"""Mapping: a raster and a model in, a class raster on the raster's own grid out, window by window.
+
+Tiles are anchored at the raster's pixel (0, 0) and always evaluated as a whole, whatever part is asked for: the map of
+a part is the crop of the whole map. A pixel i reads [i - p // 2, i + p - 1 - p // 2]; context beyond a tile or an
+EXTENT is real pixels, reflection only at the raster's edge.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+
+from ..models.cards import Card, CardBand, CardSource
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from ..tasks.jobs import Classify, ClassifyResult
+from ..tasks.protocol import plugin_version
+from .maps import MapWriter, class_areas, raster_path
+from .preflight import SceneStatistics, check_resolution, check_scene, check_undeclared_nodata, scene_statistics
+from .rasters import BandInfo, Grid, RasterReader
+from .runtimes import BATCH, Runtime, create_runtime
+
+if TYPE_CHECKING:
+    from .modelfiles import LoadedModel
+
+Array = npt.NDArray[Any]
+Window = Tuple[int, int, int, int]
+
+# Side of a tile: the outputs' own block size, 0.2 s of a small network on one core.
+TILE = 256
+# GDAL's block cache in bytes (rasterio takes bytes where the environment variable means megabytes): holds a row of
+# tiles of wide and line-striped scenes, which would otherwise be decoded once per tile.
+CACHE_BYTES = 160_000_000
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene as the model reads it.
+
+    Attributes:
+        reader: the open raster.
+        source: the model's source.
+        bands: position in the reader of each band of the model.
+        scales: factor to physical units per band of the model ``(C,)``.
+        offsets: summand likewise.
+    """
+
+    reader: RasterReader
+    source: CardSource
+    bands: Tuple[int, ...]
+    scales: Array
+    offsets: Array
+
+    def read(self, row: int, col: int, height: int, width: int) -> Tuple[npt.NDArray[np.float32], Array]:
+        """Return physical values with the patch's margin ``(C, H + p - 1, W + p - 1)``, NaN where no-data, and a mask.
+
+        The mask ``(H, W)`` tells the pixels that hold a value in every band.
+        """
+        size = self.source.patch_size
+        before = size // 2
+        raw, valid = self.reader.read(
+            row - before, col - before, height + size - 1, width + size - 1, self.source.nodata_rule
+        )
+        raw, valid = raw[list(self.bands)], valid[list(self.bands)]
+        values = np.array(self.reader.physical(raw, self.scales, self.offsets), np.float32)
+        values[~valid] = np.nan
+        centre: Array = np.all(valid[:, before : before + height, before : before + width], axis=0)
+        return values, centre
+
+
+def classify(job: Classify, context: Context) -> ClassifyResult:
+    """Map a raster with a trained model.
+
+    Raises:
+        BadInput: the model or the raster cannot be used, they do not fit each other, or an output cannot be written.
+        DiskFull: no room for an output.
+    """
+    from .modelfiles import load_model
+
+    started = time.perf_counter()
+    model = load_model(job.model)
+    return map_scene(model, job, context, started=started)
+
+
+def map_scene(
+    model: LoadedModel, job: Classify, context: Context,
+    *, tile: int = TILE, batch: int = BATCH, started: Optional[float] = None,
+) -> ClassifyResult:  # fmt: skip
+    """Map a raster with a loaded model; see `classify`. Neither ``tile`` nor ``batch`` changes the map."""
+    started = time.perf_counter() if started is None else started
+    card = model.card
+    if len(card.sources) != 1:
+        raise BadInput(
+            f"The model needs {len(card.sources)} sources, one raster is given.", "Choose a model of one source."
+        )
+    paths = [raster_path(path) for path in (job.output, job.probabilities, job.confidence)]
+    _check_outputs(job, paths)
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), RasterReader(job.source) as reader:
+        scene = open_scene(reader, card, job.continue_anyway, context)
+        _preflight(scene, card, job.continue_anyway, context)
+        window = _window(job, reader.grid)
+        runtime = create_runtime(card, model.module, model.forest, job.device_choice, context, batch)
+        context.log(f"Mapping {window[2]} x {window[3]} pixels with {runtime.name} on {runtime.device}.")
+        grid = reader.grid.crop(*window)
+        with MapWriter(paths, grid, card.classes, _tags(job, card, runtime)) as outputs:
+            counts = _traverse(scene, runtime, window, tile, outputs, context)
+            totals = {entry.value: int(n) for entry, n in zip(card.classes, counts.sum(axis=0))}
+            outputs.finish(totals)
+    pixels = sum(totals.values())
+    if pixels == 0:
+        context.warn(f"'{scene.reader.name}' holds no valid pixel there: the map is all no-data.")
+    areas = class_areas(card.classes, counts, grid, context)
+    return ClassifyResult(
+        output=paths[0], probabilities=paths[1], confidence=paths[2], pixels=pixels,
+        seconds=time.perf_counter() - started, nodata_value=outputs.nodata, class_areas=areas, classes=card.classes,
+        device=runtime.device, warnings=tuple(context.warnings),
+    )  # fmt: skip
+
+
+# --- the scene -------------------------------------------------------------------------------------------------------
+
+
+def open_scene(reader: RasterReader, card: Card, continue_anyway: bool, context: Context) -> Scene:
+    """Bring a raster's bands into the order and units of the model.
+
+    Raises:
+        BadInput: the bands do not fit.
+    """
+    source = card.sources[0]
+    order = match_bands(reader.bands, source.bands, reader.name, continue_anyway, context)
+    own = [reader.bands[index] for index in order]
+    scales = [band.scale if wanted.scale is None else wanted.scale for band, wanted in zip(own, source.bands)]
+    offsets = [band.offset if wanted.offset is None else wanted.offset for band, wanted in zip(own, source.bands)]
+    return Scene(reader, source, order, np.array(scales, float), np.array(offsets, float))
+
+
+def match_bands(
+    have: Sequence[BandInfo], need: Sequence[CardBand], scene: str, continue_anyway: bool, context: Context
+) -> Tuple[int, ...]:
+    """Return the position in the scene of each band of the model: by name, else by order.
+
+    Args:
+        have: the scene's bands.
+        need: the model's bands.
+        scene: what messages call the scene.
+        continue_anyway: take the bands by order although some names differ.
+        context: for the log.
+
+    Raises:
+        BadInput: there are too few or too many bands, or one that the model needs is missing by name.
+    """
+    names, wanted = [band.name for band in have], [band.name for band in need]
+    if len(have) < len(need):
+        raise BadInput(
+            f"'{scene}' has {len(have)} bands ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}).",
+            "Choose a raster with these bands, or add the missing ones as further rasters (STACK).",
+        )
+    named = all(wanted) and len(set(wanted)) == len(wanted)
+    found = [name for name in wanted if names.count(name) == 1] if named else []
+    if named and len(found) == len(wanted):
+        order = tuple(names.index(name) for name in wanted)
+        if order != tuple(range(len(names))):
+            context.log(f"Bands of '{scene}' taken by name: {_listed(wanted)}.")
+        return order
+    if found and not (continue_anyway and len(have) == len(need)):
+        missing = next(name for name in wanted if name not in found)
+        raise BadInput(
+            f"'{scene}' has no band '{missing}' ({_listed(names)}), which the model needs ({_listed(wanted)}).",
+            "Choose a raster with these bands, or correct the names of its bands.",
+        )
+    if len(have) > len(need):
+        raise BadInput(
+            f"'{scene}' has {len(have)} bands ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}), and "
+            "their names do not tell which.",
+            "Choose the bands with BANDS, in the model's order.",
+        )
+    if named and any(names):
+        context.warn(
+            f"The bands of '{scene}' ({_listed(names)}) have other names than the model's ({_listed(wanted)}): they "
+            "are taken in their order."
+        )
+    else:
+        context.log(f"Bands of '{scene}' taken in their order.")
+    return tuple(range(len(need)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not any(names):
+        return "unnamed"
+    shown = [name or "unnamed" for name in names[:20]]
+    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
+
+
+def _preflight(scene: Scene, card: Card, continue_anyway: bool, context: Context) -> None:
+    reader, order = scene.reader, list(scene.bands)
+    context.progress(0, 1, "Comparing the scene with the training data", "")
+    check_resolution(reader, card, context)
+    numbers: List[Optional[float]] = [None] * len(reader.bands)
+    scales, offsets = np.ones(len(reader.bands)), np.zeros(len(reader.bands))
+    for position, band, scale, offset in zip(order, scene.source.bands, scene.scales, scene.offsets):
+        numbers[position], scales[position], offsets[position] = band.nodata, scale, offset
+    check_undeclared_nodata(reader, numbers, context)
+    found = scene_statistics(reader, list(scales), list(offsets), scene.source.nodata_rule, context.check)
+    chosen = SceneStatistics(found.mean[order], found.std[order], found.count[order])
+    check_scene(chosen, scene.source.bands, scene=reader.name, continue_anyway=continue_anyway, context=context)
+
+
+def _window(job: Classify, grid: Grid) -> Window:
+    """Return the window (row, col, height, width) that is to be mapped."""
+    if job.extent is not None:
+        return grid.window_of(job.extent)
+    if job.box is None:
+        return 0, 0, grid.height, grid.width
+    x, y, width, height = job.box
+    if x < 0 or y < 0 or x + width > grid.width or y + height > grid.height:
+        raise BadInput(
+            f"The box {x}:{y}:{width}:{height} reaches beyond the raster of {grid.width} x {grid.height} pixels.",
+            "Give x:y:width:height in pixels inside the raster.",
+        )
+    return y, x, height, width
+
+
+# --- the traversal ---------------------------------------------------------------------------------------------------
+
+
+def tiles_of(window: Window, grid: Grid, tile: int) -> Iterator[Window]:
+    """Yield the tiles that a window touches, row by row: anchored at pixel (0, 0), cut to the raster."""
+    row, col, height, width = window
+    for top in range(row // tile * tile, row + height, tile):
+        for left in range(col // tile * tile, col + width, tile):
+            yield top, left, min(tile, grid.height - top), min(tile, grid.width - left)
+
+
+def _traverse(
+    scene: Scene, runtime: Runtime, window: Window, tile: int, outputs: MapWriter, context: Context
+) -> npt.NDArray[np.int64]:
+    """Map the window tile by tile; return the pixels per row of the window and class, ``(H, K)``."""
+    row, col, height, width = window
+    counts = np.zeros((height, len(outputs.classes)), np.int64)
+    done, undefined = 0, 0
+    for top, left, rows, cols in tiles_of(window, scene.reader.grid, tile):
+        context.check()
+        values, valid = scene.read(top, left, rows, cols)
+        # The part of the tile that lies in the window, in the tile's own pixels.
+        part = np.s_[max(row - top, 0) : row + height - top, max(col - left, 0) : col + width - left]
+        place = (max(top - row, 0), max(left - col, 0))
+        scores = None
+        if valid[part].any():
+            scores = runtime.scores(values, valid)
+            finite = np.isfinite(scores.max(axis=0))
+            undefined += int((valid & ~finite)[part].sum())
+            valid = valid & finite
+            scores = scores[:, part[0], part[1]]
+        counts[place[0] : place[0] + valid[part].shape[0]] += outputs.write(place, scores, valid[part], runtime)
+        done += valid[part].size
+        context.progress(done, height * width, "Mapping", "pixels")
+    if undefined:
+        context.warn(f"The model gives no finite score for {undefined} pixels; they are no-data in the map.")
+    return counts
+
+
+# --- the outputs -----------------------------------------------------------------------------------------------------
+
+
+def _check_outputs(job: Classify, paths: Sequence[str]) -> None:
+    """Refuse outputs that would overwrite an input or each other."""
+    given = [os.path.realpath(path) for path in paths if path]
+    for path in (job.source.path, *job.source.stack):
+        if os.path.realpath(path) in given:
+            raise BadInput(f"The output '{path}' is the scene itself.", "Choose another output file.")
+    if len(set(given)) != len(given):
+        raise BadInput("Two outputs have the same file name.", "Give each output a file of its own.")
+
+
+def _tags(job: Classify, card: Card, runtime: Runtime) -> Dict[str, str]:
+    return {
+        "TIFFTAG_SOFTWARE": f"Deepscape {plugin_version()}",
+        "DEEPSCAPE_MODEL": Path(job.model).name,
+        "DEEPSCAPE_NETWORK": card.network,
+        "DEEPSCAPE_RUNTIME": runtime.name,
+        "DEEPSCAPE_DEVICE": runtime.device,
+    }

@@ -1,0 +1,80 @@
+"""The rasters of a mapping job: types, areas, names."""
+
+import numpy as np
+import pyproj
+import pytest
+from affine import Affine
+from deepscape.engine.maps import MapWriter, output_type, raster_path, row_hectares
+from deepscape.engine.rasters import Grid
+from deepscape.tasks.classtable import ClassEntry
+from deepscape.tasks.errors import BadInput, DiskFull
+from rasterio.crs import CRS
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2], ("uint8", 255)), ([0, 1], ("uint8", 255)), ([0, 254], ("uint8", 255)), ([1, 255], ("uint8", 0)),
+        ([0, 255], ("uint16", 65535)), ([256], ("uint16", 65535)), ([1, 65535], ("uint16", 0)),
+        ([0, 65535], ("uint32", 2**32 - 1)), ([-1], ("int16", -32768)), ([-32768, 5], ("int16", 32767)),
+        ([-32768, 32767], ("int32", -(2**31))), ([-1, 40_000], ("int32", -(2**31))),
+    ],
+)  # fmt: skip
+def test_output_type(values, expected):
+    assert output_type(values) == expected
+
+
+@pytest.mark.parametrize("values", [[2**32], [-1, 2**31], [-(2**40)]])
+def test_an_id_that_fits_no_type_is_named(values):
+    with pytest.raises(BadInput, match=str(max(values, key=abs))):
+        output_type(values)
+
+
+def test_raster_path():
+    assert [raster_path(p) for p in ("", "a.tif", "a.TIFF", "a", "a.v2")] == [
+        "",
+        "a.tif",
+        "a.TIFF",
+        "a.tif",
+        "a.v2.tif",
+    ]
+
+
+def test_hectares_on_the_ellipsoid_equal_those_of_pyproj():
+    for south in (0.0, 45.0, -70.0):
+        grid = Grid(10, 4, Affine(0.01, 0, 7.0, 0, -0.01, south), CRS.from_epsg(4326))
+        geod = pyproj.Geod(ellps="WGS84")
+        for row, found in enumerate(row_hectares(grid)):
+            top, bottom = south - 0.01 * row, south - 0.01 * (row + 1)
+            x = np.linspace(7.0, 7.01, 50)  # the edges are parallels, not geodesics
+            ring = (np.concatenate([x, x[::-1]]), np.concatenate([np.full(50, bottom), np.full(50, top)]))
+            assert found == pytest.approx(abs(geod.polygon_area_perimeter(*ring)[0]) / 1e4, rel=1e-6)
+
+
+def test_hectares_in_projections():
+    utm = Grid(5, 3, Affine(10, 0, 5e5, 0, -10, 9e6), CRS.from_epsg(32721))
+    assert row_hectares(utm).tolist() == [0.01] * 3
+    feet = Grid(5, 3, Affine(100, 0, 2e6, 0, -100, 7e5), CRS.from_epsg(2264))
+    assert row_hectares(feet) == pytest.approx(np.full(3, (100 * 1200 / 3937) ** 2 / 1e4))
+    mercator = Grid(1, 1, Affine(10, 0, 0, 0, -10, 6446275.84), CRS.from_epsg(3857))  # 50 degrees north
+    assert row_hectares(mercator)[0] == pytest.approx(0.01 * np.cos(np.radians(50)) ** 2, rel=0.01)
+    assert row_hectares(Grid(5, 3, Affine.identity(), None)) is None
+
+
+def test_messages_name_the_file_that_the_user_gave(tmp_path):
+    grid = Grid(4, 4, Affine(10, 0, 0, 0, -10, 0), None)
+    classes = (ClassEntry(1, "a", "#000000"),)
+    writer = MapWriter([str(tmp_path / "map.tif"), "", ""], grid, classes, {})
+    with pytest.raises(DiskFull, match=r"write 'map\.tif'"), writer:
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_described_an_older_file_of_the_name_is_removed(tmp_path):
+    for name in ("map.tif", "map.tif.ovr", "map.tif.aux.xml", "map.qml"):
+        (tmp_path / name).write_text("old")
+    grid = Grid(4, 4, Affine(10, 0, 0, 0, -10, 0), None)
+    with MapWriter([str(tmp_path / "map.tif"), "", ""], grid, (ClassEntry(1, "a", "#000000"),), {}) as writer:
+        writer.finish({})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.qml", "map.tif", "map.tif.aux.xml"]
+    assert all("old" not in path.read_text(errors="ignore") for path in tmp_path.iterdir())
