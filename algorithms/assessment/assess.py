@@ -1,0 +1,101 @@
+"""Accuracy of a map."""
+
+from __future__ import annotations
+
+from ...tasks import jobs
+from .. import parameters as p
+from ..base import JobAlgorithm
+from ..translate import tr
+
+
+class Assess(JobAlgorithm):
+    """assess."""
+
+    INPUT = "INPUT"
+    REFERENCE = "REFERENCE"
+    REFERENCE_SAMPLES = "REFERENCE_SAMPLES"
+    FIELD = "FIELD"
+    TRAINING = "TRAINING"
+    OUTPUT = "OUTPUT"
+    MATRIX = "MATRIX"
+    OVERALL_ACCURACY = "OVERALL_ACCURACY"
+    KAPPA = "KAPPA"
+    MACRO_F1 = "MACRO_F1"
+    MEAN_IOU = "MEAN_IOU"
+    SAMPLE_COUNT = "SAMPLE_COUNT"
+
+    STEP = "assessment"
+    SUMMARY = (
+        "Compares a map with reference data that training has not seen: overall accuracy, kappa, producer's and user's "
+        "accuracy of each class, and the confusion matrix."
+    )
+
+    def name(self):
+        return "assess"
+
+    def displayName(self):
+        return tr("Assess a map")
+
+    def initAlgorithm(self, configuration=None):
+        self.add_parameters(
+            p.raster(self.INPUT, tr("Map"), tr("Class raster made by 'Classify an image'.")),
+            p.vector(
+                self.REFERENCE_SAMPLES,
+                tr("Reference samples"),
+                tr("Points or polygons with their true class, in any CRS. Give these or a reference raster."),
+                optional=True,
+            ),
+            p.field(
+                self.FIELD,
+                tr("Class field"),
+                tr("Field of the reference samples that holds the class: its number or its name."),
+                self.REFERENCE_SAMPLES,
+                optional=True,
+            ),
+            p.raster(
+                self.REFERENCE,
+                tr("Reference raster"),
+                tr("Raster of true classes, on the map's grid. Give this or reference samples."),
+                optional=True,
+            ),
+            p.folder(
+                self.TRAINING,
+                tr("Training dataset"),
+                tr(
+                    "The patch dataset of the map's model: reference pixels that its patches have seen are counted. "
+                    "Empty: as the map's model says."
+                ),
+                optional=True,
+                advanced=True,
+            ),
+            p.file_output(
+                self.OUTPUT,
+                tr("Report"),
+                tr("A page with the confusion matrix and the accuracy of each class."),
+                "HTML (*.html)",
+            ),
+            p.file_output(
+                self.MATRIX,
+                tr("Confusion matrix"),
+                tr("The confusion matrix as a table: rows are the reference, columns the map."),
+                "CSV (*.csv)",
+                optional=True,
+            ),
+        )
+        self.add_number(self.OVERALL_ACCURACY, tr("Overall accuracy"), tr("Share of pixels that are right, 0 to 1."))
+        self.add_number(self.KAPPA, tr("Kappa"), tr("Agreement beyond chance; empty where it is not defined."))
+        self.add_number(self.MACRO_F1, tr("Macro F1"), tr("Mean of the F1 of all classes."))
+        self.add_number(self.MEAN_IOU, tr("Mean IoU"), tr("Mean intersection over union of all classes."))
+        self.add_number(self.SAMPLE_COUNT, tr("Number of samples"), tr("Reference pixels that were compared."))
+
+    def job(self, values):
+        return jobs.Assess(
+            map=values.raster(self.INPUT),
+            output=values.output(self.OUTPUT),
+            matrix=values.output(self.MATRIX),
+            reference=values.raster(self.REFERENCE, required=False),
+            samples=values.vector(self.REFERENCE_SAMPLES, required=False),
+            field=values.field(self.FIELD),
+            training=values.path(self.TRAINING),
+            legend=values.legend(self.INPUT, files=False),
+        )

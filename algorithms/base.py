@@ -1,0 +1,392 @@
+"""What every algorithm has in common: parameters -> job -> run -> outputs, errors and help.
+
+An algorithm's own file holds its metadata, its parameters and one method, `job`. Everything else follows from names:
+the output NODATA_VALUE is the result's field ``nodata_value``, the destination PROBABILITIES the job's output
+``probabilities``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import os
+import shutil
+import time
+from typing import Any, ClassVar, Dict, Iterable, Mapping, Optional, Tuple
+
+from qgis.core import (
+    QgsProcessingAlgorithm,
+    QgsProcessingException,
+    QgsProcessingOutputBoolean,
+    QgsProcessingOutputNumber,
+    QgsProcessingOutputString,
+    QgsProcessingParameterExtent,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterMultipleLayers,
+    QgsProcessingParameterRasterDestination,
+    QgsProcessingParameterRasterLayer,
+    QgsSettings,
+)
+
+from ..tasks import jobfiles, manager
+from ..tasks.environment import EngineInterpreter, engine_ready, find_engine, model_store, scratch_dir
+from ..tasks.errors import BadInput, DeepscapeError, JobCancelled
+from ..tasks.jobs import Extent, Job
+from . import checks, compat, icons, sinks, styling
+from .destinations import destination_text, is_file_destination
+from .snapshots import is_given, raster_snapshot, vector_snapshot
+from .translate import tr
+from .values import Values
+
+HOMEPAGE = "https://github.com/deepscape/deepscape"
+ENGINE_SETTING = "deepscape/engine_python"
+
+GROUPS = {
+    "sampling": "1 Sampling",
+    "patches": "2 Patches",
+    "training": "3 Training",
+    "mapping": "4 Mapping",
+    "assessment": "5 Assessment",
+    "tools": "Tools",
+}
+
+
+def engine_setting() -> str:
+    """Return the interpreter that the user chose in QGIS's settings; empty for the managed environment."""
+    return str(QgsSettings().value(ENGINE_SETTING, "") or "")
+
+
+class DeepscapeAlgorithm(QgsProcessingAlgorithm):
+    """Base of all algorithms: group, icon, help, sentences for wrong parameters and for errors.
+
+    A subclass has `name`, `displayName`, `initAlgorithm` and `run`, and these class attributes:
+
+    Attributes:
+        STEP: id of its group.
+        SUMMARY: what it does, for the help page; translated when shown.
+    """
+
+    STEP: ClassVar[str] = ""
+    SUMMARY: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._output_help: list[Tuple[str, str]] = []
+        self._snapshots: Dict[str, Any] = {}
+
+    def createInstance(self):
+        return type(self)()
+
+    def group(self):
+        return tr(GROUPS[self.STEP])
+
+    def groupId(self):
+        return self.STEP
+
+    def flags(self):
+        return super().flags() | compat.CAN_CANCEL
+
+    def icon(self):
+        return icons.icon()
+
+    def svgIconPath(self):
+        return icons.PATH
+
+    def helpUrl(self):
+        return HOMEPAGE
+
+    def shortHelpString(self):
+        """Return the help page, made of the (label, help) pairs of the parameters and outputs."""
+        inputs = [(d.description(), d.help()) for d in self.parameterDefinitions() if not d.isDestination()]
+        outputs = [(d.description(), d.help()) for d in self.parameterDefinitions() if d.isDestination()]
+        return "".join(
+            [
+                f"<p>{html.escape(tr(self.SUMMARY))}</p>",
+                _section(tr("Inputs"), inputs),
+                _section(tr("Outputs"), [*outputs, *self._output_help]),
+            ]
+        )
+
+    def shortDescription(self):
+        return tr(self.SUMMARY)
+
+    # --- what initAlgorithm calls ---
+
+    def add_parameters(self, *parameters: Any) -> None:
+        """Declare parameters, in the order in which the dialog shows them."""
+        for parameter in parameters:
+            for each in parameter if isinstance(parameter, list) else [parameter]:
+                self.addParameter(each)
+
+    def add_number(self, name: str, title: str, text: str) -> None:
+        """Declare a number that designer models may use."""
+        self.addOutput(QgsProcessingOutputNumber(name, title))
+        self._output_help.append((title, text))
+
+    def add_string(self, name: str, title: str, text: str) -> None:
+        """Declare a text that designer models may use."""
+        self.addOutput(QgsProcessingOutputString(name, title))
+        self._output_help.append((title, text))
+
+    def add_boolean(self, name: str, title: str, text: str) -> None:
+        """Declare a yes or no that designer models may branch on."""
+        self.addOutput(QgsProcessingOutputBoolean(name, title))
+        self._output_help.append((title, text))
+
+    # --- what QGIS calls ---
+
+    def checkParameterValues(self, parameters, context):
+        found = checks.complaint(self, parameters, context)
+        return (False, found) if found else super().checkParameterValues(parameters, context)
+
+    def prepareAlgorithm(self, parameters, context, feedback):
+        """Take the snapshots; on whatever thread, so without project, canvas or widget."""
+        try:
+            # Steps of a model come here without QGIS's own check.
+            found = checks.complaint(self, parameters, context)
+            if found:
+                raise BadInput(found)
+            self._snapshots = {
+                definition.name(): self._snapshot(definition, parameters, context)
+                for definition in self.parameterDefinitions()
+                if is_given(parameters.get(definition.name()))
+            }
+        except DeepscapeError as error:
+            raise QgsProcessingException(str(error)) from error
+        return True
+
+    def _snapshot(self, definition: Any, parameters: Mapping[str, Any], context: Any) -> Any:
+        name = definition.name()
+        if isinstance(definition, QgsProcessingParameterRasterLayer):
+            return raster_snapshot(self.parameterAsRasterLayer(parameters, name, context), name, context)
+        if isinstance(definition, QgsProcessingParameterMultipleLayers):
+            layers = self.parameterAsLayerList(parameters, name, context)
+            return tuple(raster_snapshot(layer, name, context) for layer in layers)
+        if isinstance(definition, QgsProcessingParameterFeatureSource):
+            return vector_snapshot(self, parameters, name, context)
+        if isinstance(definition, QgsProcessingParameterExtent):
+            box = self.parameterAsExtent(parameters, name, context)
+            crs = self.parameterAsExtentCrs(parameters, name, context)
+            wkt = crs.toWkt() if crs.isValid() else ""
+            return Extent(box.xMinimum(), box.yMinimum(), box.xMaximum(), box.yMaximum(), wkt)
+        return None
+
+    def processAlgorithm(self, parameters, context, feedback):
+        """Run, and turn our errors into QGIS's: `reportError` alone would let qgis_process exit 0."""
+        try:
+            return self.run(parameters, context, feedback)
+        except JobCancelled as error:
+            # An empty result would count as success, and QGIS would try to load outputs that are not there.
+            raise QgsProcessingException(tr("Cancelled.")) from error
+        except DeepscapeError as error:
+            if error.details:
+                feedback.pushDebugInfo(error.details)
+            raise QgsProcessingException(str(error)) from error
+
+    def run(self, parameters: Mapping[str, Any], context: Any, feedback: Any) -> Dict[str, Any]:
+        """Do the work and return the outputs by name.
+
+        Raises:
+            DeepscapeError: with a sentence and its remedy.
+        """
+        raise DeepscapeError(f"The algorithm '{self.name()}' does nothing.")
+
+
+class JobAlgorithm(DeepscapeAlgorithm):
+    """Base of the algorithms that the engine does; a subclass turns its values into a job (`job`).
+
+    Attributes:
+        NAMED_AFTER: the input whose layer name is added to those of the outputs on the canvas.
+    """
+
+    NAMED_AFTER: ClassVar[str] = ""
+
+    def flags(self):
+        return super().flags() | compat.SUPPORTS_BATCH
+
+    def job(self, values: Values) -> Job:
+        """Return the job that the parameters ask for."""
+        raise DeepscapeError(f"The algorithm '{self.name()}' has no job.")
+
+    def painters(self, values: Values, result: Any) -> Dict[str, styling.Painter]:
+        """Return how outputs are painted, by their names; none by default."""
+        return {}
+
+    def canExecute(self):
+        if engine_ready(engine_setting()):
+            return True, ""
+        return False, tr("engine not set up: run 'Set up the engine'")
+
+    def run(self, parameters, context, feedback):
+        engine = find_engine(engine_setting())
+        values = Values(self, parameters, context, feedback, self._snapshots)
+        try:
+            job = self.job(values)
+            feedback.pushDebugInfo(jobfiles.describe(job))
+            _check_sinks(values, job)
+            result = self._run_job(job, engine, feedback)
+            outputs = self._outputs(values, result, context, feedback)
+            self._keep(values, job, result, outputs, context, feedback)
+            return outputs
+        finally:
+            values.close()
+
+    def _run_job(self, job: Job, engine: EngineInterpreter, feedback: Any) -> Any:
+        listener = Listener(feedback)
+        result = manager.run_job(
+            job,
+            interpreter=engine.python,
+            on_message=listener,
+            cancelled=feedback.isCanceled,
+            scratch=str(scratch_dir()),
+            auto_device=str(engine.facts.get("device", "cpu")),
+        )
+        for text in result.warnings:
+            listener.warn(text)
+        return result
+
+    # --- outputs ---
+
+    def _outputs(self, values: Values, result: Any, context: Any, feedback: Any) -> Dict[str, Any]:
+        """Fill the sinks, style what can be styled, and return every output that is declared."""
+        outputs: Dict[str, Any] = {}
+        painters = self.painters(values, result)
+        for name, path in values.sink_paths.items():
+            written = str(getattr(result, name.lower(), "") or path)
+            outputs[name] = sinks.copy_to_sink(self, values.parameters, name, context, feedback, written)
+        for name, path in values.destinations.items():
+            outputs[name] = str(getattr(result, name.lower(), "") or path)
+        for name, painter in painters.items():
+            if name in outputs:
+                self._paint(name, outputs[name], painter, context)
+        self._name_layers(values, outputs, context)
+        for definition in self.outputDefinitions():
+            name = definition.name()
+            if self.parameterDefinition(name) is None and hasattr(result, name.lower()):
+                outputs[name] = _plain(getattr(result, name.lower()))
+        return outputs
+
+    def _paint(self, name: str, destination: str, painter: styling.Painter, context: Any) -> None:
+        is_raster = isinstance(self.parameterDefinition(name), QgsProcessingParameterRasterDestination)
+        styling.style_in_context(destination, painter, context)
+        styling.style_when_loaded(destination, painter, context)
+        styling.save_sidecar(destination, painter, is_raster)
+
+    def _name_layers(self, values: Values, outputs: Mapping[str, Any], context: Any) -> None:
+        label = values.label(self.NAMED_AFTER)
+        for name, destination in outputs.items():
+            definition = self.parameterDefinition(name)
+            if label and definition is not None and isinstance(destination, str):
+                plain = definition.description()
+                styling.name_when_loaded(destination, plain, f"{plain} ({label})", context)
+
+    # --- what stays beside the outputs ---
+
+    def _keep(
+        self, values: Values, job: Job, result: Any, outputs: Mapping[str, Any], context: Any, feedback: Any
+    ) -> None:
+        """Keep the job file and the exported inputs beside an output that stays, and a copy of a temporary model."""
+        folders = compat.temporary_folders(context)
+        real = {name: _file_of(outputs.get(name.upper(), "")) for name in job.outputs}
+        first = next((path for path in real.values() if path), "")
+        if not first or jobfiles.is_temporary(first, folders):
+            feedback.pushInfo(tr("The output is temporary: no job file is kept, and an interrupted run starts anew."))
+            model = real.get("output", "")
+            if model.endswith(".safetensors"):
+                kept = jobfiles.keep_model(model, str(model_store()))
+                feedback.pushInfo(tr("A copy of the model is kept as '{}'.").format(kept))
+            return
+        saved = dataclasses.replace(job, **real)
+        if values.exports:
+            kept = jobfiles.job_file_name(first)[: -len(jobfiles.SUFFIX)] + ".inputs.gpkg"
+            shutil.move(values.exports, kept)
+            saved = jobfiles.map_paths(saved, lambda path, is_output: kept if path == values.exports else path)
+        jobfiles.write_job_file(saved, None, folders)
+
+
+class Listener:
+    """Passes the engine's messages on to the feedback; text seldom, for QGIS's log keeps every line of it."""
+
+    TEXT_EVERY_S = 2.0
+
+    def __init__(self, feedback: Any) -> None:
+        self._feedback = feedback
+        self._stage = ""
+        self._told = 0.0
+        self._warned: set[str] = set()
+
+    def __call__(self, message: Mapping[str, Any]) -> None:
+        """Take a message of `manager.run_job`."""
+        kind = message["type"]
+        if kind == "progress":
+            self._progress(message)
+        elif kind == "waiting":
+            self._feedback.setProgressText(str(message["text"]))
+        elif kind == "log":
+            self._feedback.pushInfo(str(message["text"]))
+        elif kind == "warning":
+            self.warn(str(message["text"]))
+        elif kind == "metric":
+            self._feedback.pushDebugInfo(f"{message['name']} {message['value']:.4g} ({message['step']})")
+
+    def warn(self, text: str) -> None:
+        """Show a warning once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._feedback.pushWarning(text)
+
+    def _progress(self, message: Mapping[str, Any]) -> None:
+        done, total = float(message["done"]), float(message["total"])
+        if total > 0:
+            self._feedback.setProgress(100.0 * done / total)
+        now, stage = time.monotonic(), str(message.get("stage", ""))
+        if stage != self._stage or now - self._told >= self.TEXT_EVERY_S:
+            self._stage, self._told = stage, now
+            self._feedback.setProgressText(progress_text(message))
+
+
+def progress_text(message: Mapping[str, Any]) -> str:
+    """Return a progress message in words: "Mapping: 3 of 30 Mpixels, 1.2 per second, 00:20 left"."""
+    done, total, unit = float(message["done"]), float(message["total"]), str(message.get("unit", ""))
+    stage = str(message.get("stage", "")) or tr("Working")
+    parts = []
+    if total > 0 and unit:
+        parts.append(tr("{0:,.0f} of {1:,.0f} {2}").format(done, total, unit))
+    if message.get("rate"):
+        rate = float(message["rate"])
+        parts.append(tr("{0} {1}/s").format(f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}", unit))
+    if message.get("remaining") is not None:
+        minutes, seconds = divmod(round(float(message["remaining"])), 60)
+        hours, minutes = divmod(minutes, 60)
+        clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+        parts.append(tr("{} left").format(clock))
+    return f"{stage}: {', '.join(parts)}" if parts else stage
+
+
+def _check_sinks(values: Values, job: Job) -> None:
+    """Refuse a sink that would overwrite an input; the engine checks its own outputs in this way."""
+    inputs = {os.path.realpath(path) for path in jobfiles.input_paths(job)}
+    for name in values.sink_paths:
+        text = destination_text(values.parameters.get(name))
+        if is_file_destination(text) and os.path.realpath(text) in inputs:
+            raise BadInput(f"{name} '{text}' is also an input and would be overwritten.", "Choose another name.")
+
+
+def _plain(value: Any) -> Any:
+    """Return a result's value as an output: numbers and texts as they are, tables as JSON."""
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return value
+
+
+def _file_of(destination: Any) -> str:
+    """Return the path of an output that is a file or folder; empty for a layer in memory or in a database."""
+    text = str(destination or "")
+    path: Optional[str] = text.split("|")[0]
+    return path if path and is_file_destination(text) and os.path.exists(path) else ""
+
+
+def _section(title: str, pairs: Iterable[Tuple[str, str]]) -> str:
+    lines = [f"<b>{html.escape(label)}</b>: {html.escape(text)}" for label, text in pairs]
+    return f"<h3>{html.escape(title)}</h3><p>{'<br/>'.join(lines)}</p>" if lines else ""

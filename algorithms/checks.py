@@ -1,0 +1,171 @@
+"""Sentences for wrong parameters, before any work: the parameter, its value, the valid values and the remedy.
+
+QGIS's own check says only "Incorrect parameter value for ...".
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, Mapping
+
+from qgis.core import (
+    QgsProcessingFeatureSourceDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterExtent,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterField,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterMultipleLayers,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
+    QgsProperty,
+)
+
+from . import compat
+from .destinations import destination_text, is_file_destination, suffix_of
+from .snapshots import is_given
+from .translate import tr
+
+
+def complaint(algorithm: Any, parameters: Mapping[str, Any], context: Any) -> str:
+    """Return the sentence for the first wrong parameter; empty when all can be used."""
+    for definition in algorithm.parameterDefinitions():
+        value = parameters.get(definition.name())
+        if not is_given(value):
+            value = definition.defaultValue()
+        optional = bool(definition.flags() & compat.OPTIONAL)
+        if not is_given(value):
+            if optional:
+                continue
+            return tr("{0} ({1}) is missing. Give a value for it.").format(definition.name(), definition.description())
+        check = _CHECKS.get(definition.type())
+        if definition.isDestination():
+            check = _destination
+        # An expression has its value only when the algorithm runs.
+        if check is None or isinstance(value, QgsProperty):
+            continue
+        found = check(algorithm, definition, value, parameters, context)
+        if found:
+            return found
+    return ""
+
+
+def _enum(algorithm, definition, value, parameters, context) -> str:
+    options = definition.options()
+    if value in options:
+        return ""
+    return tr("{0} '{1}' is not a valid choice. Valid choices: {2}.").format(
+        definition.name(), value, ", ".join(options)
+    )
+
+
+def _number(algorithm, definition, value, parameters, context) -> str:
+    name, whole = definition.name(), definition.dataType() == compat.INTEGER
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return tr("{0} '{1}' is no number. Give a number such as {2}.").format(name, value, "1" if whole else "0.5")
+    if whole and number != int(number):
+        return tr("{0} is {1:g}, which is no whole number. Give a whole number.").format(name, number)
+    if number < definition.minimum():
+        return tr("{0} is {1:g}, less than {2:g}. Give {2:g} or more.").format(name, number, definition.minimum())
+    if number > definition.maximum():
+        return tr("{0} is {1:g}, more than {2:g}. Give {2:g} or less.").format(name, number, definition.maximum())
+    return ""
+
+
+def _file(algorithm, definition, value, parameters, context) -> str:
+    path = str(value)
+    is_folder = definition.behavior() == compat.FOLDER
+    if os.path.isdir(path) if is_folder else os.path.isfile(path):
+        return ""
+    if os.path.exists(path):
+        what = tr("is a file, not a folder. Choose a folder.") if is_folder else tr("is a folder. Choose a file.")
+    else:
+        what = tr("does not exist. Check the path.")
+    return f"{definition.name()} '{path}' {what}"
+
+
+def _raster(algorithm, definition, value, parameters, context) -> str:
+    if algorithm.parameterAsRasterLayer(parameters, definition.name(), context) is not None:
+        return ""
+    return _unreadable(definition.name(), value, tr("raster"))
+
+
+def _multiple(algorithm, definition, value, parameters, context) -> str:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    layers = algorithm.parameterAsLayerList(parameters, definition.name(), context)
+    if len(layers) == len(values):
+        return ""
+    missing = next((v for v in values if isinstance(v, str) and not os.path.exists(v)), values[0])
+    return _unreadable(definition.name(), missing, tr("raster"))
+
+
+def _source(algorithm, definition, value, parameters, context) -> str:
+    if algorithm.parameterAsSource(parameters, definition.name(), context) is not None:
+        return ""
+    if isinstance(value, QgsProcessingFeatureSourceDefinition):
+        value = destination_text(value.source)
+    return _unreadable(definition.name(), value, tr("vector layer"))
+
+
+def _unreadable(name: str, value: Any, what: str) -> str:
+    shown = value.name() if hasattr(value, "name") else str(value)
+    path = shown.split("|")[0]
+    if isinstance(value, str) and (os.sep in path or "." in path) and not os.path.exists(path):
+        return tr("{0} '{1}' does not exist. Check the path.").format(name, shown)
+    return tr("{0} '{1}' cannot be read as a {2}. Choose another one.").format(name, shown, what)
+
+
+def _field(algorithm, definition, value, parameters, context) -> str:
+    parent = definition.parentLayerParameterName()
+    if not is_given(parameters.get(parent)):
+        return ""
+    source = algorithm.parameterAsSource(parameters, parent, context)
+    wanted = value if isinstance(value, (list, tuple)) else [value]
+    if source is None:
+        return ""
+    fields = source.fields().names()
+    missing = next((name for name in wanted if name not in fields), None)
+    if missing is None:
+        return ""
+    return tr("{0}: '{1}' has no field '{2}'. Its fields are: {3}.").format(
+        definition.name(), source.sourceName(), missing, ", ".join(fields) or tr("none")
+    )
+
+
+def _extent(algorithm, definition, value, parameters, context) -> str:
+    if not algorithm.parameterAsExtent(parameters, definition.name(), context).isNull():
+        return ""
+    return tr("{0} '{1}' is no extent. Write it as xmin,xmax,ymin,ymax [EPSG:4326].").format(definition.name(), value)
+
+
+def _destination(algorithm, definition, value, parameters, context) -> str:
+    text = destination_text(value)
+    if not is_file_destination(text):
+        return ""
+    name, suffix = definition.name(), suffix_of(definition)
+    ending = os.path.splitext(text)[1]
+    if suffix and ending and ending[1:].isalpha() and ending.lower() not in (suffix, *_ALSO.get(suffix, ())):
+        return tr("{0} '{1}' cannot be written: it is a file of the kind {2}. Give a name that ends in {2}.").format(
+            name, text, suffix
+        )
+    folder = os.path.dirname(os.path.abspath(text))
+    if os.path.isdir(folder) or isinstance(definition, QgsProcessingParameterFolderDestination):
+        return ""
+    return tr("The folder '{0}' of {1} does not exist. Create it or choose another folder.").format(folder, name)
+
+
+_ALSO = {".tif": (".tiff",), ".html": (".htm",)}
+
+_CHECKS: Dict[str, Callable[..., str]] = {
+    QgsProcessingParameterEnum.typeName(): _enum,
+    QgsProcessingParameterNumber.typeName(): _number,
+    QgsProcessingParameterFile.typeName(): _file,
+    QgsProcessingParameterRasterLayer.typeName(): _raster,
+    QgsProcessingParameterMultipleLayers.typeName(): _multiple,
+    QgsProcessingParameterFeatureSource.typeName(): _source,
+    QgsProcessingParameterField.typeName(): _field,
+    QgsProcessingParameterExtent.typeName(): _extent,
+}

@@ -1,0 +1,99 @@
+"""Map an image with a trained model."""
+
+from __future__ import annotations
+
+from ...tasks import jobs
+from .. import parameters as p
+from .. import styling
+from ..base import JobAlgorithm
+from ..translate import tr
+
+
+class Classify(JobAlgorithm):
+    """classify."""
+
+    INPUT = "INPUT"
+    STACK = "STACK"
+    BANDS = "BANDS"
+    MODEL = "MODEL"
+    EXTENT = "EXTENT"
+    BOX = "BOX"
+    CONTINUE = "CONTINUE"
+    DEVICE = "DEVICE"
+    OUTPUT = "OUTPUT"
+    PROBABILITIES = "PROBABILITIES"
+    CONFIDENCE = "CONFIDENCE"
+    PIXELS = "PIXELS"
+    SECONDS = "SECONDS"
+    NODATA_VALUE = "NODATA_VALUE"
+    CLASS_AREAS = "CLASS_AREAS"
+
+    STEP = "mapping"
+    NAMED_AFTER = "INPUT"
+    SUMMARY = (
+        "Maps an image of any size with a trained model: one class per pixel, on the image's own grid, with the names "
+        "and colours of the classes. An image that does not look like the training image is refused."
+    )
+
+    def name(self):
+        return "classify"
+
+    def displayName(self):
+        return tr("Classify an image")
+
+    def initAlgorithm(self, configuration=None):
+        self.add_parameters(
+            p.raster_source(tr("The image to map; its bands are those that the model was trained on.")),
+            p.model("MODEL", tr("Model"), tr("Model file made by one of the training algorithms.")),
+            p.extent(),
+            p.text_value(
+                self.BOX,
+                tr("Box in pixels"),
+                tr("Only this part of the image, as column:row:width:height, in place of an extent."),
+                advanced=True,
+            ),
+            p.flag(
+                self.CONTINUE,
+                tr("Continue although the image differs"),
+                tr("Map an image whose values differ much from the training image; the result may be meaningless."),
+                advanced=True,
+            ),
+            p.device(),
+            p.raster_output(self.OUTPUT, tr("Class map"), tr("Class values, with legend.")),
+            p.raster_output(
+                self.PROBABILITIES,
+                tr("Probabilities"),
+                tr("One band per class, from 0 to 1."),
+                optional=True,
+            ),
+            p.raster_output(
+                self.CONFIDENCE,
+                tr("Confidence"),
+                tr("Probability of the class that was chosen, from 0 to 1."),
+                optional=True,
+            ),
+        )
+        self.add_number(self.PIXELS, tr("Pixels"), tr("Pixels that were given a class."))
+        self.add_number(self.SECONDS, tr("Seconds"), tr("Time that the mapping took."))
+        self.add_number(self.NODATA_VALUE, tr("No-data value"), tr("Value of pixels without a class."))
+        self.add_string(
+            self.CLASS_AREAS,
+            tr("Class areas"),
+            tr("JSON: pixels and hectares of each class, by pixel counting, which is biased."),
+        )
+
+    def job(self, values):
+        return jobs.Classify(
+            source=values.raster(self.INPUT, self.STACK, self.BANDS),
+            model=values.path(self.MODEL),
+            output=values.output(self.OUTPUT),
+            probabilities=values.output(self.PROBABILITIES),
+            confidence=values.output(self.CONFIDENCE),
+            extent=values.extent(self.EXTENT),
+            box=values.box(self.BOX),
+            continue_anyway=values.flag(self.CONTINUE),
+            device_choice=values.choice(self.DEVICE),
+        )
+
+    def painters(self, values, result):
+        return {self.OUTPUT: styling.by_class(result.classes), self.CONFIDENCE: styling.confidence}

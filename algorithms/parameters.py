@@ -1,0 +1,284 @@
+"""Parameters that several algorithms share, each with its help: a parameter without help cannot be made here."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence
+
+from qgis.core import (
+    QgsProcessingParameterBand,
+    QgsProcessingParameterBoolean,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterExtent,
+    QgsProcessingParameterFeatureSink,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterField,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterFileDestination,
+    QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterMultipleLayers,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+)
+
+from ..tasks import jobs
+from ..tasks.classtable import NOMENCLATURES
+from . import compat
+from .translate import tr
+
+MODEL_FILTER = "Deepscape model (*.safetensors)"
+LEGEND_FILTER = "Legend (*.qml *.json *.csv)"
+
+
+def described(parameter: QgsProcessingParameterDefinition, text: str, advanced: bool = False) -> Any:
+    """Return the parameter with its help, and among the advanced ones where it is seldom needed."""
+    parameter.setHelp(text)
+    if advanced:
+        parameter.setFlags(parameter.flags() | compat.ADVANCED)
+    return parameter
+
+
+# --- one value -------------------------------------------------------------------------------------------------------
+
+
+def integer(
+    name: str,
+    title: str,
+    text: str,
+    default: Optional[int] = None,
+    minimum: Optional[int] = None,
+    advanced: bool = False,
+) -> Any:
+    """A whole number; optional ("unset") when it has no default."""
+    return _number(name, title, text, compat.INTEGER, default, minimum, None, advanced)
+
+
+def real(
+    name: str,
+    title: str,
+    text: str,
+    default: Optional[float] = None,
+    minimum: Optional[float] = None,
+    maximum: Optional[float] = None,
+    advanced: bool = False,
+) -> Any:
+    """A number; optional ("unset") when it has no default."""
+    return _number(name, title, text, compat.DOUBLE, default, minimum, maximum, advanced)
+
+
+def _number(name, title, text, kind, default, minimum, maximum, advanced) -> Any:
+    limits = {}
+    if minimum is not None:
+        limits["minValue"] = minimum
+    if maximum is not None:
+        limits["maxValue"] = maximum
+    parameter = QgsProcessingParameterNumber(
+        name, title, type=kind, defaultValue=default, optional=default is None, **limits
+    )
+    return described(parameter, text, advanced)
+
+
+def choice(name: str, title: str, text: str, options: Sequence[str], default: str = "", advanced: bool = False) -> Any:
+    """One of some published words; the first is the default unless another is given."""
+    parameter = QgsProcessingParameterEnum(
+        name, title, options=list(options), defaultValue=default or options[0], usesStaticStrings=True
+    )
+    valid = tr("Values: {}.").format(", ".join(options))
+    return described(parameter, f"{text} {valid}", advanced)
+
+
+def flag(name: str, title: str, text: str, default: bool = False, advanced: bool = False) -> Any:
+    """Yes or no."""
+    return described(QgsProcessingParameterBoolean(name, title, defaultValue=default), text, advanced)
+
+
+def text_value(name: str, title: str, text: str, advanced: bool = False) -> Any:
+    """An optional line of text."""
+    return described(QgsProcessingParameterString(name, title, optional=True), text, advanced)
+
+
+def seed() -> Any:
+    """SEED."""
+    return integer(
+        "SEED",
+        tr("Random seed"),
+        tr("The same seed gives the same result; another seed another random choice."),
+        default=0,
+        minimum=0,
+        advanced=True,
+    )
+
+
+def device() -> Any:
+    """DEVICE."""
+    return choice(
+        "DEVICE",
+        tr("Device"),
+        tr("Where the computation runs: auto takes the GPU when the engine finds one, else the processor."),
+        jobs.DEVICES,
+        advanced=True,
+    )
+
+
+def sampler() -> Any:
+    """SAMPLER."""
+    return choice(
+        "SAMPLER",
+        tr("Sampler"),
+        tr(
+            "Which pixels of a class are taken. spread: evenly over all of them. random: at random, by the seed. "
+            "periodic: every n-th as the Orfeo ToolBox does, which never reaches the last rows."
+        ),
+        jobs.SAMPLERS,
+        advanced=True,
+    )
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def raster(name: str, title: str, text: str, optional: bool = False) -> Any:
+    """A raster layer."""
+    return described(QgsProcessingParameterRasterLayer(name, title, optional=optional), text)
+
+
+def raster_source(what: str) -> list[Any]:
+    """INPUT, STACK and BANDS: a raster source, as all algorithms take it."""
+    return [
+        raster("INPUT", tr("Image"), what),
+        described(
+            QgsProcessingParameterMultipleLayers("STACK", tr("Further images"), compat.SOURCE_RASTER, optional=True),
+            tr(
+                "Further rasters of exactly the same grid; all their bands follow those of the image (single-band "
+                "files of one scene, an elevation model)."
+            ),
+            advanced=True,
+        ),
+        described(
+            QgsProcessingParameterBand(
+                "BANDS", tr("Bands"), parentLayerParameterName="INPUT", optional=True, allowMultiple=True
+            ),
+            tr("Bands of the image to use; all of them when none is chosen."),
+            advanced=True,
+        ),
+    ]
+
+
+def band(name: str, title: str, text: str, parent: str) -> Any:
+    """One band of the raster ``parent``; the first by default."""
+    return described(QgsProcessingParameterBand(name, title, 1, parentLayerParameterName=parent), text)
+
+
+def nodata() -> Any:
+    """NODATA."""
+    return real(
+        "NODATA",
+        tr("No-data value"),
+        tr("Pixel value that means no data, in place of the one that the file declares. Unset: the file's own."),
+        advanced=True,
+    )
+
+
+def vector(name: str, title: str, text: str, kind: Any = compat.SOURCE_VECTOR, optional: bool = False) -> Any:
+    """A vector layer: any feature source, so that memory layers, edits, filters and selections all work."""
+    return described(QgsProcessingParameterFeatureSource(name, title, [kind], optional=optional), text)
+
+
+def field(name: str, title: str, text: str, parent: str, optional: bool = False) -> Any:
+    """A field of the vector source ``parent`` (never of a map layer: QGIS 3.22 ends when such a dialog opens)."""
+    parameter = QgsProcessingParameterField(
+        name, title, parentLayerParameterName=parent, type=compat.FIELD_ANY, optional=optional
+    )
+    return described(parameter, text)
+
+
+def extent() -> Any:
+    """EXTENT."""
+    return described(
+        QgsProcessingParameterExtent("EXTENT", tr("Extent"), optional=True),
+        tr("Only this part of the image, in any CRS; snapped outward to whole pixels. Empty: all of it."),
+    )
+
+
+def keep_list() -> Any:
+    """CLASSES."""
+    return text_value(
+        "CLASSES",
+        tr("Classes to keep"),
+        tr("Class values to keep, separated by commas, e.g. 1,2,5. Empty: all classes."),
+        advanced=True,
+    )
+
+
+def legend() -> list[Any]:
+    """LEGEND and NOMENCLATURE."""
+    return [
+        described(
+            QgsProcessingParameterFile("LEGEND", tr("Legend file"), optional=True, fileFilter=LEGEND_FILTER),
+            tr(
+                "Names and colours of the classes: a QGIS style (.qml), or a .json or .csv file with value, name and "
+                "colour. Empty: those of the nomenclature, else of the layer's own style, else a colour-blind-safe "
+                "palette."
+            ),
+        ),
+        choice(
+            "NOMENCLATURE",
+            tr("Nomenclature"),
+            tr("A ready list of class names and colours."),
+            NOMENCLATURES,
+            advanced=True,
+        ),
+    ]
+
+
+def model(name: str, title: str, text: str, optional: bool = False) -> Any:
+    """A model file."""
+    return described(QgsProcessingParameterFile(name, title, optional=optional, fileFilter=MODEL_FILTER), text)
+
+
+def file(name: str, title: str, text: str, advanced: bool = False) -> Any:
+    """An optional file of any kind."""
+    return described(QgsProcessingParameterFile(name, title, optional=True), text, advanced)
+
+
+def folder(name: str, title: str, text: str, optional: bool = False, advanced: bool = False) -> Any:
+    """A folder that exists."""
+    parameter = QgsProcessingParameterFile(name, title, behavior=compat.FOLDER, optional=optional)
+    return described(parameter, text, advanced)
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def raster_output(name: str, title: str, text: str, optional: bool = False) -> Any:
+    """A raster that the engine writes; an optional one is not made unless it is asked for."""
+    return described(
+        QgsProcessingParameterRasterDestination(name, title, optional=optional, createByDefault=not optional), text
+    )
+
+
+def sink(name: str, title: str, text: str, kind: Any, optional: bool = False) -> Any:
+    """A feature sink."""
+    return described(QgsProcessingParameterFeatureSink(name, title, kind, optional=optional), text)
+
+
+def file_output(name: str, title: str, text: str, file_filter: str, optional: bool = False) -> Any:
+    """A file that the engine writes; an optional one is not made unless it is asked for."""
+    return described(
+        QgsProcessingParameterFileDestination(
+            name, title, fileFilter=file_filter, optional=optional, createByDefault=not optional
+        ),
+        text,
+    )
+
+
+def folder_output(name: str, title: str, text: str) -> Any:
+    """A folder that the engine writes."""
+    return described(QgsProcessingParameterFolderDestination(name, title), text)
+
+
+def report(text: str) -> Any:
+    """REPORT."""
+    return file_output("REPORT", tr("Report"), text, "HTML (*.html)", optional=True)

@@ -1,0 +1,100 @@
+"""Points from polygons, lines or points."""
+
+from __future__ import annotations
+
+from ...tasks import jobs
+from .. import compat, styling
+from .. import parameters as p
+from ..base import JobAlgorithm
+from ..translate import tr
+
+
+class SelectVectorSamples(JobAlgorithm):
+    """selectvectorsamples."""
+
+    INPUT = "INPUT"
+    FIELD = "FIELD"
+    RASTER = "RASTER"
+    MASK = "MASK"
+    STRATEGY = "STRATEGY"
+    COUNT = "COUNT"
+    SAMPLER = "SAMPLER"
+    SEED = "SEED"
+    CLASSES = "CLASSES"
+    LEGEND = "LEGEND"
+    NOMENCLATURE = "NOMENCLATURE"
+    OUTPUT = "OUTPUT"
+    SAMPLE_COUNT = "SAMPLE_COUNT"
+    COUNTS = "COUNTS"
+
+    STEP = "sampling"
+    NAMED_AFTER = "INPUT"
+    SUMMARY = (
+        "Chooses the pixels of an image that lie in labelled polygons (or under lines and points) as sample points. "
+        "The layer may be in another CRS, in memory or being edited; a selection is respected."
+    )
+
+    def name(self):
+        return "selectvectorsamples"
+
+    def displayName(self):
+        return tr("Select samples from polygons")
+
+    def initAlgorithm(self, configuration=None):
+        self.add_parameters(
+            p.vector(self.INPUT, tr("Labelled layer"), tr("Polygons, lines or points with their class in a field.")),
+            p.field(
+                self.FIELD,
+                tr("Class field"),
+                tr("Field that holds the class: whole numbers, or names, which get numbers."),
+                self.INPUT,
+            ),
+            p.raster(self.RASTER, tr("Image"), tr("The image whose pixels are sampled: it sets the grid.")),
+            p.choice(
+                self.STRATEGY,
+                tr("Strategy"),
+                tr(
+                    "How many points per class. upto: the number, or all where a class has fewer. smallest: as many as "
+                    "the rarest class has. constant: the number, with a warning where a class has fewer. all: every "
+                    "labelled pixel."
+                ),
+                jobs.VECTOR_STRATEGIES,
+            ),
+            p.integer(self.COUNT, tr("Number of samples"), tr("Points per class."), default=1000, minimum=1),
+            p.sampler(),
+            p.raster(
+                self.MASK,
+                tr("Mask"),
+                tr("Raster of the image's grid: only pixels above 0 are sampled."),
+                optional=True,
+            ),
+            p.seed(),
+            p.keep_list(),
+            p.legend(),
+            p.sink(
+                self.OUTPUT,
+                tr("Samples"),
+                tr("Points with the fields of the layer, class_id, class_name and originfid, the feature's id."),
+                compat.SOURCE_POINT,
+            ),
+        )
+        self.add_number(self.SAMPLE_COUNT, tr("Number of samples"), tr("Points that were written."))
+        self.add_string(self.COUNTS, tr("Samples per class"), tr("JSON: class value -> points."))
+
+    def job(self, values):
+        return jobs.SelectVectorSamples(
+            vector=values.vector(self.INPUT),
+            field=values.field(self.FIELD),
+            raster=values.raster(self.RASTER),
+            output=values.output(self.OUTPUT),
+            mask=values.raster(self.MASK, required=False),
+            strategy=values.choice(self.STRATEGY),
+            count=values.integer(self.COUNT),
+            sampler=values.choice(self.SAMPLER),
+            seed=values.integer(self.SEED),
+            classes=values.integers(self.CLASSES),
+            legend=values.legend(self.INPUT, self.FIELD),
+        )
+
+    def painters(self, values, result):
+        return {self.OUTPUT: styling.by_class(result.classes)}

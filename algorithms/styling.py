@@ -1,0 +1,183 @@
+"""What outputs look like: renderers for points, footprints, class maps and confidence; set in three ways.
+
+By a post-processor for layers that QGIS loads when the algorithm ends, on the layer itself where it lives in the
+context (the next step of a model reads the classes from it), and as a sidecar ``.qml`` beside a file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Iterable, List, Sequence, Tuple
+
+from qgis.core import (
+    QgsCategorizedSymbolRenderer,
+    QgsColorRampShader,
+    QgsFillSymbol,
+    QgsMapLayer,
+    QgsMarkerSymbol,
+    QgsPalettedRasterRenderer,
+    QgsProcessingLayerPostProcessorInterface,
+    QgsRasterLayer,
+    QgsRasterShader,
+    QgsRendererCategory,
+    QgsSingleBandPseudoColorRenderer,
+    QgsSymbol,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtGui import QColor
+
+from ..tasks.classtable import ClassEntry
+from . import compat
+from .translate import tr
+
+Painter = Callable[[QgsMapLayer], None]
+
+# Okabe and Ito's colours, told apart by the colour-blind.
+_SPLIT_COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#cc79a7", "": "#009e73"}
+# Cividis, light where the network is sure: perceptually even, and the same with every kind of colour vision.
+_CONFIDENCE = ((0.0, "#00204d"), (0.25, "#414d6b"), (0.5, "#7c7b78"), (0.75, "#bcae6c"), (1.0, "#ffea46"))
+
+
+# --- painters --------------------------------------------------------------------------------------------------------
+
+
+def by_class(classes: Sequence[ClassEntry], field: str = "class_id") -> Painter:
+    """Return a painter that gives every class its name and colour: points, polygons or class rasters."""
+
+    def paint(layer: QgsMapLayer) -> None:
+        if isinstance(layer, QgsRasterLayer):
+            palette = [QgsPalettedRasterRenderer.Class(e.value, QColor(e.colour), e.name) for e in classes]
+            layer.setRenderer(QgsPalettedRasterRenderer(layer.dataProvider(), 1, palette))
+            return
+        entries = [(entry.value, entry.name, entry.colour) for entry in classes]
+        layer.setRenderer(_categorised(layer, field, entries))
+
+    return paint
+
+
+def by_category(field: str, categories: Iterable[Tuple[Any, str, str]]) -> Painter:
+    """Return a painter for (value, label, colour) of a field: the style of the input, carried on."""
+    entries = tuple(categories)
+
+    def paint(layer: QgsMapLayer) -> None:
+        layer.setRenderer(_categorised(layer, field, entries))
+
+    return paint
+
+
+def by_split(layer: QgsMapLayer) -> None:
+    """Paint features by the part that they belong to."""
+    labels = {"train": tr("Training"), "validation": tr("Validation"), "test": tr("Test"), "": tr("Not split")}
+    entries = [(value, labels[value], colour) for value, colour in _SPLIT_COLOURS.items()]
+    layer.setRenderer(_categorised(layer, "split", entries))
+
+
+def by_split_or_class(classes: Sequence[ClassEntry]) -> Painter:
+    """Return a painter that shows the parts, or the classes where the samples were not split."""
+
+    def paint(layer: QgsMapLayer) -> None:
+        parts = layer.uniqueValues(layer.fields().indexOf("split"))
+        (by_split if any(part in ("train", "validation", "test") for part in parts) else by_class(classes))(layer)
+
+    return paint
+
+
+def confidence(layer: QgsMapLayer) -> None:
+    """Paint a confidence raster from 0 to 1 in one even ramp."""
+    function = QgsColorRampShader(0.0, 1.0, None, compat.RAMP_INTERPOLATED, compat.CLASSIFY_CONTINUOUS)
+    function.setColorRampItemList(
+        [QgsColorRampShader.ColorRampItem(value, QColor(colour), f"{value:g}") for value, colour in _CONFIDENCE]
+    )
+    shader = QgsRasterShader(0.0, 1.0)
+    shader.setRasterShaderFunction(function)
+    renderer = QgsSingleBandPseudoColorRenderer(layer.dataProvider(), 1, shader)
+    renderer.setClassificationMin(0.0)
+    renderer.setClassificationMax(1.0)
+    layer.setRenderer(renderer)
+
+
+def _categorised(
+    layer: QgsVectorLayer, field: str, entries: Iterable[Tuple[Any, str, str]]
+) -> QgsCategorizedSymbolRenderer:
+    return QgsCategorizedSymbolRenderer(
+        field, [QgsRendererCategory(value, _symbol(layer, colour), label) for value, label, colour in entries]
+    )
+
+
+def _symbol(layer: QgsVectorLayer, colour: str) -> QgsSymbol:
+    """Return small points that do not hide the image, or areas that one can see through."""
+    if layer.geometryType() == compat.POINT_GEOMETRY:
+        return QgsMarkerSymbol.createSimple(
+            {"name": "circle", "color": colour, "outline_color": "#232323", "outline_width": "0.1", "size": "1.6"}
+        )
+    if layer.geometryType() == compat.POLYGON_GEOMETRY:
+        symbol = QgsFillSymbol.createSimple({"color": colour, "outline_color": "#232323", "outline_width": "0.2"})
+        symbol.setOpacity(0.6)
+        return symbol
+    symbol = QgsSymbol.defaultSymbol(layer.geometryType())
+    symbol.setColor(QColor(colour))
+    return symbol
+
+
+# --- the three ways --------------------------------------------------------------------------------------------------
+
+
+class _PostProcessor(QgsProcessingLayerPostProcessorInterface):
+    """Paints a layer that QGIS has loaded, in the main thread."""
+
+    def __init__(self, painter: Painter) -> None:
+        super().__init__()
+        self._painter = painter
+
+    def postProcessLayer(self, layer, context, feedback):
+        if layer is not None and layer.isValid():
+            self._painter(layer)
+            layer.triggerRepaint()
+            layer.emitStyleChanged()
+
+
+# QGIS keeps a bare pointer: a reference on the algorithm would die with the clone that ran, before the layer is loaded.
+# They stay after their work, for QGIS may still hold the pointer; the oldest go when there are many.
+_ALIVE: List[_PostProcessor] = []
+_MOST_ALIVE = 1000
+
+
+def style_when_loaded(destination: str, painter: Painter, context: Any) -> None:
+    """Have a layer painted when it is loaded."""
+    if not context.willLoadLayerOnCompletion(destination):
+        return
+    details = context.layerToLoadOnCompletionDetails(destination)
+    processor = _PostProcessor(painter)
+    _ALIVE.append(processor)
+    del _ALIVE[:-_MOST_ALIVE]
+    details.setPostProcessor(processor)
+
+
+def name_when_loaded(destination: str, plain: str, better: str, context: Any) -> None:
+    """Name a layer that is loaded, unless the user or a model named it: several maps must not all be "Class map"."""
+    if context.willLoadLayerOnCompletion(destination):
+        details = context.layerToLoadOnCompletionDetails(destination)
+        if details.name in ("", plain):
+            details.name = better
+
+
+def style_in_context(destination: str, painter: Painter, context: Any) -> None:
+    """Paint a layer that lives in the context (a memory layer), so that the next step of a model sees its classes."""
+    layer = context.temporaryLayerStore().mapLayer(destination)
+    if layer is not None:
+        painter(layer)
+
+
+def save_sidecar(destination: str, painter: Painter, is_raster: bool) -> None:
+    """Write the ``.qml`` beside a file, so that it is shown the same when it is loaded by hand."""
+    path = destination.split("|")[0]
+    if not os.path.isfile(path):
+        return
+    layer = (
+        QgsRasterLayer(path, "style", "gdal", QgsRasterLayer.LayerOptions(False))
+        if is_raster
+        else QgsVectorLayer(destination, "style", "ogr")
+    )
+    if layer.isValid():
+        painter(layer)
+        layer.saveNamedStyle(os.path.splitext(path)[0] + ".qml")

@@ -1,0 +1,218 @@
+"""The parameters of one run as plain values: what an algorithm's `job` method reads.
+
+Layers were snapshotted by `prepareAlgorithm`; here, in the algorithm's own thread, those that are no plain file are
+exported, and the destinations become paths.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from qgis.core import QgsProcessingParameterFeatureSink, QgsProcessingParameterRasterDestination
+
+from ..tasks.classtable import Legend
+from ..tasks.errors import BadInput
+from ..tasks.jobs import Extent, RasterSource, VectorSource
+from . import compat, sinks
+from .destinations import complete_destination
+from .snapshots import RasterSnapshot, VectorSnapshot, is_given
+
+
+class Values:
+    """The values of one run.
+
+    Attributes:
+        sink_paths: name of a sink -> the GeoPackage that the engine writes, to be copied into the sink.
+        destinations: name of a raster, file or folder output -> its path.
+        exports: the GeoPackage with the exported inputs; empty when nothing was exported.
+    """
+
+    def __init__(
+        self, algorithm: Any, parameters: Mapping[str, Any], context: Any, feedback: Any, snapshots: Mapping[str, Any]
+    ) -> None:
+        """Begin a run; `close` ends it."""
+        self._algorithm = algorithm
+        self.parameters = dict(parameters)
+        self._context = context
+        self._feedback = feedback
+        self._snapshots = snapshots
+        self.scratch = tempfile.mkdtemp(prefix="deepscape-", dir=compat.temporary_folders(context)[0])
+        self.sink_paths: Dict[str, str] = {}
+        self.destinations: Dict[str, str] = {}
+        self.exports = ""
+        for definition in algorithm.destinationParameterDefinitions():
+            complete_destination(self.parameters, definition)
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    # --- one value ---
+
+    def given(self, name: str) -> bool:
+        """Tell whether the parameter has a value."""
+        return is_given(self.parameters.get(name))
+
+    def integer(self, name: str) -> int:
+        """Return a whole number."""
+        return int(self._algorithm.parameterAsInt(self.parameters, name, self._context))
+
+    def real(self, name: str) -> float:
+        """Return a number."""
+        return float(self._algorithm.parameterAsDouble(self.parameters, name, self._context))
+
+    def optional_integer(self, name: str) -> Optional[int]:
+        """Return a whole number, or None when it is not given (QGIS gives 0, which may well be meant)."""
+        return self.integer(name) if self.given(name) else None
+
+    def optional_real(self, name: str) -> Optional[float]:
+        """Return a number, or None when it is not given."""
+        return self.real(name) if self.given(name) else None
+
+    def choice(self, name: str) -> str:
+        """Return the word of an enumeration."""
+        return str(self._algorithm.parameterAsEnumString(self.parameters, name, self._context))
+
+    def flag(self, name: str) -> bool:
+        """Return yes or no."""
+        return bool(self._algorithm.parameterAsBoolean(self.parameters, name, self._context))
+
+    def text(self, name: str) -> str:
+        """Return a text, empty when it is not given."""
+        return str(self._algorithm.parameterAsString(self.parameters, name, self._context)) if self.given(name) else ""
+
+    def field(self, name: str) -> str:
+        """Return the name of a field, empty when it is not given."""
+        found = self._algorithm.parameterAsFields(self.parameters, name, self._context) if self.given(name) else []
+        return str(found[0]) if found else ""
+
+    def path(self, name: str) -> str:
+        """Return the absolute path of an input file or folder, empty when it is not given."""
+        value = self.text(name)
+        return os.path.abspath(value) if value else ""
+
+    def integers(self, name: str) -> Tuple[int, ...]:
+        """Return the whole numbers of a list as in "1, 2, 5"."""
+        return whole_numbers(name, self.text(name).replace(";", ",").split(","))
+
+    def box(self, name: str) -> Optional[Tuple[int, int, int, int]]:
+        """Return the box x:y:w:h in pixels, or None when it is not given."""
+        text = self.text(name).strip()
+        if not text:
+            return None
+        parts = text.split(":")
+        if len(parts) != 4 or not all(part.strip().lstrip("-").isdigit() for part in parts):
+            raise BadInput(
+                f"{name} '{text}' is not of the form x:y:w:h.",
+                "Give column, row, width and height in whole pixels, e.g. 100:50:512:512.",
+            )
+        left, top, width, height = (int(part) for part in parts)
+        return left, top, width, height
+
+    # --- inputs ---
+
+    def extent(self, name: str) -> Optional[Extent]:
+        """Return a rectangle in its own CRS, or None when it is not given."""
+        return self._snapshots.get(name)
+
+    def raster(
+        self, name: str, stack: str = "", bands: str = "", nodata: str = "", required: bool = True
+    ) -> Optional[RasterSource]:
+        """Return a raster source; None when it is not given and not required."""
+        shot: Optional[RasterSnapshot] = self._snapshots.get(name)
+        if shot is None:
+            if required:
+                raise BadInput(f"{name} is missing.", "Choose a raster layer.")
+            return None
+        if shot.overridden_crs:
+            self._feedback.pushWarning(
+                f"'{shot.label}' is shown in {shot.overridden_crs}, not in the CRS of its file: the file's is used."
+            )
+        further = self._snapshots.get(stack) or () if stack else ()
+        chosen = self._algorithm.parameterAsInts(self.parameters, bands, self._context) if bands else []
+        return RasterSource(
+            path=_absolute(shot.path),
+            stack=tuple(_absolute(other.path) for other in further),
+            bands=tuple(chosen) if bands and self.given(bands) else (),
+            nodata=self.optional_real(nodata) if nodata else None,
+            crs=shot.crs,
+            label=shot.label,
+        )
+
+    def vector(self, name: str, required: bool = True) -> Optional[VectorSource]:
+        """Return a vector source, exported when its path does not say all; None when not given and not required."""
+        shot: Optional[VectorSnapshot] = self._snapshots.get(name)
+        if shot is None:
+            if required:
+                raise BadInput(f"{name} is missing.", "Choose a vector layer.")
+            return None
+        if shot.file is not None:
+            return VectorSource(_absolute(shot.file.path), shot.file.layer, shot.file.crs, shot.file.label)
+        self.exports = os.path.join(self.scratch, "inputs.gpkg")
+        self._feedback.pushInfo(f"'{shot.label}' is passed to the engine as a copy.")
+        return sinks.export(shot.source, self.exports, name.lower(), shot.label, self._feedback)
+
+    def legend(self, layer: str = "", field: str = "", files: bool = True) -> Legend:
+        """Return where names and colours come from: LEGEND, NOMENCLATURE and the style of the input ``layer``.
+
+        Args:
+            layer: name of a raster or vector parameter.
+            field: name of the parameter with the class field of a vector layer.
+            files: the algorithm has the parameters LEGEND and NOMENCLATURE.
+        """
+        shot = self._snapshots.get(layer)
+        classes = ()
+        if isinstance(shot, RasterSnapshot):
+            classes = shot.classes
+        elif isinstance(shot, VectorSnapshot):
+            classes = shot.classes_of(self.field(field))
+        if not files:
+            return Legend(layer_classes=classes)
+        return Legend(self.path("LEGEND"), self.choice("NOMENCLATURE"), classes)
+
+    def label(self, name: str) -> str:
+        """Return what the user calls an input layer; empty without one."""
+        return str(getattr(self._snapshots.get(name), "label", ""))
+
+    def categories(self, name: str) -> Tuple[str, Tuple[Tuple[Any, str, str], ...]]:
+        """Return the field and the categories of a vector input's style."""
+        shot = self._snapshots.get(name)
+        return (shot.category_field, shot.categories) if isinstance(shot, VectorSnapshot) else ("", ())
+
+    # --- outputs ---
+
+    def output(self, name: str) -> str:
+        """Return the path that the engine writes an output to; empty when it is not wanted."""
+        if not self.given(name):
+            return ""
+        definition = self._algorithm.parameterDefinition(name)
+        if isinstance(definition, QgsProcessingParameterFeatureSink):
+            self.sink_paths[name] = os.path.join(self.scratch, f"{name.lower()}.gpkg")
+            return self.sink_paths[name]
+        if isinstance(definition, QgsProcessingParameterRasterDestination):
+            path = self._algorithm.parameterAsOutputLayer(self.parameters, name, self._context)
+        else:
+            path = self._algorithm.parameterAsFileOutput(self.parameters, name, self._context)
+        self.destinations[name] = path
+        return str(path)
+
+
+def whole_numbers(name: str, parts: Any) -> Tuple[int, ...]:
+    """Return texts as whole numbers; empty ones are left out.
+
+    Raises:
+        BadInput: one is no whole number; names it.
+    """
+    texts = [str(part).strip() for part in parts]
+    wrong = next((text for text in texts if text and not text.lstrip("+-").isdigit()), None)
+    if wrong is not None:
+        raise BadInput(f"{name} holds '{wrong}', which is no whole number.", "Separate class values by commas: 1,2,5.")
+    return tuple(int(text) for text in texts if text)
+
+
+def _absolute(path: str) -> str:
+    """Return a file's absolute path (the engine has another current folder); another GDAL name as it is."""
+    return os.path.abspath(path) if os.path.exists(path) else path

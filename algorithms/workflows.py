@@ -1,0 +1,61 @@
+"""The designer workflows of the folder workflows/, offered as algorithms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterator
+
+from qgis.core import QgsMessageLog, QgsProcessingModelAlgorithm
+
+from . import compat, icons
+from .translate import tr
+
+FOLDER = Path(__file__).resolve().parent.parent / "workflows"
+
+# File name without suffix -> published id; the name in the file, which the designer shows, may change.
+PUBLISHED = {"land_cover_from_polygons": "landcoverfrompolygons"}
+
+
+class Workflow(QgsProcessingModelAlgorithm):
+    """A model with a published id of its own: QGIS would make the id out of the model's name."""
+
+    def __init__(self, identifier: str = "") -> None:
+        super().__init__()
+        self._identifier = identifier
+
+    def name(self):
+        return self._identifier
+
+    def displayName(self):
+        return tr(super().name())
+
+    def group(self):
+        return tr("Workflows")
+
+    def groupId(self):
+        return "workflows"
+
+    def icon(self):
+        return icons.icon()
+
+    def svgIconPath(self):
+        return icons.PATH
+
+    def createInstance(self):
+        copy = Workflow(self._identifier)
+        copy.loadVariant(self.toVariant())
+        copy.setSourceFilePath(self.sourceFilePath())
+        copy.setProvider(self.provider())
+        return copy
+
+
+def load() -> Iterator[Workflow]:
+    """Yield the workflows; one that cannot be read is told in QGIS's log, and the rest of the provider loads."""
+    for stem, identifier in PUBLISHED.items():
+        path = FOLDER / f"{stem}.model3"
+        workflow = Workflow(identifier)
+        if workflow.fromFile(str(path)):
+            workflow.setSourceFilePath(str(path))
+            yield workflow
+        else:
+            QgsMessageLog.logMessage(f"The workflow '{path}' cannot be read.", "Deepscape", compat.WARNING)

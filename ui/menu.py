@@ -1,0 +1,65 @@
+"""The menu Plugins > Deepscape, and the hint that the engine is not set up yet."""
+
+from __future__ import annotations
+
+from typing import Any, List
+
+from qgis.core import QgsSettings
+from qgis.PyQt.QtWidgets import QAction, QPushButton
+
+from ..algorithms import compat, icons
+from ..algorithms.base import engine_setting
+from ..algorithms.translate import tr
+from ..tasks.environment import engine_ready
+
+TITLE = "Deepscape"
+HINT_SETTING = "deepscape/setup_hint_shown"
+
+
+class Menu:
+    """The entries of the menu; made by initGui, taken away by unload."""
+
+    def __init__(self, iface: Any) -> None:
+        self._iface = iface
+        self._actions: List[QAction] = []
+
+    def add(self) -> None:
+        """Add the entries, and show the hint once where the engine is missing."""
+        self._add(tr("Set up the engine…"), "deepscape:setupengine")
+        self._add(tr("Engine status…"), "deepscape:enginestatus")
+        self._hint()
+
+    def remove(self) -> None:
+        """Take the entries away."""
+        for action in self._actions:
+            self._iface.removePluginMenu(TITLE, action)
+            action.deleteLater()
+        self._actions = []
+
+    def _add(self, title: str, algorithm: str) -> None:
+        action = QAction(icons.icon(), title, self._iface.mainWindow())
+        action.triggered.connect(lambda checked=False: open_dialog(algorithm))
+        self._iface.addPluginToMenu(TITLE, action)
+        self._actions.append(action)
+
+    def _hint(self) -> None:
+        settings = QgsSettings()
+        if engine_ready(engine_setting()) or settings.value(HINT_SETTING, False, type=bool):
+            return
+        settings.setValue(HINT_SETTING, True)
+        bar = self._iface.messageBar()
+        text = tr("The engine that Deepscape computes with is not set up yet; it takes some minutes, once.")
+        widget = bar.createMessage(TITLE, text)
+        button = QPushButton(tr("Set up the engine…"))
+        button.clicked.connect(lambda checked=False: open_dialog("deepscape:setupengine"))
+        widget.layout().addWidget(button)
+        bar.pushWidget(widget, compat.INFO)
+
+
+def open_dialog(algorithm: str) -> None:
+    """Open the Processing dialog of an algorithm."""
+    import processing
+
+    dialog = processing.createAlgorithmDialog(algorithm)
+    if dialog is not None:
+        dialog.show()
