@@ -184,9 +184,10 @@ def test_points_do_not_depend_on_the_block_size_and_lie_on_their_class(tmp_path,
     source = label_raster(tmp_path / "l.tif", labels, nodata=0)
     outcomes = []
     for pixels in (strip, 4_000_000):
-        sampling._STRIP_PIXELS = pixels
         job = SelectSamples(source, str(tmp_path / "p.gpkg"), count=20, sampler=sampler, seed=seed)
-        result = select_samples(job, Context())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sampling, "_STRIP_PIXELS", pixels)
+            result = select_samples(job, Context())
         table = pyogrio.read_dataframe(result.output)
         places = pixels_of(result.output)
         assert [labels[place] for place in places] == table["class_id"].tolist()
@@ -319,9 +320,9 @@ def test_strips_of_a_polygon_give_the_pixels_of_the_whole(seed, strip):
     grid = Grid(40, 40, from_origin(1000, 2000, 10, 10), None)
     corners = np.random.default_rng(seed).uniform([950, 1550], [1450, 2050], (3, 2))
     polygon = Polygon(corners)
-    sampling._STRIP_PIXELS = strip
-    in_strips = feature_pixels(polygon, grid)
-    sampling._STRIP_PIXELS = 4_000_000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "_STRIP_PIXELS", strip)
+        in_strips = feature_pixels(polygon, grid)
     whole = feature_pixels(polygon, grid)
     assert (in_strips is None) == (whole is None)
     if whole is not None:
