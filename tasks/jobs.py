@@ -320,6 +320,7 @@ class TrainClassifier(Job):
     outputs: ClassVar[Tuple[str, ...]] = ("output", "report")
     inputs: ClassVar[Tuple[str, ...]] = ("training", "validation", "test", "initial_model")
     device_field: ClassVar[str] = "device_choice"
+    distributed: ClassVar[bool] = True
 
     training: str
     output: str
