@@ -20,6 +20,8 @@ class DeepscapePlugin:
 
         self.provider = DeepscapeProvider()
         QgsApplication.processingRegistry().addProvider(self.provider)
+        # Once more: a workflow finds the outputs of its steps only when their provider is registered.
+        self.provider.refreshAlgorithms()
 
     def initGui(self):
         """Start in the QGIS window."""

@@ -350,6 +350,7 @@ def progress_text(message: Mapping[str, Any]) -> str:
     """Return a progress message in words: "Mapping: 3 of 30 Mpixels, 1.2 per second, 00:20 left"."""
     done, total, unit = float(message["done"]), float(message["total"]), str(message.get("unit", ""))
     stage = str(message.get("stage", "")) or tr("Working")
+    stage = stage[:1].upper() + stage[1:]
     parts = []
     if total > 0 and unit:
         parts.append(tr("{0:,.0f} of {1:,.0f} {2}").format(done, total, unit))

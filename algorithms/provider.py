@@ -60,8 +60,6 @@ class DeepscapeProvider(QgsProcessingProvider):
         return ["tif"]
 
     def load(self):
-        # Twice: a workflow finds the outputs of its steps only when their algorithms are registered.
-        self.refreshAlgorithms()
         self.refreshAlgorithms()
         return True
 
