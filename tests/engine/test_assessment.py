@@ -1,0 +1,290 @@
+"""Assessment: known matrices from rasters, points and polygons, on the same grid and on others."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rasterio.warp
+import shapely
+from affine import Affine
+from deepscape.engine import assessment
+from deepscape.engine.assessment import assess
+from deepscape.engine.datasets import (
+    DatasetBand,
+    DatasetDescription,
+    DatasetScene,
+    DatasetSource,
+    write_description,
+)
+from deepscape.engine.legends import write_sidecars
+from deepscape.tasks.classtable import ClassEntry, Legend
+from deepscape.tasks.context import Context
+from deepscape.tasks.errors import BadInput
+from deepscape.tasks.jobs import Assess, RasterSource, VectorSource
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+TRANSFORM = Affine(10, 0, 500_000, 0, -10, 9_800_000)
+CRS = "EPSG:32721"
+CLASSES = (ClassEntry(1, "Water", "#7fbcfc"), ClassEntry(2, "Forest", "#106b00"), ClassEntry(5, "Soil", "#a15c44"))
+MAP = np.array([[1, 1, 2, 2], [1, 2, 2, 5], [5, 5, 255, 5], [1, 1, 1, 2]], np.uint8)
+
+
+def write(path, values, transform=TRANSFORM, crs=CRS, nodata=255):
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=values.shape[0], width=values.shape[1], dtype=values.dtype,
+        nodata=nodata, crs=crs, transform=transform,
+    ) as dataset:  # fmt: skip
+        dataset.write(values, 1)
+    return RasterSource(str(path))
+
+
+def class_map(folder, values=MAP, **options):
+    source = write(folder / "map.tif", values, **options)
+    write_sidecars(source.path, CLASSES, {})
+    return source
+
+
+def layer(path, geometries, crs=CRS, **fields):
+    geopandas.GeoDataFrame(fields, geometry=geometries, crs=crs).to_file(path, driver="GPKG")
+    return VectorSource(str(path))
+
+
+def box(row, col, height, width):
+    """A polygon a little smaller than these pixels: their centres are inside."""
+    x, y = TRANSFORM @ (col, row)
+    return shapely.box(x + 2, y - 10 * height + 2, x + 10 * width - 2, y - 2)
+
+
+def point(row, col):
+    return shapely.Point(*(TRANSFORM @ (col + 0.5, row + 0.5)))
+
+
+def matrix_of(result):
+    return result.metrics["values"], result.metrics["matrix"]
+
+
+def test_a_raster_on_the_same_grid(tmp_path):
+    reference = MAP.copy()
+    reference[0, 0], reference[1, 3], reference[3, 3], reference[3, 0] = 2, 0, 9, 1
+    reference[2, 2] = 2  # the map is no-data there
+    job = Assess(class_map(tmp_path), reference=write(tmp_path / "r.tif", reference, nodata=0))
+    result = assess(job, Context())
+    values, matrix = matrix_of(result)
+    # Rows are the reference, columns the map: one pixel of 2 is mapped as 1, one of 9 as 2.
+    assert values == [1, 2, 5, 9]
+    assert matrix == [[5, 0, 0, 0], [1, 4, 0, 0], [0, 0, 3, 0], [0, 1, 0, 0]]
+    assert result.sample_count == 14 and result.groups == 0 and result.metrics["unmapped"] == 1
+    assert result.overall_accuracy == pytest.approx(12 / 14)
+    assert [row["name"] for row in result.metrics["classes"]] == ["Water", "Forest", "Soil", "Class 9"]
+    forest = result.metrics["classes"][1]
+    assert (forest["recall"], forest["precision"]) == (0.8, 0.8)
+    assert any("no-data on 1 reference pixels" in text for text in result.warnings)
+    assert any("no class 'Class 9'" in text for text in result.warnings)
+
+
+def test_points_count_one_by_one_and_may_have_another_crs(tmp_path):
+    samples = layer(
+        tmp_path / "p.gpkg", [point(0, 0), point(0, 0), point(0, 2), point(2, 2), point(50, 50)], kind=[1, 2, 2, 5, 1]
+    )
+    frame = geopandas.read_file(samples.path).to_crs("EPSG:4326")
+    frame.to_file(tmp_path / "q.gpkg", driver="GPKG")
+    for path in (samples.path, str(tmp_path / "q.gpkg")):
+        result = assess(Assess(class_map(tmp_path), samples=VectorSource(path), field="kind"), Context())
+        assert matrix_of(result) == ([1, 2], [[1, 0], [1, 1]])
+        assert (result.sample_count, result.groups, result.metrics["unmapped"]) == (3, 0, 1)
+        assert any("1 of 5 features" in text for text in result.warnings)
+        assert "3 reference points" in result.metrics["reach"]
+
+
+def test_polygons_by_name(tmp_path):
+    samples = layer(
+        tmp_path / "p.gpkg", [box(0, 0, 2, 2), box(2, 0, 1, 4), box(0, 2, 1, 2)], cover=["Water", "Soil", "Forest"]
+    )
+    context = Context()
+    result = assess(Assess(class_map(tmp_path), samples=samples, field="cover"), context)
+    assert matrix_of(result) == ([1, 2, 5], [[3, 1, 0], [0, 2, 0], [0, 0, 3]])
+    assert result.groups == 3 and result.sample_count == 9
+    assert result.metrics["polygons"] == {
+        "count": 3, "per_class": {"Water": 1, "Forest": 1, "Soil": 1}, "majority_right": 3,
+    }  # fmt: skip
+    assert "3 polygons are 3 clusters, not 9 independent pixels" in result.metrics["reach"]
+
+
+def test_a_name_that_the_map_does_not_know(tmp_path):
+    samples = layer(tmp_path / "p.gpkg", [box(0, 0, 1, 2), box(0, 2, 1, 2)], cover=["Water", "Lava"])
+    result = assess(Assess(class_map(tmp_path), samples=samples, field="cover"), Context())
+    values, matrix = matrix_of(result)
+    lava = next(row for row in result.metrics["classes"] if row["name"] == "Lava")
+    assert lava["value"] not in (1, 2, 5) and result.overall_accuracy == 0.5
+    assert matrix[values.index(lava["value"])][values.index(2)] == 2
+    assert any("'Lava'" in text for text in result.warnings)
+
+
+def test_names_without_a_legend_are_refused_and_work_with_one(tmp_path):
+    source = write(tmp_path / "bare.tif", MAP)
+    samples = layer(tmp_path / "p.gpkg", [box(0, 0, 1, 2)], cover=["Water"])
+    with pytest.raises(BadInput, match="carries none"):
+        assess(Assess(source, samples=samples, field="cover"), Context())
+    result = assess(Assess(source, samples=samples, field="cover", legend=Legend(layer_classes=CLASSES)), Context())
+    assert result.overall_accuracy == 1.0
+    with pytest.raises(BadInput, match="no field 'covr'"):
+        assess(Assess(source, samples=samples, field="covr"), Context())
+
+
+def test_overlapping_polygons_count_once_or_not_at_all(tmp_path):
+    samples = layer(tmp_path / "p.gpkg", [box(0, 0, 1, 2), box(0, 1, 1, 2), box(0, 2, 1, 2)], kind=[1, 1, 2])
+    result = assess(Assess(class_map(tmp_path), samples=samples, field="kind"), Context())
+    assert matrix_of(result) == ([1, 2], [[2, 0], [0, 1]])
+    assert any("1 pixels are claimed" in text for text in result.warnings)
+
+
+def test_points_drawn_from_polygons_are_counted_as_polygons(tmp_path):
+    samples = layer(
+        tmp_path / "p.gpkg", [point(0, 0), point(0, 1), point(1, 2), point(0, 3)], kind=[1, 1, 2, 1],
+        originfid=[7, 7, 8, 9],
+    )  # fmt: skip
+    result = assess(Assess(class_map(tmp_path), samples=samples, field="kind"), Context())
+    assert result.groups == 3 and result.metrics["polygons"]["majority_right"] == 2
+
+
+@pytest.mark.parametrize("crs", [CRS, "EPSG:4326", "EPSG:3857"])
+def test_a_reference_on_another_grid_is_taken_by_nearest_neighbour(tmp_path, crs):
+    values = np.random.default_rng(3).integers(1, 4, (40, 30)).astype(np.uint8)
+    mapped = write(tmp_path / "map.tif", values)
+    fine = np.kron(values, np.ones((8, 8), np.uint8))
+    transform = TRANSFORM @ Affine.scale(1 / 8)
+    reference = write(tmp_path / "r.tif", fine, transform=transform)
+    if crs != CRS:
+        with rasterio.open(reference.path) as source:
+            target, width, height = rasterio.warp.calculate_default_transform(
+                source.crs, crs, source.width, source.height, *source.bounds
+            )
+            out = np.full((height, width), 255, np.uint8)
+            rasterio.warp.reproject(
+                fine, out, src_transform=transform, src_crs=CRS, dst_transform=target, dst_crs=crs, dst_nodata=255
+            )
+        reference = write(tmp_path / "w.tif", out, transform=target, crs=crs)
+    result = assess(Assess(mapped, reference=reference), Context())
+    assert result.overall_accuracy == 1.0 and result.sample_count == 1200
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+def test_tiles_do_not_change_the_matrix(height, width, seed):
+    import tempfile
+
+    generator = np.random.default_rng(seed)
+    values = generator.choice(np.array([-3, 0, 7, 300], np.int32), (height, width))
+    labels = generator.choice(np.array([-3, 0, 7, 70_000], np.int32), (height, width))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assessment, "_TILE", 16)
+        job = Assess(
+            write(Path(folder) / "m.tif", values, nodata=None),
+            reference=write(Path(folder) / "r.tif", labels, nodata=0),
+        )
+        if not (labels != 0).any():
+            return
+        result = assess(job, Context())
+    found = dict(zip([-3, 0, 7, 300, 70_000], [0] * 5))
+    order, matrix = matrix_of(result)
+    for i, reference in enumerate(order):
+        for j, mapped in enumerate(order):
+            expected = int(((labels == reference) & (values == mapped) & (labels != 0)).sum())
+            assert matrix[i][j] == expected
+            found[mapped] += expected
+    assert sum(found.values()) == result.sample_count == int((labels != 0).sum())
+
+
+def test_page_and_otb_matrix_are_written(tmp_path):
+    samples = layer(tmp_path / "p.gpkg", [box(0, 0, 2, 2), box(2, 0, 1, 4)], cover=["Water", "Soil"])
+    job = Assess(
+        class_map(tmp_path), str(tmp_path / "report"), str(tmp_path / "matrix"), samples=samples, field="cover"
+    )
+    result = assess(job, Context())
+    assert (result.output, result.matrix) == (str(tmp_path / "report.html"), str(tmp_path / "matrix.csv"))
+    assert Path(result.matrix).read_text().splitlines() == [
+        "#Reference labels (rows):1,2,5", "#Produced labels (columns):1,2,5", "3,1,0", "0,0,0", "0,0,3",
+    ]  # fmt: skip
+    page = Path(result.output).read_text(encoding="utf-8")
+    for text in ("Confusion matrix", "2 polygons are 2 clusters", "Water", "#7fbcfc", "map.tif"):
+        assert text in page
+    assert "no-data on 1 reference pixels" in page
+
+
+def patch_dataset(folder, places, size, splits, scene_crs=CRS, transform=TRANSFORM, shape=(4, 4)):
+    folder.mkdir()
+    count = len(places)
+    with rasterio.open(
+        folder / "labels.tif", "w", driver="GTiff", count=1, height=count, width=1, dtype="uint8"
+    ) as dataset:
+        dataset.write(np.ones((1, count, 1), np.uint8))
+    geopandas.GeoDataFrame(
+        {
+            "patch": range(count), "class_id": [1] * count, "class_name": [""] * count, "split": splits,
+            "accepted": [True] * count, "reason": [""] * count, "row": [p[0] for p in places],
+            "col": [p[1] for p in places], "originfid": [-1] * count,
+        },
+        geometry=[shapely.Point(0, 0)] * count, crs=scene_crs,
+    ).to_file(folder / "patches.gpkg", driver="GPKG")  # fmt: skip
+    wkt = rasterio.crs.CRS.from_user_input(scene_crs).to_wkt()
+    scene = DatasetScene("scene", "scene.tif", wkt, tuple(transform[:6]), shape[1], shape[0], 10.0)
+    band = DatasetBand("", None, 1.0, 0.0, False, 0.0, 1.0)
+    write_description(
+        str(folder),
+        DatasetDescription(
+            (DatasetSource("source1.tif", size, "uint8", (band,)),), CLASSES, scene, count, {"1": count}
+        ),
+    )
+    return str(folder)
+
+
+def test_reference_pixels_in_training_patches_are_counted(tmp_path):
+    # A patch of 2 around pixel (1, 1) covers rows and columns 0 to 1; the patch at (3, 3) is held out.
+    training = patch_dataset(tmp_path / "d", [(1, 1), (3, 3)], 2, ["train", "test"])
+    samples = layer(tmp_path / "p.gpkg", [box(0, 0, 2, 3), box(3, 2, 1, 2)], kind=[1, 2])
+    job = Assess(class_map(tmp_path), samples=samples, field="kind", training=training)
+    result = assess(job, Context())
+    assert result.shared_pixels == 4 and result.sample_count == 8
+    assert any("4 of 8 reference pixels" in text for text in result.warnings)
+    raster = replace(job, samples=None, field="", reference=write(tmp_path / "r.tif", np.where(MAP == 255, 1, MAP)))
+    assert assess(raster, Context()).shared_pixels == 4
+    geographic = geopandas.GeoSeries([shapely.Point(*TRANSFORM @ (0, 0))], crs=CRS).to_crs("EPSG:4326").iloc[0]
+    other = patch_dataset(
+        tmp_path / "e", [(0, 0)], 1, ["train"], "EPSG:4326", Affine(1e-4, 0, geographic.x, 0, -1e-4, geographic.y)
+    )
+    assert assess(replace(job, training=other), Context()).shared_pixels == 1
+
+
+def test_bad_input(tmp_path):
+    source = class_map(tmp_path)
+    far = layer(tmp_path / "far.gpkg", [shapely.box(0, 0, 1, 1)], kind=[1])
+    with pytest.raises(BadInput, match=r"No feature of 'far\.gpkg' \(EPSG:32721\) lies on the map"):
+        assess(Assess(source, samples=far, field="kind"), Context())
+    on_nodata = layer(tmp_path / "n.gpkg", [point(2, 2)], kind=[1])
+    with pytest.raises(BadInput, match="no-data on all 1 labelled pixels"):
+        assess(Assess(source, samples=on_nodata, field="kind"), Context())
+    with pytest.raises(BadInput, match="labels no pixel"):
+        assess(Assess(source, reference=write(tmp_path / "r.tif", np.full((4, 4), 255, np.uint8))), Context())
+    away = write(tmp_path / "a.tif", MAP, transform=Affine(10, 0, 0, 0, -10, 0))
+    with pytest.raises(BadInput, match="labels no pixel"):
+        assess(Assess(source, reference=away), Context())
+    with pytest.raises(BadInput, match=r"1\.5, which is no class"):
+        assess(Assess(source, reference=write(tmp_path / "f.tif", np.full((4, 4), 1.5, np.float32))), Context())
+    geopandas.GeoDataFrame({"kind": []}, geometry=[], crs=CRS).to_file(tmp_path / "empty.gpkg", driver="GPKG")
+    with pytest.raises(BadInput, match="empty"):
+        assess(Assess(source, samples=VectorSource(str(tmp_path / "empty.gpkg")), field="kind"), Context())
+    with pytest.raises(BadInput, match="not a patch dataset"):
+        assess(Assess(source, samples=on_nodata, field="kind", training=str(tmp_path)), Context())
+
+
+def test_the_result_travels_as_json(tmp_path):
+    from deepscape.tasks.jobs import result_to_json
+
+    samples = layer(tmp_path / "p.gpkg", [box(0, 0, 2, 2)], kind=[1])
+    result = assess(Assess(class_map(tmp_path), samples=samples, field="kind"), Context())
+    assert json.loads(result_to_json(result))["metrics"]["polygons"]["count"] == 1
