@@ -25,6 +25,7 @@ from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import ExtractPatches, PatchesResult, RasterSource
+from .bandstatistics import BandStatistics
 from .classes import FeatureClasses, feature_classes
 from .datasets import (
     DESCRIPTION,
@@ -439,26 +440,14 @@ def scene_statistics(
 
     All pixels of a scene up to 4 million; a regular sample of 8 x 8 windows of 256 x 256 pixels beyond.
     """
-    bands = len(reader.bands)
-    count, mean, squares = np.zeros(bands), np.zeros(bands), np.zeros(bands)
-    windows = list(_statistics_windows(reader.grid, bands))
+    statistics = BandStatistics(len(reader.bands))
+    windows = list(_statistics_windows(reader.grid, len(reader.bands)))
     for done, window in enumerate(windows):
         context.check()
         raw, valid = reader.read(*window, rule)
-        values = reader.physical(raw, scales, offsets).astype(np.float64)
-        # Merging of means and sums of squares by Chan, Golub and LeVeque (1979).
-        part_count = valid.sum(axis=(1, 2)).astype(float)
-        safe = np.maximum(part_count, 1)
-        part_mean = np.where(valid, values, 0.0).sum(axis=(1, 2)) / safe
-        part_squares = (np.where(valid, values - part_mean[:, None, None], 0.0) ** 2).sum(axis=(1, 2))
-        total = np.maximum(count + part_count, 1)
-        delta = part_mean - mean
-        squares += part_squares + delta**2 * count * part_count / total
-        mean += delta * part_count / total
-        count += part_count
+        statistics.add(reader.physical(raw, scales, offsets), valid)
         context.progress(done + 1, len(windows), "Scene statistics", "windows")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(count > 0, mean, np.nan), np.sqrt(squares / count)
+    return statistics.mean, statistics.deviation
 
 
 def _statistics_windows(grid: Grid, bands: int) -> Iterator[Tuple[int, int, int, int]]:
