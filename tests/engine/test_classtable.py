@@ -1,0 +1,109 @@
+"""Class tables: legends in every form, their order of precedence, the palette and the style that comes out."""
+
+import pytest
+from deepscape.tasks.classtable import (
+    PALETTE,
+    ClassEntry,
+    Legend,
+    class_ids_of_names,
+    nomenclature,
+    palette_colour,
+    raster_qml,
+    read_legend,
+    resolve,
+)
+from deepscape.tasks.errors import BadInput
+
+WATER, WOOD = ClassEntry(0, "Water", "#7fbcfc"), ClassEntry(300, "Bois é", "#106b00")
+
+
+ROWS = [
+    '{"value": 300, "name": "Bois é", "colour": "#106B00"}',
+    '{"value": 0, "name": "Water", "colour": "#7fbcfc"}',
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.json", f"[{ROWS[0]}, {ROWS[1]}]"),
+        ("l.JSON", f'{{"classes": [{ROWS[1]}, {ROWS[0]}]}}'),
+        ("l.csv", "value,name,colour\n0,Water,#7fbcfc\n300,Bois é,#106b00\n"),
+        ("l.csv", "\ufeffvalue;name;color\n300; Bois é ;#106B00\n0;Water;#7fbcfc\n"),
+        ("l.qml", raster_qml([WATER, WOOD])),
+    ],
+)  # fmt: skip
+def test_legends_of_every_form_give_the_same_table(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert read_legend(str(tmp_path / name)) == (WATER, WOOD)
+
+
+@pytest.mark.parametrize(
+    "symbol", ['<prop k="color" v="127,188,252,255"/>', '<Option type="QString" name="color" value="127,188,252,255"/>']
+)
+def test_a_categorised_vector_style_gives_its_classes(tmp_path, symbol):
+    (tmp_path / "v.qml").write_text(
+        f"""<qgis><renderer-v2 type="categorizedSymbol"><categories>
+        <category value="0" label="Water" symbol="0"/><category value="" label="" symbol="0"/>
+        </categories><symbols><symbol name="0"><layer>{symbol}</layer></symbol></symbols></renderer-v2></qgis>"""
+    )
+    assert read_legend(str(tmp_path / "v.qml")) == (WATER,)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("l.txt", "", "of no known form"),
+        ("l.json", "{", "cannot be understood"),
+        ("l.json", "[]", "holds no class"),
+        ("l.csv", "value,name\n1,a\n", "cannot be understood"),
+        ("l.csv", "value,name,colour\n1,a,#000000\n1,b,#000000\n", "lists the value 1 twice"),
+        ("l.csv", "value,name,colour\n1,a,red\n", "colour 'red' of class 1"),
+        ("l.qml", "<qgis>", "cannot be understood"),
+        ("l.qml", '<!DOCTYPE q [<!ENTITY a "b">]><qgis/>', "declares XML entities"),
+    ],
+)
+def test_bad_legends_are_refused(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadInput, match=said):
+        read_legend(str(tmp_path / name))
+
+
+def test_a_missing_legend_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_legend(str(tmp_path / "absent.json"))
+
+
+def test_nomenclatures():
+    assert [(entry.value, entry.name, entry.colour) for entry in nomenclature("tokyo")] == [
+        (0, "Water", "#7fbcfc"), (1, "Golf course", "#3fd200"), (2, "Park and grassland", "#efd700"),
+        (3, "Buildings", "#ff0004"), (4, "Forest", "#106b00"), (5, "Farm", "#a15c44"),
+    ]  # fmt: skip
+    assert {entry.value for entry in nomenclature("worldcover")} >= {10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100}
+    assert nomenclature("none") == ()
+    with pytest.raises(BadInput, match=r"no nomenclature 'mars'.*tokyo"):
+        nomenclature("mars")
+
+
+def test_order_of_precedence(tmp_path):
+    (tmp_path / "l.csv").write_text("value,name,colour\n0,Legend,#000000\n")
+    legend = Legend(
+        str(tmp_path / "l.csv"), "tokyo", (ClassEntry(0, "x", "#111111"), ClassEntry(1, "x", "#111111"),
+        ClassEntry(9, "Layer", "#222222")),
+    )  # fmt: skip
+    table = resolve([11, 9, 1, 0, 10, 0], legend, {0: "n", 9: "n", 10: "Named"})
+    assert [(entry.value, entry.name) for entry in table] == [
+        (0, "Legend"), (1, "Golf course"), (9, "Layer"), (10, "Named"), (11, "Class 11"),
+    ]  # fmt: skip
+    assert [entry.colour for entry in table[3:]] == [PALETTE[3], PALETTE[4]]
+
+
+def test_ids_of_names_keep_those_of_the_legend_and_fill_the_gaps():
+    legend = Legend(layer_classes=(ClassEntry(1, "water", "#000000"), ClassEntry(3, "rock", "#000000")))
+    assert class_ids_of_names(["wood", "water", "ash", "wood"], legend) == {"water": 1, "ash": 2, "wood": 4}
+    assert class_ids_of_names(["b", "a"]) == {"a": 1, "b": 2}
+
+
+def test_palette_colours_are_distinct_also_beyond_its_length():
+    colours = [palette_colour(number) for number in range(40)]
+    assert len(set(colours)) == 40 and all(ClassEntry(0, "", colour) for colour in colours)

@@ -1,0 +1,236 @@
+"""Reading and writing rasters by window: reflection, no-data in every form, grids, and whole outputs."""
+
+import os
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from deepscape.engine.rasters import Grid, RasterReader, create_raster, reflect_indices, writing_error
+from deepscape.tasks.errors import BadInput, DiskFull
+from deepscape.tasks.jobs import Extent, RasterSource
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+
+UTM = CRS.from_epsg(32654)
+
+
+def write(path, array, transform=None, crs=UTM, **profile):
+    with rasterio.open(
+        path, "w", driver="GTiff", width=array.shape[2], height=array.shape[1], count=len(array), dtype=array.dtype,
+        crs=crs, transform=transform or from_origin(500000, 4000000, 10, 10), **profile,
+    ) as dataset:  # fmt: skip
+        dataset.write(array)
+    return RasterSource(str(path))
+
+
+# --- reflection and windows ------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 12), st.integers(0, 40), st.integers(0, 40))
+def test_reflected_indices_are_those_of_numpy(size, before, after):
+    expected = np.pad(np.arange(size), (before, after), mode="reflect")
+    np.testing.assert_array_equal(reflect_indices(-before, before + size + after, size), expected)
+
+
+@given(st.integers(-15, 12), st.integers(-15, 12), st.integers(1, 20), st.integers(1, 20))
+def test_any_window_is_that_of_the_padded_raster(tmp_path_factory, row, col, height, width):
+    image = np.arange(2 * 7 * 9).reshape(2, 7, 9).astype("int16")
+    path = tmp_path_factory.getbasetemp() / "window.tif"
+    if not path.exists():
+        write(path, image)
+    padded = np.pad(image, ((0, 0), (40, 40), (40, 40)), mode="reflect")
+    with RasterReader(RasterSource(str(path))) as reader:
+        values, valid = reader.read(row, col, height, width)
+    np.testing.assert_array_equal(values, padded[:, 40 + row : 40 + row + height, 40 + col : 40 + col + width])
+    assert valid.all() and values.dtype == np.int16
+
+
+# --- no-data ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_data_numbers_count_per_band_or_only_where_all_agree(tmp_path):
+    image = np.array([[[0, 0, 1]], [[5, 0, 0]]], "uint8")
+    source = write(tmp_path / "i.tif", image, nodata=0)
+    with RasterReader(source) as reader:
+        assert reader.read(0, 0, 1, 3, "any")[1].tolist() == [[[False, False, True]], [[True, False, False]]]
+        assert reader.read(0, 0, 1, 3, "all")[1].tolist() == [[[True, False, True]], [[True, False, True]]]
+    with RasterReader(RasterSource(source.path, nodata=5)) as reader:
+        assert reader.read(0, 0, 1, 3)[1].tolist() == [[[True] * 3], [[False, True, True]]]
+    with RasterReader(RasterSource(source.path, nodata=-9999)) as reader:
+        assert reader.read(0, 0, 1, 3)[1].all()
+
+
+def test_nan_and_infinity_are_never_valid(tmp_path):
+    image = np.array([[[np.nan, np.inf, -9999, 1]]], "float32")
+    with RasterReader(write(tmp_path / "i.tif", image, nodata=-9999)) as reader:
+        assert reader.read(0, 0, 1, 4, "all")[1].tolist() == [[[False, False, False, True]]]
+
+
+def test_mask_band_and_alpha_are_masks_of_all_bands(tmp_path):
+    source = write(tmp_path / "m.tif", np.ones((2, 1, 3), "uint8"))
+    with rasterio.open(source.path, "r+") as dataset:
+        dataset.write_mask(np.array([[255, 0, 255]], "uint8"))
+    with RasterReader(source) as reader:
+        assert reader.masked
+        assert reader.read(0, 0, 1, 3)[1].tolist() == [[[True, False, True]]] * 2
+    image = np.array([[[9, 9]], [[9, 9]], [[9, 9]], [[255, 0]]], "uint8")
+    with RasterReader(write(tmp_path / "a.tif", image, photometric="rgb", alpha="yes")) as reader:
+        assert len(reader.bands) == 3 and reader.masked
+        assert reader.read(0, 0, 1, 2)[1].tolist() == [[[True, False]]] * 3
+
+
+# --- stacks and their errors -----------------------------------------------------------------------------------------
+
+
+def test_a_stack_keeps_the_order_and_the_widest_type(tmp_path):
+    one = write(tmp_path / "a.tif", np.array([[[1, 2]], [[3, 4]]], "uint8"))
+    write(tmp_path / "b.tif", np.array([[[500, 600]]], "uint16"))
+    with RasterReader(RasterSource(one.path, stack=(str(tmp_path / "b.tif"),), bands=(2,))) as reader:
+        values, _ = reader.read(0, 0, 1, 2)
+        assert values.tolist() == [[[3, 4]], [[500, 600]]] and values.dtype == np.uint16
+
+
+def test_what_cannot_be_stacked_or_opened_is_named(tmp_path):
+    one = write(tmp_path / "a.tif", np.ones((2, 3, 4), "uint8"))
+    write(tmp_path / "b.tif", np.ones((1, 3, 5), "uint8"))
+    with pytest.raises(BadInput, match=r"'b\.tif' \(5 x 3\) does not lie on the grid of 'scène' \(4 x 3\)"):
+        RasterReader(RasterSource(one.path, stack=(str(tmp_path / "b.tif"),), label="scène"))
+    with pytest.raises(BadInput, match=r"'a\.tif' has no band 3: it has 2"):
+        RasterReader(RasterSource(one.path, bands=(3,)))
+    with pytest.raises(BadInput, match="does not exist"):
+        RasterReader(RasterSource(str(tmp_path / "x.tif")))
+    (tmp_path / "t.tif").write_text("no raster")
+    with pytest.raises(BadInput, match="cannot be read"):
+        RasterReader(RasterSource(str(tmp_path / "t.tif")))
+
+
+def test_a_damaged_file_is_named_with_the_place(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (1, 512, 512)).astype("uint8")
+    source = write(tmp_path / "d.tif", noise, compress="deflate")
+    size = os.path.getsize(source.path)
+    with open(source.path, "r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\0" * 5000)
+    with RasterReader(source) as reader, pytest.raises(BadInput, match=r"'d\.tif' is damaged near row 0"):
+        reader.read(0, 0, 512, 512)
+
+
+def test_scale_and_offset_give_physical_units(tmp_path):
+    source = write(tmp_path / "s.tif", np.array([[[1000]], [[2000]]], "uint16"))
+    with rasterio.open(source.path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (1e-4, 1), (-0.1, 0)
+    with RasterReader(source) as reader:
+        raw, _ = reader.read(0, 0, 1, 1)
+        np.testing.assert_allclose(reader.physical(raw).ravel(), [0, 2000], atol=1e-7)
+        np.testing.assert_allclose(reader.physical(raw, np.array([2.0, 1]), np.array([1.0, 0])).ravel(), [2001, 2000])
+    plain = write(tmp_path / "p.tif", np.array([[[7]]], "uint8"))
+    with RasterReader(plain) as reader:
+        assert reader.physical(np.array([[[7]]], "uint8")).dtype == np.float32
+
+
+def test_a_file_without_crs_takes_the_one_given(tmp_path):
+    source = write(tmp_path / "n.tif", np.ones((1, 1, 1), "uint8"), crs=None)
+    with RasterReader(source) as reader:
+        assert reader.grid.crs is None and reader.grid.pixel_metres() is None
+    with RasterReader(RasterSource(source.path, crs=UTM.to_wkt())) as reader:
+        assert reader.grid.crs == UTM
+
+
+# --- grids -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 99), st.integers(0, 79), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
+def test_a_point_belongs_to_the_pixel_that_holds_it(row, col, down, right):
+    for transform in (from_origin(500000, 4000000, 10, 10), Affine(8, 2, 100, 1, -9, 900)):
+        grid = Grid(80, 100, transform, None)
+        x, y = grid.corners_of(np.array([row + down]), np.array([col + right]))
+        assert [int(part[0]) for part in grid.pixels_of(x, y)] == [row, col]
+        x, y = grid.centres_of(np.array([row]), np.array([col]))
+        assert [part[0] for part in grid.index_of(x, y)] == pytest.approx([col + 0.5, row + 0.5])
+
+
+def test_a_point_on_an_edge_belongs_to_the_right_and_lower_pixel():
+    grid = Grid(10, 10, from_origin(0, 100, 10, 10), None)
+    rows, cols = grid.pixels_of(np.array([10.0, 0, 100]), np.array([90.0, 100, 0]))
+    assert rows.tolist() == [1, 0, 10] and cols.tolist() == [1, 0, 10]
+
+
+def test_an_extent_snaps_outward_is_cut_and_reprojected():
+    grid = Grid(10, 10, from_origin(500000, 4000000, 10, 10), UTM)
+    assert grid.window_of(Extent(500011, 3999961, 500029, 3999979)) == (2, 1, 2, 2)
+    assert grid.window_of(Extent(500010, 3999960, 500030, 3999980)) == (2, 1, 2, 2)
+    assert grid.window_of(Extent(0, 0, 9e9, 9e9)) == (0, 0, 10, 10)
+    from rasterio.warp import transform_bounds
+
+    bounds = transform_bounds(UTM, CRS.from_epsg(4326), 500020, 3999920, 500050, 3999950)
+    row, col, height, width = grid.window_of(Extent(*bounds, crs=CRS.from_epsg(4326).to_wkt()))
+    assert row <= 5 and col <= 2 and row + height >= 8 and col + width >= 5 and height <= 5
+    with pytest.raises(BadInput, match="lies outside"):
+        grid.window_of(Extent(0, 0, 1, 1))
+
+
+def test_grids_are_the_same_within_a_hundredth_of_a_pixel():
+    grid = Grid(10, 10, from_origin(0, 100, 10, 10), UTM)
+    assert grid.same_as(Grid(10, 10, from_origin(0.05, 100, 10, 10), None))
+    assert not grid.same_as(Grid(10, 10, from_origin(0.2, 100, 10, 10), UTM))
+    assert not grid.same_as(Grid(10, 10, from_origin(0, 100, 10.02, 10), UTM))
+    assert not grid.same_as(Grid(10, 11, grid.transform, UTM))
+
+
+def test_pixels_measure_metres_also_in_degrees_and_feet():
+    assert Grid(10, 10, from_origin(0, 0, 10, 10), UTM).pixel_metres() == 10
+    degrees = Grid(10, 10, from_origin(0, 60, 1e-4, 1e-4), CRS.from_epsg(4326))
+    assert degrees.pixel_metres() == pytest.approx((5.58 * 11.14) ** 0.5, rel=0.01)
+    assert Grid(1, 1, from_origin(0, 0, 10, 10), CRS.from_epsg(2263)).pixel_metres() == pytest.approx(3.048, rel=1e-3)
+
+
+def test_a_crop_keeps_the_place():
+    grid = Grid(10, 10, from_origin(500000, 4000000, 10, 20), UTM).crop(2, 3, 4, 5)
+    assert (grid.width, grid.height, grid.transform.c, grid.transform.f) == (5, 4, 500030, 3999960)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_output_is_whole_or_absent(tmp_path):
+    path = tmp_path / "o é.tif"
+    grid = Grid(300, 200, from_origin(0, 0, 1, 1), UTM)
+    with create_raster(str(path), grid, count=1, dtype="uint8", nodata=255, descriptions=["class"]) as dataset:
+        dataset.write(np.full((200, 300), 3, "uint8"), 1)
+        assert not path.exists()
+    with rasterio.open(path) as dataset:
+        assert (dataset.nodata, dataset.descriptions, dataset.block_shapes) == (255, ("class",), [(256, 256)])
+        assert (dataset.read() == 3).all()
+    with pytest.raises(ZeroDivisionError), create_raster(str(path), grid, count=1, dtype="uint8", nodata=None):
+        1 / 0  # noqa: B018
+    with rasterio.open(path) as dataset:
+        assert (dataset.read() == 3).all()
+    assert os.listdir(tmp_path) == ["o é.tif"]
+
+
+def test_an_old_sidecar_does_not_outlive_its_raster(tmp_path):
+    path = tmp_path / "o.tif"
+    (tmp_path / "o.tif.aux.xml").write_text("<PAMDataset/>")
+    with create_raster(str(path), Grid(1, 1, from_origin(0, 0, 1, 1), UTM), count=1, dtype="uint8", nodata=None):
+        pass
+    assert os.listdir(tmp_path) == ["o.tif"]
+
+
+def test_failed_writes_have_their_sentence(tmp_path):
+    full = OSError(28, "No space left on device")
+    assert isinstance(writing_error(str(tmp_path / "o.tif"), full), DiskFull)
+    assert isinstance(writing_error(str(tmp_path / "o.tif"), RuntimeError("database or disk is full")), DiskFull)
+    denied = writing_error(str(tmp_path / "o.tif"), PermissionError(13, "denied"))
+    assert isinstance(denied, BadInput) and "cannot be written" in str(denied)
+    other = ValueError("else")
+    assert writing_error(str(tmp_path / "o.tif"), other) is other
+    with (
+        pytest.raises(BadInput, match=r"folder .* does not exist"),
+        create_raster(
+            str(tmp_path / "no" / "o.tif"), Grid(1, 1, Affine.identity(), None), count=1, dtype="uint8", nodata=None
+        ),
+    ):
+        pass
