@@ -17,7 +17,7 @@ import safetensors.numpy
 
 from ..models.cards import CARD_KEY, Card, read_card
 from ..tasks.errors import BadInput
-from .forest import Forest, forest_from_tensors
+from .nodearrays import Forest, forest_from_tensors
 from .rasters import part_name, writing_error
 
 if TYPE_CHECKING:

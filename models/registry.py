@@ -23,7 +23,8 @@ class NetworkEntry:
             forward maps ``(N, bands, patch_size, patch_size)`` to logits ``(N, classes)``.
         smallest_patch: smallest patch size in pixels that the network accepts.
         arguments: the further constructor arguments and their defaults.
-        recipe: the training settings that suit the network (learning_rate, weight_decay, batch_size, ...).
+        recipe: the training settings that suit the network, fields of `engine.training.Recipe` (learning_rate,
+            batch_size, weight_decay, label_smoothing, warm_up, jitter, brightness).
         source: paper or programme that the network comes from.
     """
 
@@ -54,7 +55,7 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
             "batch_size": 32,
             "label_smoothing": 0.0,
             "warm_up": 0.3,
-            "noise": 0.2,
+            "jitter": 0.2,
         },
         source="Deepscape",
     ),
@@ -67,6 +68,8 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
         ),
         target="models.simple_cnn:SimpleCNN",
         smallest_patch=16,
+        # The tutorial's settings: Adam with a constant rate, batches of 100.
+        recipe={"learning_rate": 2e-4, "weight_decay": 0.0, "batch_size": 100, "warm_up": 0.0},
         source="R. Cresson, Deep Learning for Remote Sensing Images with Open Source Software (2020)",
     ),
     NetworkEntry(
@@ -79,6 +82,7 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
         target="models.pixel_network:PixelNetwork",
         smallest_patch=1,
         arguments={"width": 64, "dropout": 0.2},
+        recipe={"learning_rate": 3e-3, "weight_decay": 1e-2, "batch_size": 32, "warm_up": 0.3, "jitter": 0.2},
         source="Deepscape",
     ),
 )

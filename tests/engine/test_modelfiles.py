@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from deepscape.engine import modelfiles
-from deepscape.engine.forest import Forest
+from deepscape.engine.nodearrays import Forest
 from deepscape.models.build import build_network, parameter_count
 from deepscape.models.cards import Card, CardBand, CardSource, read_card
 from deepscape.tasks.classtable import ClassEntry

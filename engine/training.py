@@ -1,0 +1,528 @@
+"""Training a network that gives one class per patch: one visible loop on Lightning Fabric.
+
+The same loop runs on a laptop's CPU, on a GPU, and on many under torchrun or srun (rank 0 alone writes). It repeats
+exactly for the same data, seed, batch size, threads and device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..models.build import build_network, parameter_count
+from ..models.cards import Card, CardBand
+from ..models.registry import network_entry
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from ..tasks.jobs import TrainClassifier, TrainResult
+from .metrics import Scores, scores
+from .modelfiles import load_model, module_tensors, save_model, with_suffix
+from .trainingreport import Epoch, RunFacts, finish, versions
+from .trainingsets import Part, Roles, band_statistics, card_source, open_roles
+
+Array = npt.NDArray[Any]
+
+IN_MEMORY_BYTES = 512 << 20  # of standardised patches; larger sets are read from their file batch by batch
+LARGEST_BATCH = 512
+STEPS_PER_EPOCH = 200  # what the automatic batch size aims at
+EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a run, all chosen; they go into the card.
+
+    Attributes:
+        batch_size: patches per step, over all devices.
+        learning_rate: the highest; it warms up to it and falls along a cosine.
+        weight_decay: of AdamW, on weights that are no biases or scales.
+        label_smoothing: share of the target that is spread over all classes.
+        warm_up: share of the steps in which the learning rate rises; 0 = constant rate.
+        jitter: deviation of the shift that each band of a sample gets, in training deviations.
+        brightness: deviation of the shift that all bands of a sample get together, likewise.
+        flips: whether the eight symmetries of the square are used.
+    """
+
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.0
+    warm_up: float = 0.3
+    jitter: float = 0.0
+    brightness: float = 0.0
+    flips: bool = True
+
+
+def choose_recipe(job: TrainClassifier, samples: int) -> Recipe:
+    """Return the recipe of a job: the registry's settings of its network, and what the job says in their place.
+
+    The automatic batch size is the network's own, doubled (to at most 512) while an epoch would take more than 200
+    steps: a function of network and data alone, so that a run repeats on another machine.
+    """
+    settings = dict(network_entry(job.network).recipe)
+    batch = int(settings.pop("batch_size", 64))
+    while samples / batch > STEPS_PER_EPOCH and 2 * batch <= LARGEST_BATCH:
+        batch *= 2
+    recipe = Recipe(batch_size=job.batch_size or batch, learning_rate=settings.pop("learning_rate", 1e-3), **settings)
+    if job.learning_rate is not None:
+        recipe = replace(recipe, learning_rate=job.learning_rate)
+    if job.augmentation == "none":
+        return replace(recipe, flips=False, jitter=0.0, brightness=0.0)
+    if job.augmentation == "full":
+        return replace(recipe, jitter=max(0.1, recipe.jitter), brightness=max(0.2, 2 * recipe.brightness))
+    return recipe
+
+
+def train_classifier(job: TrainClassifier, context: Context) -> TrainResult:
+    """Train a network on a patch dataset; write the model file and, where asked for, the report.
+
+    Raises:
+        BadInput: the datasets or the initial model cannot be used together, the patches are too small for the
+            network, or the training diverged.
+    """
+    started = time.monotonic()
+    output = with_suffix(job.output)
+    with _quiet(), _threads(context.threads()):
+        fabric = _fabric(job.device_choice, context)
+        told = context if fabric.is_global_zero else _Silent(context)
+        roles = open_roles(job.training, job.validation, job.test, job.validation_share, job.seed, told)
+        with _repeatable(job.seed, fabric.device):
+            card, network = _prepare(job, roles, told)
+            recipe = choose_recipe(job, len(roles.training))
+            run = _Run(fabric, network, card, recipe, job, roles, told)
+            history, best = run.fit()
+            result, reported = run.judge()
+    facts = RunFacts(
+        title=network_entry(card.network).title,
+        seconds=time.monotonic() - started,
+        device=_device_name(fabric.device),
+        history=tuple(history),
+        best_epoch=best,
+        chose_epoch=job.patience > 0 and roles.validation is not None,
+        monitor=job.monitor,
+    )
+    card = replace(
+        card,
+        parameter_count=parameter_count(network),
+        settings={**card.settings, **_settings(job, recipe, fabric, torch.get_num_threads())},
+        versions=versions(torch=torch.__version__),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    card, answer, write_report = finish(card, roles, facts, result, reported, output, job.report, told)
+    if fabric.is_global_zero:
+        save_model(output, card, module_tensors(network))
+        write_report()
+    return answer
+
+
+# --- preparation -----------------------------------------------------------------------------------------------------
+
+
+def _prepare(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card, nn.Module]:
+    """Return the card (so far) and the network, with its initial weights."""
+    source = roles.training.dataset.description.sources[0]
+    if job.initial_model:
+        return _prepare_initial(job, roles, context)
+    network = build_network(
+        job.network, len(source.bands), len(roles.classes), source.patch_size, job.network_arguments
+    )
+    mean, std = band_statistics(roles.training, context)
+    scene = roles.training.dataset.description.scene
+    card = Card(
+        kind="network",
+        network=job.network,
+        sources=(card_source(roles.training, mean, std),),
+        classes=roles.classes,
+        arguments={**network_entry(job.network).arguments, **job.network_arguments},
+        res_m=scene.res_m,
+        crs=scene.crs,
+    )
+    return card, network
+
+
+def _prepare_initial(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card, nn.Module]:
+    """Return card and network of INITIAL_MODEL, which is trained further with its own standardisation."""
+    loaded = load_model(job.initial_model)
+    card, source = loaded.card, roles.training.dataset.description.sources[0]
+    remedy = "Choose a model that was trained on the same kind of patches, or train without INITIAL_MODEL."
+    theirs = card.sources[0]
+    found = [
+        ("network", card.network, job.network),
+        ("number of bands", len(theirs.bands), len(source.bands)),
+        ("patch size", theirs.patch_size, source.patch_size),
+        ("list of classes", [e.value for e in card.classes], [e.value for e in roles.classes]),
+    ]
+    for what, own, wanted in found:
+        if own != wanted:
+            raise BadInput(f"The {what} of INITIAL_MODEL is {own}, that of this training {wanted}.", remedy)
+    if loaded.module is None:
+        raise BadInput(f"INITIAL_MODEL '{job.initial_model}' is no network.", remedy)
+    names = [(a.name, b.name) for a, b in zip(theirs.bands, source.bands) if a.name and b.name and a.name != b.name]
+    if names:
+        context.warn(f"Band '{names[0][1]}' takes the place of '{names[0][0]}' of INITIAL_MODEL.")
+    context.log(f"Training goes on from '{os.path.basename(job.initial_model)}', with its standardisation.")
+    bands = tuple(
+        replace(band, scene_mean=ours.scene_mean, scene_std=ours.scene_std, nodata=ours.nodata)
+        for band, ours in zip(theirs.bands, card_source(roles.training, *_statistics_of(theirs.bands)).bands)
+    )
+    sources = (replace(theirs, bands=bands),)
+    return replace(card, sources=sources, classes=roles.classes, settings={}, metrics={}), loaded.module
+
+
+def _statistics_of(bands: Tuple[CardBand, ...]) -> Tuple[Array, Array]:
+    return np.array([band.mean for band in bands]), np.array([band.std for band in bands])
+
+
+def _settings(job: TrainClassifier, recipe: Recipe, fabric: Fabric, threads: int) -> Dict[str, Any]:
+    return {
+        "epochs": job.epochs,
+        "patience": job.patience,
+        "monitor": job.monitor,
+        "class_weights": job.class_weights,
+        "augmentation": job.augmentation,
+        "validation_share": job.validation_share,
+        "initial_model": os.path.basename(job.initial_model),
+        "seed": job.seed,
+        "device": str(fabric.device),
+        "processes": fabric.world_size,
+        "threads": threads,
+        **{name: getattr(recipe, name) for name in Recipe.__dataclass_fields__},
+    }
+
+
+class _Silent(Context):
+    """What the ranks above 0 tell nobody; they notice a cancel all the same."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.cancelled = context.cancelled
+
+
+# --- patches on their way to the network -----------------------------------------------------------------------------
+
+
+class StandardisedPatches:
+    """The patches of a part as the network gets them: (value - mean) / deviation, 0 where no-data.
+
+    A small set is held in memory (on the device), a larger one read batch by batch; the values are the same.
+    """
+
+    def __init__(self, part: Part, card: Card, device: torch.device, context: Context) -> None:
+        mean, std = _statistics_of(card.sources[0].bands)
+        self._mean, self._std = (a.astype(np.float32)[:, None, None] for a in (mean, std))
+        self._part, self._device = part, device
+        self.labels = torch.from_numpy(part.labels).to(device)
+        size = card.sources[0].patch_size
+        self._held: Optional[Tensor] = None
+        if 4 * len(part) * len(mean) * size * size <= IN_MEMORY_BYTES:
+            held = torch.empty(len(part), len(mean), size, size)
+            for number in part.chunks():
+                context.check()
+                held[number[0] : number[-1] + 1] = self._read(number)
+            self._held = held.to(device)
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def _read(self, numbers: Array) -> Tensor:
+        values = (self._part.physical(numbers) - self._mean) / self._std
+        values[np.isnan(values)] = 0.0
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+    def batch(self, numbers: Tensor) -> Tensor:
+        """Return the patches ``(n, C, p, p)`` at these positions, on the device."""
+        if self._held is not None:
+            return self._held[numbers.to(self._device)]
+        return self._read(numbers.numpy()).to(self._device)
+
+
+def batches(order: Tensor, batch_size: int, rank: int = 0, world: int = 1, smallest: int = 2) -> List[Tensor]:
+    """Cut an order of samples into batches that differ by one sample at most, so that every sample is used.
+
+    Batch normalisation cannot learn from a batch of one sample: a remainder joins the others instead of standing
+    alone. Of each batch a rank gets its share.
+    """
+    count = max(1, min(math.ceil(len(order) / batch_size), len(order) // (smallest * world)))
+    return [part.tensor_split(world)[rank] for part in order.tensor_split(count)]
+
+
+def symmetry(patches: Tensor, number: int) -> Tensor:
+    """Return patches ``(n, C, p, p)`` after one of the 8 symmetries of the square (0 = none) that keep the centre.
+
+    The centre of an even patch stands right of and below the middle, so a plain flip would move the labelled pixel.
+    There, all rows but the first are mirrored among themselves: the centre stays where it is, nothing is invented,
+    and only the row farthest from it keeps its side.
+    """
+    size = patches.shape[-1]
+    index = (size - torch.arange(size, device=patches.device)) % size if size % 2 == 0 else None
+    for axis, bit in ((-1, 1), (-2, 2)):
+        if number & bit:
+            patches = patches.flip(axis) if index is None else patches.index_select(axis, index)
+    return patches.transpose(-1, -2) if number & 4 else patches
+
+
+def augment(patches: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Return patches ``(n, C, p, p)`` under random symmetries and shifts of their bands; they are shuffled already."""
+    count, bands = patches.shape[:2]
+    if recipe.flips:
+        start = int(torch.randint(8, (1,), generator=generator))
+        parts = patches.tensor_split(8)
+        patches = torch.cat([symmetry(part, (start + number) % 8) for number, part in enumerate(parts)])
+    if recipe.jitter:
+        patches = patches + recipe.jitter * torch.randn(count, bands, 1, 1, generator=generator).to(patches.device)
+    if recipe.brightness:
+        patches = patches + recipe.brightness * torch.randn(count, 1, 1, 1, generator=generator).to(patches.device)
+    return patches
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+class _Run:
+    """One training: what the loop needs at hand."""
+
+    def __init__(
+        self, fabric: Fabric, network: nn.Module, card: Card, recipe: Recipe, job: TrainClassifier, roles: Roles,
+        context: Context,
+    ) -> None:  # fmt: skip
+        self.fabric, self.network, self.recipe, self.job, self.roles = fabric, network, recipe, job, roles
+        self.context = context
+        self.classes = len(card.classes)
+        self.data = {
+            role: StandardisedPatches(part, card, fabric.device, context) for role, part in roles.parts.items()
+        }
+        self.weights = _class_weights(roles.training, self.classes, job.class_weights).to(fabric.device)
+        self.order = torch.Generator().manual_seed(job.seed)
+        self.chance = torch.Generator().manual_seed(job.seed * 1_000_003 + 1 + fabric.global_rank)
+        self.smallest = 2 if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()) else 1
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        self.module, self.optimizer = fabric.setup(network, optimizer)
+        steps = len(self._batches(torch.arange(len(roles.training)))) * job.epochs
+        self.scheduler = _schedule(optimizer, recipe, steps)
+        # From here on each rank draws its own dropout.
+        torch.manual_seed(job.seed + fabric.global_rank)
+
+    def _batches(self, order: Tensor) -> List[Tensor]:
+        return batches(order, self.recipe.batch_size, self.fabric.global_rank, self.fabric.world_size, self.smallest)
+
+    def fit(self) -> Tuple[List[Epoch], int]:
+        """Run the epochs; returns their numbers and which one's weights are kept (counted from 1)."""
+        job, context = self.job, self.context
+        watched = "validation" in self.data and job.patience > 0
+        if job.patience > 0 and not watched:
+            context.log("There is no validation set: every epoch is run and the last one is kept.")
+        # While the learning rate still rises, an epoch without progress says nothing.
+        rising = math.floor(self.recipe.warm_up * job.epochs)
+        history: List[Epoch] = []
+        best, best_state = 0, None
+        best_key: Tuple[float, ...] = (-math.inf,)
+        for number in range(1, job.epochs + 1):
+            loss, train = self._train_epoch(number)
+            held = self._evaluate("validation") if "validation" in self.data else None
+            epoch = Epoch(number, loss, train, held[0] if held else None, held[1] if held else None)
+            history.append(epoch)
+            self._tell(epoch)
+            key = _merit(epoch, job.monitor) if watched else (float(number),)
+            if key >= best_key:
+                best, best_key = number, key
+                best_state = copy.deepcopy(self.network.state_dict()) if watched else None
+            elif number - max(best, rising) >= job.patience:
+                context.log(f"No better {job.monitor} for {job.patience} epochs: training ends.")
+                break
+        if best_state is not None:
+            self.network.load_state_dict(best_state)
+            context.log(f"The weights of epoch {best} are kept.")
+        return history, best
+
+    def _train_epoch(self, number: int) -> Tuple[float, Scores]:
+        """Show every sample to the network once; returns the mean loss and the scores of its answers on the way."""
+        data, recipe = self.data["training"], self.recipe
+        order = torch.randperm(len(data), generator=self.order)
+        parts = self._batches(order)
+        total = torch.zeros((), dtype=torch.float64, device=self.fabric.device)
+        matrix = torch.zeros(self.classes**2, dtype=torch.int64, device=self.fabric.device)
+        done, count = (number - 1) * len(data), self.job.epochs * len(data)
+        self.module.train()
+        for part, whole in zip(parts, order.tensor_split(len(parts))):
+            self.context.check()
+            labels = data.labels[part.to(self.fabric.device)]
+            logits = self.module(augment(data.batch(part), recipe, self.chance))
+            losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=recipe.label_smoothing)
+            # Mean over the whole batch, whatever this rank's share of it: ranks' gradients are averaged.
+            loss = (losses * self.weights[labels]).sum() * self.fabric.world_size / len(whole)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            self.optimizer.step()
+            self.scheduler.step()
+            total += loss.detach() * len(whole) / self.fabric.world_size
+            matrix += torch.bincount(labels * self.classes + logits.detach().argmax(1), minlength=self.classes**2)
+            done += len(whole)
+            self.context.progress(done, count, "training", "patches")
+        mean = float(self._sum(total)) / len(data)
+        if not math.isfinite(mean):
+            raise BadInput(
+                f"The training loss is no longer a number in epoch {number} (learning rate {recipe.learning_rate:g}).",
+                "Give a smaller LEARNING_RATE, and check the bands for extreme values that should be no-data.",
+            )
+        return mean, self._scores(matrix)
+
+    @torch.no_grad()
+    def _evaluate(self, role: str) -> Tuple[float, Scores]:
+        """Return the weighted mean loss and the scores of a part, without dropout."""
+        data = self.data[role]
+        loss, weight = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+        matrix = torch.zeros(self.classes**2, dtype=torch.int64, device=self.fabric.device)
+        self.module.eval()
+        mine = torch.arange(len(data)).tensor_split(self.fabric.world_size)[self.fabric.global_rank]
+        for part in torch.split(mine, EVALUATION_BATCH):
+            self.context.check()
+            labels = data.labels[part.to(self.fabric.device)]
+            logits = self.module(data.batch(part))
+            losses = functional.cross_entropy(logits, labels, reduction="none") * self.weights[labels]
+            loss += losses.sum()
+            weight += self.weights[labels].sum()
+            matrix += torch.bincount(labels * self.classes + logits.argmax(1), minlength=self.classes**2)
+        return float(self._sum(loss)) / max(float(self._sum(weight)), 1e-12), self._scores(matrix)
+
+    def judge(self) -> Tuple[Optional[Scores], str]:
+        """Evaluate the kept weights once on the set whose numbers are reported; returns its scores and its name."""
+        role = next((role for role in ("test", "validation") if role in self.data), "none")
+        return (self._evaluate(role)[1] if role != "none" else None), role
+
+    def _sum(self, value: Tensor) -> Tensor:
+        total: Tensor = self.fabric.all_reduce(value, reduce_op="sum")  # type: ignore[assignment]
+        return total
+
+    def _scores(self, matrix: Tensor) -> Scores:
+        return scores(self._sum(matrix).cpu().numpy().reshape(self.classes, self.classes))
+
+    def _tell(self, epoch: Epoch) -> None:
+        text = f"Epoch {epoch.number}/{self.job.epochs}: loss {epoch.loss:.4f}"
+        shown = epoch.train
+        self.context.metric("train/loss", epoch.loss, epoch.number)
+        for role, result in (("train", epoch.train), ("validation", epoch.validation)):
+            for name in ("overall_accuracy", "kappa", "macro_f1", "mean_iou"):
+                value = getattr(result, name, None)
+                if value is not None:
+                    self.context.metric(f"{role}/{name}", value, epoch.number)
+        if epoch.validation is not None and epoch.validation_loss is not None:
+            self.context.metric("validation/loss", epoch.validation_loss, epoch.number)
+            text += f", validation loss {epoch.validation_loss:.4f}"
+            shown = epoch.validation
+        kappa = "n/a" if shown.kappa is None else f"{shown.kappa:.3f}"
+        self.context.log(f"{text}, {'' if shown is epoch.train else 'validation '}kappa {kappa}")
+
+
+def _merit(epoch: Epoch, monitor: str) -> Tuple[float, ...]:
+    """Return what makes one epoch better than another; equal merit means that the later one is kept."""
+    loss = math.inf if epoch.validation_loss is None else epoch.validation_loss
+    if monitor == "loss":
+        return (-loss,)
+    value = getattr(epoch.validation, monitor)
+    return (-math.inf if value is None else value, -loss)
+
+
+def _class_weights(part: Part, classes: int, rule: str) -> Tensor:
+    """Return the weight of each class; their mean over the training samples is 1."""
+    count = np.bincount(part.labels, minlength=classes)
+    if rule == "none":
+        return torch.ones(classes)
+    return torch.from_numpy(len(part) / (np.count_nonzero(count) * np.maximum(count, 1))).float()
+
+
+def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> Any:
+    """Return the schedule: rise to the learning rate, then fall to nothing along a cosine (Smith, 2018)."""
+    if recipe.warm_up <= 0:
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    # Runs of less than 10 steps have no room for a rise and a fall.
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=max(steps, 10), pct_start=recipe.warm_up
+    )
+
+
+# --- device and surroundings -----------------------------------------------------------------------------------------
+
+
+def _fabric(choice: str, context: Context) -> Fabric:
+    """Start Fabric on the chosen device; under torchrun or srun on as many as were started."""
+    if choice == "cuda" and not torch.cuda.is_available():
+        context.warn("DEVICE is cuda, but no usable GPU was found: training runs on the CPU.")
+    accelerator = "cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu"
+    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    if TorchElasticEnvironment.detect():
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        plugin: Any = TorchElasticEnvironment()
+        nodes = max(1, int(os.environ["WORLD_SIZE"]) // local)
+    elif tasks > 1 and "SLURM_PROCID" in os.environ and SLURMEnvironment.detect():
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
+        local, plugin = tasks // nodes, SLURMEnvironment()
+    else:
+        # One process, even inside a SLURM allocation.
+        local, nodes, plugin = 1, 1, LightningEnvironment()
+    strategy = "ddp" if local * nodes > 1 else "auto"
+    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, plugins=[plugin])
+    fabric.launch()
+    context.log(f"Training runs on {_device_name(fabric.device)}.")
+    return fabric
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's messages on ranks and devices out of the log."""
+    loggers = [logging.getLogger(name) for name in ("lightning_fabric", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _threads(count: Optional[int]) -> Iterator[None]:
+    """Let torch use so many threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _repeatable(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's own generators (initial weights, dropout) for a while, and leave them as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,246 @@
+"""What a training says at its end: the card's numbers, the job's result and the HTML report."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+from markupsafe import Markup
+
+from ..models.cards import Card
+from ..tasks.context import Context
+from ..tasks.jobs import TrainResult
+from ..tasks.protocol import plugin_version
+from . import reports
+from .metrics import Scores, metrics_dict
+from .reports import Section
+from .trainingsets import Roles
+
+OPTIMISTIC = "chosen on these samples: optimistic"
+_MONITORS = {"loss": "loss", "kappa": "kappa", "macro_f1": "macro F1", "mean_iou": "mean IoU"}
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """The numbers of one epoch (counted from 1); those of training are taken on the way, with dropout."""
+
+    number: int
+    loss: float
+    train: Scores
+    validation_loss: Optional[float]
+    validation: Optional[Scores]
+
+
+@dataclass(frozen=True, eq=False)
+class RunFacts:
+    """What the report tells of the run.
+
+    Attributes:
+        title: the method's title.
+        seconds: duration.
+        device: where it ran.
+        history: one entry per epoch; empty for a forest.
+        best_epoch: the epoch whose weights are kept; 0 for a forest.
+        chose_epoch: whether the validation set chose it.
+        monitor: by which number.
+        extra: further (name, value) facts.
+    """
+
+    title: str
+    seconds: float
+    device: str
+    history: Tuple[Epoch, ...] = ()
+    best_epoch: int = 0
+    chose_epoch: bool = False
+    monitor: str = "loss"
+    extra: Tuple[Tuple[str, str], ...] = ()
+
+
+def versions(**more: str) -> Dict[str, str]:
+    """Return the versions that a card states: Deepscape, Python, numpy and what is given."""
+    return {"deepscape": plugin_version(), "python": platform.python_version(), "numpy": np.__version__, **more}
+
+
+def accuracy_sentence(reported: str, chose_epoch: bool) -> str:
+    """Return what the reported numbers are worth."""
+    if reported == "test":
+        return "Accuracy on the test samples, which neither the training nor the choice of the epoch has seen."
+    if reported == "validation":
+        if chose_epoch:
+            return f"Accuracy on the validation samples, which also chose the epoch ({OPTIMISTIC})."
+        return "Accuracy on the validation samples, which were used for nothing else."
+    return "There are neither test nor validation samples: the accuracy of this model is unknown."
+
+
+def finish(
+    card: Card,
+    roles: Roles,
+    run: RunFacts,
+    result: Optional[Scores],
+    reported: str,
+    output: str,
+    report: str,
+    context: Context,
+) -> Tuple[Card, TrainResult, Callable[[], None]]:
+    """Return the finished card, the job's result, and what writes the report (nothing where none is asked for)."""
+    plain: Dict[str, Any] = {} if result is None else metrics_dict(result, card.classes)
+    sentence = accuracy_sentence(reported, run.chose_epoch)
+    context.log(sentence)
+    if result is not None:
+        context.log(
+            f"Overall accuracy {reports.percent(result.overall_accuracy, 2)}, "
+            f"kappa {reports.decimal(result.kappa, 4)}, macro F1 {reports.decimal(result.macro_f1, 4)}, "
+            f"mean IoU {reports.decimal(result.mean_iou, 4)}."
+        )
+    about = {"accuracy_set": reported, "sentence": sentence, "optimistic": reported == "validation" and run.chose_epoch}
+    card = replace(
+        card,
+        metrics={**plain, **about, "best_epoch": run.best_epoch},
+        training={
+            "datasets": {
+                role: {"name": part.dataset.folder.name, "hash": part.dataset.content_hash(), "patches": len(part)}
+                for role, part in roles.parts.items()
+            },
+            "counts": roles.counts(),
+            "shared_pixels": roles.shared_pixels,
+            "seconds": round(run.seconds, 1),
+        },
+    )
+    path = report if not report or report.lower().endswith((".html", ".htm")) else report + ".html"
+    answer = TrainResult(
+        output=output,
+        report=path,
+        accuracy_set=reported,
+        overall_accuracy=None if result is None else result.overall_accuracy,
+        kappa=None if result is None else result.kappa,
+        macro_f1=None if result is None else result.macro_f1,
+        mean_iou=None if result is None else result.mean_iou,
+        metrics={**plain, **about},
+        best_epoch=run.best_epoch,
+        parameter_count=card.parameter_count,
+        shared_pixels=roles.shared_pixels,
+        warnings=tuple(context.warnings),
+    )
+
+    def write() -> None:
+        if path:
+            reports.write_page(path, training_page(card, roles, run, result, tuple(context.warnings)))
+
+    return card, answer, write
+
+
+def training_page(card: Card, roles: Roles, run: RunFacts, result: Optional[Scores], warnings: Tuple[str, ...]) -> str:
+    """Return the report's HTML."""
+    sections = [
+        Section("Warnings", reports.warnings_list(warnings)),
+        _accuracy(card, result),
+        Section("Training curves", _curves(run), _curves_note(run)),
+    ]
+    if result is not None:
+        sections += [
+            Section(
+                "Confusion matrix",
+                reports.matrix_table(result.matrix, card.classes, columns="Prediction"),
+                "Rows are the reference, columns what the model says; the deeper, the larger the share of the row.",
+            ),
+            Section("Accuracy per class", reports.scores_table(card.metrics)),
+        ]
+    sections += [
+        Section("Classes and samples", _samples(card, roles), " ".join(roles.notes)),
+        Section("Bands", _bands(card), "Means and deviations are those of the training patches; the model is given "
+                "(value - mean) / deviation." if card.kind == "network" else ""),
+        Section("The run", reports.facts(_facts(card, roles, run))),
+    ]  # fmt: skip
+    scene = roles.training.dataset.description.scene.label
+    return reports.page(
+        f"{run.title}: training report",
+        sections,
+        subtitle=f"{scene + ' · ' if scene else ''}{len(card.classes)} classes · {card.created[:10]}",
+        footer=f"Deepscape {card.versions.get('deepscape', '')}",
+    )
+
+
+def _accuracy(card: Card, result: Optional[Scores]) -> Section:
+    figures = []
+    if result is not None:
+        samples = f"of {reports.grouped(result.matrix.sum())} samples"
+        figures = [
+            ("Overall accuracy", reports.percent(result.overall_accuracy), samples),
+            ("Kappa", reports.decimal(result.kappa), "agreement beyond chance"),
+            ("Macro F1", reports.decimal(result.macro_f1), "mean over classes"),
+            ("Mean IoU", reports.decimal(result.mean_iou), "mean over classes"),
+        ]
+    body = reports.numbers(figures) or reports.facts([("Accuracy", "n/a")])
+    return Section("Accuracy", body, str(card.metrics["sentence"]))
+
+
+def _curves(run: RunFacts) -> Markup:
+    if not run.history:
+        return Markup()
+    best = run.best_epoch
+    loss: Dict[str, List[Optional[float]]] = {"training": [epoch.loss for epoch in run.history]}
+    kappa: Dict[str, List[Optional[float]]] = {"training": [epoch.train.kappa for epoch in run.history]}
+    if run.history[0].validation is not None:
+        loss["validation"] = [epoch.validation_loss for epoch in run.history]
+        kappa["validation"] = [epoch.validation.kappa if epoch.validation else None for epoch in run.history]
+    return reports.curves("Loss", loss, best) + reports.curves("Kappa", kappa, best)
+
+
+def _curves_note(run: RunFacts) -> str:
+    chosen = (
+        f"The weights of epoch {run.best_epoch} are kept, the best by validation {_MONITORS[run.monitor]}."
+        if run.chose_epoch
+        else f"The weights of the last epoch ({run.best_epoch}) are kept."
+    )
+    return f"{chosen} Training numbers are taken while the network learns, on augmented patches and with dropout."
+
+
+def _samples(card: Card, roles: Roles) -> Markup:
+    counts = roles.counts()
+    columns = {
+        f"{role.capitalize()} patches": [reports.grouped(counts[role][str(entry.value)]) for entry in card.classes]
+        for role in counts
+    }
+    return reports.legend_table(card.classes, columns)
+
+
+def _bands(card: Card) -> Markup:
+    rows = [
+        [band.name or f"band {number}", f"{band.mean:.6g}", f"{band.std:.6g}"]
+        for number, band in enumerate(card.sources[0].bands, start=1)
+    ]
+    return reports.table(["Band", "Mean", "Deviation"], rows)
+
+
+def _facts(card: Card, roles: Roles, run: RunFacts) -> List[Tuple[str, Any]]:
+    source, settings = card.sources[0], card.settings
+    size = f"{source.patch_size} x {source.patch_size} pixels, {len(source.bands)} bands"
+    arguments = ", ".join(f"{name} {value}" for name, value in card.arguments.items())
+    rows: List[Tuple[str, Any]] = [
+        ("Method", f"{run.title} ({card.network}{': ' + arguments if arguments else ''})"),
+        ("Parameters", reports.grouped(card.parameter_count)),
+        ("Patches", size),
+        ("Pixel size", f"{card.res_m:.4g} m" if card.res_m else "unknown"),
+        *run.extra,
+    ]
+    if card.kind == "network":
+        batch, rate = settings["batch_size"], settings["learning_rate"]
+        rows += [
+            ("Epochs", f"{len(run.history)} of {settings['epochs']}, patience {settings['patience']}"),
+            ("Batch size, learning rate", f"{batch}, {rate:g}"),
+            ("Weight decay, label smoothing", f"{settings['weight_decay']:g}, {settings['label_smoothing']:g}"),
+            ("Augmentation, class weights", f"{settings['augmentation']}, {settings['class_weights']}"),
+        ]
+    rows += [
+        ("Seed", settings.get("seed", "")),
+        ("Shared pixels", f"{reports.grouped(roles.shared_pixels)} between training and {card.metrics['accuracy_set']}")
+        if len(roles.parts) > 1
+        else ("Shared pixels", "nothing to compare with"),
+        ("Time", f"{run.seconds:.1f} s on {run.device}"),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in card.versions.items())),
+    ]
+    for role, part in roles.parts.items():
+        rows.append((f"{role.capitalize()} data", f"{part.dataset.folder.name}: {reports.grouped(len(part))} patches"))
+    return rows
