@@ -77,6 +77,8 @@ def feature_classes(
         by_name = class_ids_of_names(texts, legend)
         ids[known] = texts.map(by_name).to_numpy(dtype=np.int64)
         names = {value: name for name, value in by_name.items()}
+        # Another layer with other names would count differently: the ids are the user's to check, or a legend's to fix.
+        context.log("Class ids by name: " + ", ".join(f"{value} {name}" for value, name in sorted(names.items())) + ".")
     else:
         ids[known] = numbers
         names = _names_beside(layer, field, ids, known)
