@@ -1,14 +1,22 @@
 """Counting the pixels that two sets of patches share, against a count pixel by pixel."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from deepscape.engine import leakage
-from deepscape.engine.datasets import DatasetDescription, DatasetScene, DatasetSource
+from deepscape.engine.datasets import DatasetDescription, DatasetScene, DatasetSource, PatchDataset
 from deepscape.engine.leakage import SharedPixels, shared_pixels
+from deepscape.engine.patches import extract_patches
+from deepscape.engine.sampling import select_vector_samples
+from deepscape.tasks.context import Context
+from deepscape.tasks.jobs import ExtractPatches, RasterSource, SelectVectorSamples, VectorSource
 from hypothesis import given
 from hypothesis import strategies as st
 
+DEMO = Path(__file__).parents[2] / "demo" / "data"
 UTM = Affine(10, 0, 500000, 0, -10, 4000000)
 
 
@@ -92,3 +100,24 @@ def test_thousands_of_patches_are_counted_at_once():
     half = np.arange(count) < count // 2
     shared = shared_pixels(both, half, both, ~half)
     assert 0 < shared.patches_a < count // 2 and shared.pixels > 0
+
+
+@pytest.mark.parametrize(("size", "edge", "none"), [(7, "reflect", True), (8, "reflect", True), (16, "reject", False)])
+def test_demo_polygons_share_no_pixel_at_seven_and_many_at_sixteen(tmp_path, size, edge, none):
+    scene, sets = RasterSource(str(DEMO / "sen2.tif")), []
+    with rasterio.open(scene.path) as dataset:
+        image = dataset.read()
+    for name in ("train", "validation"):
+        polygons = VectorSource(str(DEMO / f"{name}_polygons.gpkg"))
+        points = str(tmp_path / f"{name}.gpkg")
+        select_vector_samples(SelectVectorSamples(polygons, "class_id", scene, points, strategy="all"), Context())
+        job = ExtractPatches(scene, VectorSource(points), "class_id", str(tmp_path / name), patch_size=size, edge=edge)
+        sets.append(PatchDataset(extract_patches(job, Context()).output))
+        # Every patch is the image's window byte for byte, mirrored at the edges.
+        padded = np.pad(image, ((0, 0), (size, size), (size, size)), mode="reflect")
+        for patch, row, col in zip(sets[-1].patches(), sets[-1].rows, sets[-1].cols):
+            top, left = row + size - size // 2, col + size - size // 2
+            assert patch.tobytes() == padded[:, top : top + size, left : left + size].tobytes()
+    shared = shared_pixels(sets[0], everything(sets[0]), sets[1], everything(sets[1]))
+    assert (shared.pixels == 0) == none
+    assert none or 0.2 < shared.patches_b / len(sets[1]) < 0.3
