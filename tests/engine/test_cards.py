@@ -1,0 +1,56 @@
+"""The model card: to JSON and back, and files that carry none."""
+
+import json
+import math
+import struct
+
+import pytest
+from deepscape.models.cards import CARD_FORMAT, CARD_KEY, Card, CardBand, CardSource, card_from_json, read_card
+from deepscape.tasks.classtable import ClassEntry
+from deepscape.tasks.errors import BadInput
+
+CARD = Card(
+    "network", "compact_cnn",
+    (CardSource(7, (CardBand("B2", 0.1, 0.2, math.nan, math.nan, nodata=-9999.0),), "int16", "all"),),
+    (ClassEntry(-1, "Unbekannt", "#000000"), ClassEntry(300, "forêt", "#00ff00")),
+    arguments={"width": 32}, res_m=10.0, training={"counts": {"training": {"300": 5}}}, metrics={"kappa": None},
+)  # fmt: skip
+
+
+def write(path, header, data=b""):
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return str(path)
+
+
+def test_a_card_survives_json():
+    again = card_from_json(CARD.to_json())
+    assert math.isnan(again.sources[0].bands[0].scene_mean)
+    assert again.to_json() == CARD.to_json()
+    assert again.classes == CARD.classes and again.sources[0].nodata_rule == "all" and again.metrics == {"kappa": None}
+
+
+def test_a_card_is_read_from_the_header(tmp_path):
+    path = write(tmp_path / "m.safetensors", {"__metadata__": {CARD_KEY: CARD.to_json()}})
+    assert read_card(path).network == "compact_cnn"
+
+
+def test_a_newer_card_asks_for_an_update(tmp_path):
+    plain = json.loads(CARD.to_json()) | {"format": CARD_FORMAT + 1}
+    path = write(tmp_path / "m.safetensors", {"__metadata__": {CARD_KEY: json.dumps(plain)}})
+    with pytest.raises(BadInput, match="newer Deepscape") as caught:
+        read_card(path)
+    assert caught.value.remedy == "Update the plugin."
+
+
+def test_other_peoples_safetensors_are_refused(tmp_path):
+    path = write(tmp_path / "m.safetensors", {"__metadata__": {"format": "pt"}})
+    with pytest.raises(BadInput, match="carries no Deepscape model card"):
+        read_card(path)
+
+
+@pytest.mark.parametrize("text", ["{", '{"kind": "network"}', "[]", '{"format": "x"}'])
+def test_a_damaged_card_is_named(tmp_path, text):
+    path = write(tmp_path / "m.safetensors", {"__metadata__": {CARD_KEY: text}})
+    with pytest.raises(BadInput):
+        read_card(path)
