@@ -60,7 +60,7 @@ def engine_setting() -> str:
 class DeepscapeAlgorithm(QgsProcessingAlgorithm):
     """Base of all algorithms: group, icon, help, sentences for wrong parameters and for errors.
 
-    A subclass has `name`, `displayName`, `initAlgorithm` and `run`, and these class attributes:
+    A subclass has `name`, `displayName`, `initAlgorithm` and `work`, and these class attributes:
 
     Attributes:
         STEP: id of its group.
@@ -175,7 +175,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
     def processAlgorithm(self, parameters, context, feedback):
         """Run, and turn our errors into QGIS's: `reportError` alone would let qgis_process exit 0."""
         try:
-            return self.run(parameters, context, feedback)
+            return self.work(parameters, context, feedback)
         except JobCancelled as error:
             # An empty result would count as success, and QGIS would try to load outputs that are not there.
             raise QgsProcessingException(tr("Cancelled.")) from error
@@ -184,7 +184,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
                 feedback.pushDebugInfo(error.details)
             raise QgsProcessingException(str(error)) from error
 
-    def run(self, parameters: Mapping[str, Any], context: Any, feedback: Any) -> Dict[str, Any]:
+    def work(self, parameters: Mapping[str, Any], context: Any, feedback: Any) -> Dict[str, Any]:
         """Do the work and return the outputs by name.
 
         Raises:
@@ -218,7 +218,7 @@ class JobAlgorithm(DeepscapeAlgorithm):
             return True, ""
         return False, tr("engine not set up: run 'Set up the engine'")
 
-    def run(self, parameters, context, feedback):
+    def work(self, parameters, context, feedback):
         engine = find_engine(engine_setting())
         values = Values(self, parameters, context, feedback, self._snapshots)
         try:

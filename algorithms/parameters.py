@@ -168,7 +168,8 @@ def raster_source(what: str) -> list[Any]:
 
 def band(name: str, title: str, text: str, parent: str) -> Any:
     """One band of the raster ``parent``; the first by default."""
-    return described(QgsProcessingParameterBand(name, title, 1, parentLayerParameterName=parent), text)
+    # Optional, for QGIS does not let a band's default stand in for a missing value.
+    return described(QgsProcessingParameterBand(name, title, 1, parentLayerParameterName=parent, optional=True), text)
 
 
 def nodata() -> Any:

@@ -90,7 +90,7 @@ class SelectSamples(JobAlgorithm):
         return jobs.SelectSamples(
             source=values.raster(self.INPUT, nodata=self.NODATA),
             output=values.output(self.OUTPUT),
-            band=values.integer(self.BAND),
+            band=values.optional_integer(self.BAND) or 1,
             strategy=values.choice(self.STRATEGY),
             count=values.integer(self.COUNT),
             pad=values.integer(self.PAD),

@@ -41,7 +41,7 @@ class EngineStatus(DeepscapeAlgorithm):
         self.add_string(self.REPORT, tr("Report"), tr("The report as plain text."))
         self.add_string(self.DEVICE, tr("Device"), tr("cuda or cpu; empty where it is not known."))
 
-    def run(self, parameters, context, feedback):
+    def work(self, parameters, context, feedback):
         values = Values(self, parameters, context, feedback, self._snapshots)
         try:
             found = status(engine_setting(), {"QGIS": Qgis.QGIS_VERSION, "Deepscape": plugin_version()})

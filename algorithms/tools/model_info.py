@@ -44,7 +44,7 @@ class ModelInfo(DeepscapeAlgorithm):
         self.add_string(self.NETWORK, tr("Network"), tr("Name of the network, or random_forest."))
         self.add_string(self.CLASSES, tr("Classes"), tr("JSON: value, name and colour of each class."))
 
-    def run(self, parameters, context, feedback):
+    def work(self, parameters, context, feedback):
         values = Values(self, parameters, context, feedback, self._snapshots)
         try:
             path = values.path(self.MODEL)

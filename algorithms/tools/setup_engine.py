@@ -74,7 +74,7 @@ class SetupEngine(DeepscapeAlgorithm):
         self.add_string(self.DEVICE, tr("Device"), tr("cuda or cpu."))
         self.add_string(self.LOG, tr("Log"), tr("Path of the set-up's log."))
 
-    def run(self, parameters, context, feedback):
+    def work(self, parameters, context, feedback):
         values = Values(self, parameters, context, feedback, self._snapshots)
         try:
             settings = QgsSettings()

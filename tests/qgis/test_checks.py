@@ -1,0 +1,115 @@
+"""Wrong parameters: our own sentence with the parameter, its value and the remedy, before any work."""
+
+import re
+
+import pytest
+from qgis.core import QgsProcessing, QgsProcessingException
+
+
+@pytest.fixture
+def complaint(algorithm, context, image, polygons_file, tmp_path):
+    """Returns a function that gives the sentence for an algorithm with one parameter changed."""
+    model = tmp_path / "model.safetensors"
+    model.write_text("x")
+    (tmp_path / "patches").mkdir()
+    good = {
+        "selectvectorsamples": {
+            "INPUT": polygons_file, "FIELD": "class_id", "RASTER": image, "OUTPUT": QgsProcessing.TEMPORARY_OUTPUT,
+        },
+        "selectsamples": {"INPUT": image, "OUTPUT": QgsProcessing.TEMPORARY_OUTPUT},
+        "trainclassifier": {"TRAINING": str(tmp_path / "patches"), "OUTPUT": QgsProcessing.TEMPORARY_OUTPUT},
+        "classify": {"INPUT": image, "MODEL": str(model), "OUTPUT": QgsProcessing.TEMPORARY_OUTPUT},
+    }  # fmt: skip
+
+    def check(name, **changes):
+        values = {**good[name], **changes}
+        found = algorithm(name)
+        ok, sentence = found.checkParameterValues(values, context)
+        assert ok == (sentence == "")
+        return sentence
+
+    return check
+
+
+@pytest.mark.parametrize("name", ["selectvectorsamples", "selectsamples", "trainclassifier", "classify"])
+def test_good_values_pass(complaint, name):
+    assert complaint(name) == ""
+
+
+def test_wrong_enum_value(complaint):
+    assert complaint("selectsamples", STRATEGY="most") == (
+        "STRATEGY 'most' is not a valid choice. Valid choices: upto, constant, total, smallest, all."
+    )
+
+
+def test_wrong_network(complaint):
+    assert complaint("trainclassifier", NETWORK="alexnet") == (
+        "NETWORK 'alexnet' is not a valid choice. Valid choices: compact_cnn, simple_cnn, pixel_network."
+    )
+
+
+def test_missing_files_and_folders(complaint, tmp_path):
+    assert (
+        complaint("classify", MODEL="/no/m.safetensors") == "MODEL '/no/m.safetensors' does not exist. Check the path."
+    )
+    assert complaint("classify", INPUT="/no/i.tif") == "INPUT '/no/i.tif' does not exist. Check the path."
+    assert complaint("trainclassifier", TRAINING="/no/t") == "TRAINING '/no/t' does not exist. Check the path."
+    assert complaint("selectvectorsamples", INPUT="/no/p.gpkg") == "INPUT '/no/p.gpkg' does not exist. Check the path."
+    assert complaint("selectsamples", LEGEND=str(tmp_path)).endswith("is a folder. Choose a file.")
+
+
+def test_a_file_that_is_no_raster(complaint, tmp_path):
+    path = tmp_path / "notes.tif"
+    path.write_text("no raster")
+    assert complaint("classify", INPUT=str(path)) == f"INPUT '{path}' cannot be read as a raster. Choose another one."
+
+
+def test_missing_field_lists_the_fields(complaint):
+    assert complaint("selectvectorsamples", FIELD="klass") == (
+        "FIELD: 'labels' has no field 'klass'. Its fields are: fid, class_id."
+    )
+
+
+def test_numbers(complaint):
+    assert complaint("selectsamples", COUNT=0) == "COUNT is 0, less than 1. Give 1 or more."
+    assert complaint("selectsamples", COUNT="many") == "COUNT 'many' is no number. Give a number such as 1."
+    assert complaint("trainclassifier", EPOCHS=1.5) == "EPOCHS is 1.5, which is no whole number. Give a whole number."
+    assert complaint("trainclassifier", VALIDATION_SHARE=2) == "VALIDATION_SHARE is 2, more than 1. Give 1 or less."
+
+
+def test_missing_required_value(complaint):
+    assert complaint("classify", MODEL=None) == "MODEL (Model) is missing. Give a value for it."
+
+
+def test_outputs(complaint, tmp_path):
+    assert complaint("classify", OUTPUT=str(tmp_path / "map")) == ""
+    assert complaint("classify", OUTPUT=str(tmp_path / "map.tiff")) == ""
+    assert "Give a name that ends in .tif." in complaint("classify", OUTPUT=str(tmp_path / "map.jpg"))
+    assert "does not exist. Create it" in complaint("classify", OUTPUT=str(tmp_path / "no" / "map.tif"))
+    assert "does not exist. Create it" in complaint("selectsamples", OUTPUT=str(tmp_path / "no" / "points.gpkg"))
+
+
+def test_extent_that_is_none(complaint):
+    assert complaint("classify", EXTENT="here").startswith("EXTENT 'here' is no extent.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"BOX": "1:2:3"}, "BOX '1:2:3' is not of the form x:y:w:h."),
+        ({"BOX": "1:2:0:3"}, "BOX width is 0, less than 1."),
+        ({"BOX": "0:0:1:1", "EXTENT": "0,1,0,1"}, "Both EXTENT and BOX are given."),
+    ],
+)
+def test_boxes(algorithm, context, feedback, play, image, tmp_path, changes, sentence):
+    model = tmp_path / "model.safetensors"
+    model.write_text("x")
+    values = {"INPUT": image, "MODEL": str(model), "OUTPUT": str(tmp_path / "o.tif"), **changes}
+    with pytest.raises(QgsProcessingException, match=re.escape(sentence)):
+        algorithm("classify").run(values, context, feedback, {}, False)
+
+
+def test_class_list(algorithm, context, feedback, play, image):
+    values = {"INPUT": image, "OUTPUT": "memory:", "CLASSES": "1, two"}
+    with pytest.raises(QgsProcessingException, match="CLASSES holds 'two', which is no whole number"):
+        algorithm("selectsamples").run(values, context, feedback, {}, False)

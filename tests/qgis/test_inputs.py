@@ -1,0 +1,245 @@
+"""What reaches the engine: paths where they say all, exports where they do not, legends, extents."""
+
+import json
+
+import pytest
+from deepscape.tests.qgis.layers import SQUARE, memory_polygons
+from qgis.core import (
+    QgsCategorizedSymbolRenderer,
+    QgsFeature,
+    QgsFillSymbol,
+    QgsGeometry,
+    QgsPalettedRasterRenderer,
+    QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
+    QgsProject,
+    QgsRasterLayer,
+    QgsRendererCategory,
+    QgsVectorLayer,
+)
+from qgis.PyQt.QtGui import QColor
+
+
+@pytest.fixture
+def sample(run, play, points_file, image, tmp_path):
+    """Returns a function that runs selectvectorsamples and gives the job that the engine got."""
+    play("selectvectorsamples", {"copy": [points_file, "$output"]}, {"result": {"sample_count": 2}})
+
+    def start(source, field="class_id", **others):
+        run("selectvectorsamples", INPUT=source, FIELD=field, RASTER=image, **{"OUTPUT": "memory:", **others})
+        return play.jobs()[-1]
+
+    return start
+
+
+def test_a_file_goes_by_its_path(sample, polygons_file):
+    assert sample(polygons_file)["vector"] == {"path": polygons_file, "layer": "", "crs": "", "label": "labels"}
+
+
+def test_a_layer_of_a_file_goes_by_its_path_and_name(sample, polygons_file):
+    job = sample(f"{polygons_file}|layername=labels")
+    assert (job["vector"]["path"], job["vector"]["layer"]) == (polygons_file, "labels")
+
+
+def test_relative_paths_become_absolute(sample, polygons_file, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert sample("labels.gpkg")["vector"]["path"] == polygons_file
+
+
+def stays(sample, source, tmp_path):
+    """Run with an output that stays; return what was kept of the input."""
+    sample(source, OUTPUT=str(tmp_path / "out.gpkg"))
+    saved = json.loads((tmp_path / "out.job.json").read_text())["job"]
+    assert saved["vector"]["path"] == "./out.inputs.gpkg"
+    assert saved["output"] == "./out.gpkg"
+    layer = QgsVectorLayer(f"{tmp_path / 'out.inputs.gpkg'}|layername={saved['vector']['layer']}", "x", "ogr")
+    return {feature.id(): feature["class_id"] for feature in layer.getFeatures()}, layer
+
+
+def test_memory_layer_is_exported_and_kept_beside_the_output(sample, context, tmp_path):
+    layer = memory_polygons((3, 4))
+    QgsProject.instance().addMapLayer(layer)
+    features, copy = stays(sample, layer.id(), tmp_path)
+    assert features == {1: 3, 2: 4}
+    assert copy.crs().authid() == "EPSG:4326"
+
+
+def test_memory_layer_without_a_stay_leaves_nothing(sample, context, tmp_path, feedback):
+    job = sample(memory_polygons())
+    assert not [path for path in tmp_path.iterdir() if "inputs" in path.name]
+    assert job["vector"]["layer"] == "input"
+    assert any("copy" in text for text in feedback.infos)
+
+
+def test_unsaved_edits_are_seen(sample, polygons_file, context, tmp_path):
+    layer = QgsVectorLayer(polygons_file, "labels", "ogr")
+    QgsProject.instance().addMapLayer(layer)
+    layer.startEditing()
+    layer.changeAttributeValue(1, layer.fields().indexOf("class_id"), 99)
+    added = QgsFeature(layer.fields())
+    added.setAttribute("class_id", 55)
+    added.setGeometry(QgsGeometry.fromWkt(SQUARE.format(5, 6)))
+    layer.addFeature(added)
+    features, _ = stays(sample, layer.id(), tmp_path)
+    assert features == {1: 99, 2: 7, 3: 55}
+    layer.rollBack()
+
+
+def test_ids_are_kept_with_gaps(sample, polygons_file, context, tmp_path):
+    layer = QgsVectorLayer(polygons_file, "labels", "ogr")
+    QgsProject.instance().addMapLayer(layer)
+    layer.startEditing()
+    layer.deleteFeature(1)
+    features, _ = stays(sample, layer.id(), tmp_path)
+    assert features == {2: 7}
+    layer.rollBack()
+
+
+def test_selection_only(sample, polygons_file, context, tmp_path):
+    layer = QgsVectorLayer(polygons_file, "labels", "ogr")
+    QgsProject.instance().addMapLayer(layer)
+    layer.selectByIds([2])
+    features, _ = stays(sample, QgsProcessingFeatureSourceDefinition(layer.id(), True), tmp_path)
+    assert features == {2: 7}
+
+
+def test_filtered_layer(sample, polygons_file, context, tmp_path):
+    layer = QgsVectorLayer(polygons_file, "labels", "ogr")
+    layer.setSubsetString('"class_id" = 7')
+    QgsProject.instance().addMapLayer(layer)
+    assert list(stays(sample, layer.id(), tmp_path)[0].values()) == [7]
+
+
+def test_virtual_field(sample, polygons_file, context, tmp_path):
+    from qgis.core import QgsField
+    from qgis.PyQt.QtCore import QVariant
+
+    layer = QgsVectorLayer(polygons_file, "labels", "ogr")
+    layer.addExpressionField('"class_id" * 10', QgsField("ten", QVariant.Int))
+    QgsProject.instance().addMapLayer(layer)
+    job = sample(layer.id(), field="ten")
+    assert job["vector"]["layer"] == "input"
+
+
+def test_invalid_geometry_does_not_stop_the_export(sample, context, tmp_path):
+    layer = memory_polygons((1,))
+    feature = QgsFeature(layer.fields())
+    feature.setAttributes([2])
+    feature.setGeometry(QgsGeometry.fromWkt("POLYGON((0 0, 1 1, 1 0, 0 1, 0 0))"))
+    layer.dataProvider().addFeature(feature)
+    QgsProject.instance().addMapLayer(layer)
+    assert stays(sample, layer.id(), tmp_path)[0] == {1: 1, 2: 2}
+
+
+def test_a_field_named_fid_with_repeated_values(sample, context, tmp_path):
+    layer = QgsVectorLayer("Polygon?crs=EPSG:4326&field=fid:integer&field=class_id:integer", "copied", "memory")
+    for number in range(2):
+        feature = QgsFeature(layer.fields())
+        feature.setAttributes([8, number])
+        feature.setGeometry(QgsGeometry.fromWkt(SQUARE.format(number, number + 1)))
+        layer.dataProvider().addFeature(feature)
+    QgsProject.instance().addMapLayer(layer)
+    assert stays(sample, layer.id(), tmp_path)[0] == {1: 0, 2: 1}
+
+
+def categorised(layer, attribute="class_id"):
+    symbol = QgsFillSymbol.createSimple({"color": "#106b00"})
+    layer.setRenderer(QgsCategorizedSymbolRenderer(attribute, [QgsRendererCategory(7, symbol, "Forest")]))
+    return layer
+
+
+FOREST = {"value": 7, "name": "Forest", "colour": "#106b00"}
+
+
+def test_legend_of_the_layer_travels(sample, polygons_file, context):
+    layer = categorised(QgsVectorLayer(polygons_file, "labels", "ogr"))
+    QgsProject.instance().addMapLayer(layer)
+    assert sample(layer.id())["legend"]["layer_classes"] == [FOREST]
+
+
+def test_legend_of_another_field_does_not(sample, polygons_file, context):
+    layer = categorised(QgsVectorLayer(polygons_file, "labels", "ogr"), "other")
+    QgsProject.instance().addMapLayer(layer)
+    assert sample(layer.id())["legend"]["layer_classes"] == []
+
+
+def test_stored_style_of_a_layer_given_by_path(sample, polygons_file, tmp_path):
+    categorised(QgsVectorLayer(polygons_file, "labels", "ogr")).saveNamedStyle(str(tmp_path / "labels.qml"))
+    assert sample(polygons_file)["legend"]["layer_classes"] == [FOREST]
+
+
+def test_names_as_categories_keep_their_names(sample, context, tmp_path):
+    layer = memory_polygons(("water", "wood"), "kind:string")
+    symbol = QgsFillSymbol.createSimple({"color": "#106b00"})
+    layer.setRenderer(QgsCategorizedSymbolRenderer("kind", [QgsRendererCategory("wood", symbol, "The wood")]))
+    QgsProject.instance().addMapLayer(layer)
+    job = sample(layer.id(), field="kind")
+    assert job["legend"]["layer_classes"] == [{"value": 1, "name": "wood", "colour": "#106b00"}]
+
+
+def test_legend_of_a_paletted_raster(run, play, points_file, image, context):
+    layer = QgsRasterLayer(image, "truth")
+    palette = [QgsPalettedRasterRenderer.Class(7, QColor("#106b00"), "Forest")]
+    layer.setRenderer(QgsPalettedRasterRenderer(layer.dataProvider(), 1, palette))
+    QgsProject.instance().addMapLayer(layer)
+    play("selectsamples", {"copy": [points_file, "$output"]})
+    run("selectsamples", INPUT=layer.id(), OUTPUT="memory:")
+    job = play.jobs()[-1]
+    assert job["legend"]["layer_classes"] == [FOREST]
+    assert job["source"] == {
+        "path": image, "stack": [], "bands": [], "nodata": None, "crs": "", "label": "truth",
+    }  # fmt: skip
+
+
+def test_optional_numbers_are_none_when_absent_and_zero_when_given(run, play, points_file, image):
+    play("selectsamples", {"copy": [points_file, "$output"]})
+    run("selectsamples", INPUT=image, OUTPUT="memory:")
+    run("selectsamples", INPUT=image, OUTPUT="memory:", NODATA=0)
+    assert [job["source"]["nodata"] for job in play.jobs()] == [None, 0]
+
+
+def test_extent_keeps_its_crs(run, play, points_file, image):
+    play("selectsamples", {"copy": [points_file, "$output"]})
+    run("selectsamples", INPUT=image, OUTPUT="memory:", EXTENT="1,2,3,4 [EPSG:4326]")
+    extent = play.jobs()[-1]["extent"]
+    assert [extent[key] for key in ("xmin", "xmax", "ymin", "ymax")] == [1, 2, 3, 4]
+    assert 'ID["EPSG",4326]' in extent["crs"] or "WGS 84" in extent["crs"]
+
+
+def test_box_stack_and_bands(run, play, image, tmp_path):
+    model = tmp_path / "m.safetensors"
+    model.write_text("x")
+    run(
+        "classify",
+        INPUT=image,
+        STACK=[image],
+        BANDS=[1],
+        MODEL=str(model),
+        BOX="1:0:2:3",
+        OUTPUT=str(tmp_path / "o.tif"),
+    )
+    job = play.jobs()[-1]
+    assert job["box"] == [1, 0, 2, 3]
+    assert job["source"]["stack"] == [image] and job["source"]["bands"] == [1]
+    assert job["probabilities"] == job["confidence"] == ""
+
+
+def test_crs_given_in_qgis_reaches_the_engine(run, play, points_file, tmp_path, context, image):
+    from qgis.core import QgsCoordinateReferenceSystem
+
+    bare = tmp_path / "bare.asc"
+    bare.write_text("ncols 2\nnrows 2\nxllcorner 0\nyllcorner 0\ncellsize 1\n1 2\n3 4\n")
+    layer = QgsRasterLayer(str(bare), "bare")
+    layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32721"))
+    QgsProject.instance().addMapLayer(layer)
+    play("selectsamples", {"copy": [points_file, "$output"]})
+    run("selectsamples", INPUT=layer.id(), OUTPUT="memory:")
+    assert "UTM zone 21S" in play.jobs()[-1]["source"]["crs"]
+
+
+def test_an_output_over_an_input_is_refused(algorithm, context, feedback, play, polygons_file, image):
+    play("selectvectorsamples")
+    values = {"INPUT": polygons_file, "FIELD": "class_id", "RASTER": image, "OUTPUT": polygons_file}
+    with pytest.raises(QgsProcessingException, match="would be overwritten"):
+        algorithm("selectvectorsamples").run(values, context, feedback, {}, False)
+    assert play.jobs() == []

@@ -1,0 +1,186 @@
+"""The published interface: ids, names, values, outputs and help."""
+
+import pytest
+from deepscape.algorithms import compat
+from qgis.core import QgsApplication, QgsProcessingParameterFeatureSource
+
+SOURCE = ["INPUT", "STACK", "BANDS"]
+LEGEND = ["LEGEND", "NOMENCLATURE"]
+DATASETS = ["TRAINING", "VALIDATION", "TEST", "VALIDATION_SHARE"]
+NUMBERS = ["OVERALL_ACCURACY", "KAPPA", "MACRO_F1", "MEAN_IOU"]
+TRAINED = ["OUTPUT", "REPORT", *NUMBERS, "METRICS", "BEST_EPOCH", "ACCURACY_SET"]
+
+# Published: what stands here never changes and never goes; what is new is added.
+PUBLISHED = {
+    "selectsamples": (
+        "INPUT BAND STRATEGY COUNT SAMPLER EXTENT NODATA PAD SEED CLASSES LEGEND NOMENCLATURE OUTPUT".split(),
+        ["OUTPUT", "SAMPLE_COUNT", "COUNTS"],
+    ),
+    "selectvectorsamples": (
+        "INPUT FIELD RASTER STRATEGY COUNT SAMPLER MASK SEED CLASSES LEGEND NOMENCLATURE OUTPUT".split(),
+        ["OUTPUT", "SAMPLE_COUNT", "COUNTS"],
+    ),
+    "splitsamples": (
+        "INPUT FIELD METHOD TRAIN_SHARE VALIDATION_SHARE RASTER BLOCK_SIZE GUARD SEED OUTPUT".split(),
+        ["OUTPUT"],
+    ),
+    "extractpatches": (
+        [
+            *SOURCE, "SAMPLES", "FIELD", "PATCH_SIZE", "EDGE", *LEGEND, "SCALE", "OFFSET", "NODATA", "NODATA_RULE",
+            "MAX_NODATA", "CLASSES", "OUTPUT", "FOOTPRINTS",
+        ],
+        ["OUTPUT", "FOOTPRINTS", "ACCEPTED", "REJECTED"],
+    ),
+    "trainclassifier": (
+        [
+            *DATASETS, "NETWORK", "EPOCHS", "PATIENCE", "BATCH_SIZE", "LEARNING_RATE", "CLASS_WEIGHTS", "AUGMENTATION",
+            "MONITOR", "INITIAL_MODEL", "SEED", "DEVICE", "OUTPUT", "REPORT",
+        ],
+        TRAINED,
+    ),
+    "trainrandomforest": ([*DATASETS, "FEATURES", "TREES", "PRESET", "SEED", "OUTPUT", "REPORT"], TRAINED),
+    "classify": (
+        [*SOURCE, "MODEL", "EXTENT", "BOX", "CONTINUE", "DEVICE", "OUTPUT", "PROBABILITIES", "CONFIDENCE"],
+        ["OUTPUT", "PROBABILITIES", "CONFIDENCE", "PIXELS", "SECONDS", "NODATA_VALUE", "CLASS_AREAS"],
+    ),
+    "assess": (
+        ["INPUT", "REFERENCE_SAMPLES", "FIELD", "REFERENCE", "TRAINING", "OUTPUT", "MATRIX"],
+        ["OUTPUT", "MATRIX", *NUMBERS, "SAMPLE_COUNT"],
+    ),
+    "normalise": ([*SOURCE, "METHOD", "EXPRESSION", "NODATA", "OUTPUT"], ["OUTPUT"]),
+    "modelinfo": (["MODEL", "OUTPUT"], ["OUTPUT", "JSON", "NETWORK", "CLASSES"]),
+    "setupengine": (["ACTION", "BUILD", "INTERPRETER", "WHEELS"], ["PYTHON", "DEVICE", "LOG"]),
+    "enginestatus": (["OUTPUT"], ["OUTPUT", "READY", "REPORT", "DEVICE"]),
+    "landcoverfrompolygons": (
+        [
+            "IMAGE", "POLYGONS", "FIELD", "REFERENCE", "REFERENCE_FIELD", "PATCH_SIZE", "NETWORK", "EPOCHS",
+            "SAMPLES_PER_CLASS", *LEGEND, "assess:OUTPUT", "map:CONFIDENCE", "map:OUTPUT", "train:OUTPUT",
+            "train:REPORT",
+        ],
+        ["assess:OUTPUT", "map:CONFIDENCE", "map:OUTPUT", "train:OUTPUT", "train:REPORT"],
+    ),
+}  # fmt: skip
+
+# Parameter -> its published values; the first is the default.
+ENUMS = {
+    ("selectsamples", "STRATEGY"): ["upto", "constant", "total", "smallest", "all"],
+    ("selectvectorsamples", "STRATEGY"): ["upto", "smallest", "constant", "all"],
+    ("selectsamples", "SAMPLER"): ["spread", "random", "periodic"],
+    ("splitsamples", "METHOD"): ["auto", "polygons", "blocks", "random"],
+    ("extractpatches", "EDGE"): ["reject", "reflect"],
+    ("extractpatches", "NODATA_RULE"): ["any", "all"],
+    ("extractpatches", "NOMENCLATURE"): ["none", "tokyo", "worldcover"],
+    ("trainclassifier", "CLASS_WEIGHTS"): ["balanced", "none"],
+    ("trainclassifier", "AUGMENTATION"): ["flips", "full", "none"],
+    ("trainclassifier", "MONITOR"): ["loss", "kappa", "macro_f1", "mean_iou"],
+    ("trainrandomforest", "FEATURES"): ["pixel", "window"],
+    ("trainrandomforest", "PRESET"): ["default", "otb"],
+    ("classify", "DEVICE"): ["auto", "cpu", "cuda"],
+    ("normalise", "METHOD"): ["max", "minmax", "zscore", "expression"],
+    ("setupengine", "ACTION"): ["install", "repair", "remove"],
+    ("setupengine", "BUILD"): ["auto", "cpu", "cuda"],
+}
+
+DEFAULTS = {
+    ("selectsamples", "COUNT"): 1000,
+    ("selectsamples", "NODATA"): None,
+    ("selectsamples", "BAND"): 1,
+    ("extractpatches", "PATCH_SIZE"): 9,
+    ("extractpatches", "SCALE"): None,
+    ("trainclassifier", "EPOCHS"): 50,
+    ("trainclassifier", "PATIENCE"): 10,
+    ("trainclassifier", "BATCH_SIZE"): None,
+    ("trainclassifier", "VALIDATION_SHARE"): 0.2,
+    ("trainclassifier", "NETWORK"): "compact_cnn",
+    ("splitsamples", "TRAIN_SHARE"): 0.6,
+    ("splitsamples", "BLOCK_SIZE"): None,
+    ("trainrandomforest", "TREES"): 100,
+    ("classify", "CONTINUE"): False,
+}
+
+ALL = sorted(PUBLISHED)
+
+
+def test_the_ids_are_the_published_ones(plugin):
+    assert sorted(algorithm.name() for algorithm in plugin.provider.algorithms()) == ALL
+    assert plugin.provider.id() == "deepscape"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_names_of_parameters_and_outputs(algorithm, name):
+    parameters, outputs = PUBLISHED[name]
+    found = algorithm(name)
+    assert [definition.name() for definition in found.parameterDefinitions()] == parameters
+    assert sorted(definition.name() for definition in found.outputDefinitions()) == sorted(outputs)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_everything_has_help(algorithm, name):
+    found = algorithm(name)
+    assert found.displayName() and found.group() and found.groupId() and found.shortDescription() is not None
+    assert len(found.shortHelpString()) > 80
+    for definition in found.parameterDefinitions():
+        assert definition.help().strip(), definition.name()
+        assert definition.description() != definition.name()
+    assert not found.icon().isNull()
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "landcoverfrompolygons"])
+def test_help_page_names_every_parameter_and_output(algorithm, name):
+    found = algorithm(name)
+    page = found.shortHelpString().replace("&#x27;", "'")
+    for definition in [*found.parameterDefinitions(), *found.outputDefinitions()]:
+        assert f"<b>{definition.description()}</b>: " in page, definition.name()
+    assert found.helpUrl().startswith("https://")
+    assert found.flags() & compat.CAN_CANCEL
+    assert not found.flags() & compat.NO_THREADING
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_enums_are_static_strings_that_the_help_lists(algorithm, name):
+    found = algorithm(name)
+    for definition in found.parameterDefinitions():
+        if definition.type() == "enum":
+            assert definition.usesStaticStrings()
+            assert definition.defaultValue() == definition.options()[0]
+            for option in definition.options():
+                assert option in definition.help()
+
+
+@pytest.mark.parametrize(("name", "parameter"), list(ENUMS))
+def test_enum_values(algorithm, name, parameter):
+    found = algorithm(name)
+    assert found.parameterDefinition(parameter).options() == ENUMS[name, parameter]
+
+
+@pytest.mark.parametrize(("name", "parameter"), list(DEFAULTS))
+def test_defaults(algorithm, name, parameter):
+    found = algorithm(name)
+    assert found.parameterDefinition(parameter).defaultValue() == DEFAULTS[name, parameter]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_parent_of_a_field_is_a_vector_source(algorithm, name):
+    found = algorithm(name)
+    for definition in found.parameterDefinitions():
+        if definition.type() == "field":
+            parent = found.parameterDefinition(definition.parentLayerParameterName())
+            assert isinstance(parent, QgsProcessingParameterFeatureSource)
+
+
+def test_groups_are_the_published_steps(plugin):
+    steps = {algorithm.groupId() for algorithm in plugin.provider.algorithms()}
+    assert steps == {"sampling", "patches", "training", "mapping", "assessment", "tools", "workflows"}
+
+
+def test_output_names_can_be_filled_in_by_the_batch_dialog(algorithm):
+    # The batch dialog makes output names of a single raster layer; a list of layers has no name.
+    classify, train = algorithm("classify"), algorithm("trainclassifier")
+    assert classify.parameterDefinition("INPUT").type() == "raster"
+    assert classify.flags() & compat.SUPPORTS_BATCH
+    assert classify.parameterDefinition("OUTPUT").defaultFileExtension() == "tif"
+    assert train.parameterDefinition("OUTPUT").defaultFileExtension() == "safetensors"
+
+
+def test_algorithms_are_found_by_their_full_id(plugin):
+    assert QgsApplication.processingRegistry().algorithmById("deepscape:classify") is not None

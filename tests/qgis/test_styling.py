@@ -1,0 +1,189 @@
+"""Legends on the canvas, beside the files, and from step to step of a model."""
+
+import gc
+
+import pytest
+from deepscape.tests.qgis.layers import CLASSES
+from qgis.core import (
+    QgsCategorizedSymbolRenderer,
+    QgsPalettedRasterRenderer,
+    QgsProcessingContext,
+    QgsProcessingUtils,
+    QgsProject,
+    QgsRasterLayer,
+    QgsSingleBandPseudoColorRenderer,
+    QgsVectorLayer,
+)
+
+COLOURS = {1: ("Water", "#7fbcfc"), 7: ("Forest", "#106b00")}
+
+
+def categories(layer):
+    renderer = layer.renderer()
+    assert isinstance(renderer, QgsCategorizedSymbolRenderer)
+    return renderer.classAttribute(), {
+        _number(category.value()): (category.label(), category.symbol().color().name())
+        for category in renderer.categories()
+    }
+
+
+def _number(value):
+    """Styles in files hold numbers as text, which QGIS matches all the same."""
+    return int(value) if str(value).isdigit() else value
+
+
+def palette(layer):
+    assert isinstance(layer.renderer(), QgsPalettedRasterRenderer)
+    return {item.value: (item.label, item.color.name()) for item in layer.renderer().classes()}
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text("x")
+    return str(path)
+
+
+@pytest.fixture
+def sampling(play, points_file):
+    result = {"sample_count": 2, "counts": {"1": 1, "7": 1}, "classes": CLASSES}
+    play("selectsamples", {"copy": [points_file, "$output"]}, {"result": result})
+
+
+def load_as_qgis_does(context, feedback):
+    """Do what Processing does in the main thread when an algorithm has ended; return the layers by name."""
+    gc.collect()
+    loaded = {}
+    for destination, details in context.layersToLoadOnCompletion().items():
+        layer = QgsProcessingUtils.mapLayerFromString(destination, context)
+        details.setOutputLayerName(layer)
+        layer = context.temporaryLayerStore().takeMapLayer(layer)
+        details.project.addMapLayer(layer)
+        details.postProcessor().postProcessLayer(layer, context, feedback)
+        loaded[layer.name()] = layer
+    return loaded
+
+
+def details(context, name, output):
+    return QgsProcessingContext.LayerDetails(name, QgsProject.instance(), output)
+
+
+def test_points_in_memory_have_their_style_for_the_next_step(run, sampling, image, context):
+    outputs = run("selectsamples", INPUT=image, OUTPUT="memory:")
+    layer = context.temporaryLayerStore().mapLayer(outputs["OUTPUT"])
+    assert layer.featureCount() == 2
+    assert [field.name() for field in layer.fields()] == ["class_id", "class_name", "split"]
+    assert categories(layer) == ("class_id", COLOURS)
+
+
+def test_points_in_a_file_have_a_sidecar(run, sampling, image, tmp_path):
+    target = tmp_path / "samples ü.gpkg"
+    outputs = run("selectsamples", INPUT=image, OUTPUT=str(target))
+    assert outputs["OUTPUT"] == str(target) and outputs["SAMPLE_COUNT"] == 2
+    assert outputs["COUNTS"] == '{"1": 1, "7": 1}'
+    assert categories(QgsVectorLayer(str(target), "by hand", "ogr")) == ("class_id", COLOURS)
+
+
+def test_points_in_a_shapefile(run, sampling, image, tmp_path):
+    outputs = run("selectsamples", INPUT=image, OUTPUT=str(tmp_path / "samples.shp"))
+    assert categories(QgsVectorLayer(outputs["OUTPUT"], "by hand", "ogr")) == ("class_id", COLOURS)
+
+
+def test_style_outlives_the_clone_that_ran(algorithm, sampling, image, tmp_path, context, feedback):
+    from qgis.core import QgsProcessingOutputLayerDefinition
+
+    sink = QgsProcessingOutputLayerDefinition(str(tmp_path / "samples.gpkg"), QgsProject.instance())
+    clone = algorithm("selectsamples").create()
+    _, ok = clone.run({"INPUT": image, "OUTPUT": sink}, context, feedback, {}, False)
+    assert ok
+    (tmp_path / "samples.qml").unlink()
+    del clone
+    (layer,) = load_as_qgis_does(context, feedback).values()
+    assert layer.name() == "Samples (scène 1)"
+    assert categories(layer) == ("class_id", COLOURS)
+
+
+def test_class_map_and_confidence(run, play, model, image, tmp_path, context, feedback):
+    from qgis.core import QgsProcessingOutputLayerDefinition
+
+    play(
+        "classify",
+        {"copy": [image, "$output"]},
+        {"copy": [image, "$confidence"]},
+        {"result": {"classes": CLASSES, "nodata_value": 255}},
+    )
+    target, confidence = tmp_path / "map.tif", tmp_path / "sure.tif"
+    run(
+        "classify",
+        INPUT=image,
+        MODEL=model,
+        OUTPUT=QgsProcessingOutputLayerDefinition(str(target), QgsProject.instance()),
+        CONFIDENCE=QgsProcessingOutputLayerDefinition(str(confidence), QgsProject.instance()),
+    )
+    layers = load_as_qgis_does(context, feedback)
+    assert sorted(layers) == ["Class map (scène 1)", "Confidence (scène 1)"]
+    assert palette(layers["Class map (scène 1)"]) == COLOURS
+    shown = layers["Confidence (scène 1)"].renderer()
+    assert isinstance(shown, QgsSingleBandPseudoColorRenderer)
+    assert (shown.classificationMin(), shown.classificationMax()) == (0, 1)
+    assert palette(QgsRasterLayer(str(target), "by hand")) == COLOURS
+    assert isinstance(QgsRasterLayer(str(confidence), "by hand").renderer(), QgsSingleBandPseudoColorRenderer)
+
+
+def test_a_name_given_by_a_model_stays(run, play, model, image, tmp_path, context, feedback):
+    target = str(tmp_path / "map.tif")
+    context.addLayerToLoadOnCompletion(target, details(context, "Land-cover map", "map:OUTPUT"))
+    play("classify", {"copy": [image, "$output"]}, {"result": {"classes": CLASSES}})
+    run("classify", INPUT=image, MODEL=model, OUTPUT=target)
+    layers = load_as_qgis_does(context, feedback)
+    assert palette(layers["Land-cover map"]) == COLOURS
+
+
+def test_split_samples_keep_the_class_style_of_their_input(run, play, points_file, sampling, image, context):
+    samples = run("selectsamples", INPUT=image, OUTPUT="memory:")["OUTPUT"]
+    play("splitsamples", {"copy": [points_file, "$output"]})
+    outputs = run("splitsamples", INPUT=samples, FIELD="class_id", OUTPUT="memory:")
+    layer = context.temporaryLayerStore().mapLayer(outputs["OUTPUT"])
+    assert categories(layer) == ("class_id", COLOURS)
+
+
+def test_split_samples_without_a_style_show_their_part(run, play, points_file, context):
+    play("splitsamples", {"copy": [points_file, "$output"]})
+    outputs = run("splitsamples", INPUT=points_file, FIELD="class_id", OUTPUT="memory:")
+    attribute, shown = categories(context.temporaryLayerStore().mapLayer(outputs["OUTPUT"]))
+    assert attribute == "split"
+    assert {value: label for value, (label, _) in shown.items()} == {
+        "train": "Training", "validation": "Validation", "test": "Test", "": "Not split",
+    }  # fmt: skip
+
+
+def test_the_legend_of_samples_reaches_the_patches(run, play, points_file, sampling, image, tmp_path, context):
+    samples = run("selectsamples", INPUT=image, OUTPUT="memory:")["OUTPUT"]
+    play("extractpatches", {"mkdir": "$output"}, {"copy": [points_file, "$footprints"]}, {"result": {"accepted": 2}})
+    outputs = run(
+        "extractpatches", INPUT=image, SAMPLES=samples, FIELD="class_id", OUTPUT=str(tmp_path / "patches"),
+        FOOTPRINTS="memory:",
+    )  # fmt: skip
+    assert play.jobs()[-1]["legend"]["layer_classes"] == CLASSES
+    assert outputs["ACCEPTED"] == 2
+    attribute, _ = categories(context.temporaryLayerStore().mapLayer(outputs["FOOTPRINTS"]))
+    assert attribute == "split"
+
+
+def test_footprints_are_optional(run, play, points_file, image, tmp_path):
+    play("extractpatches", {"mkdir": "$output"}, {"result": {"accepted": 2}})
+    outputs = run(
+        "extractpatches", INPUT=image, SAMPLES=points_file, FIELD="class_id", OUTPUT=str(tmp_path / "patches")
+    )
+    assert play.jobs()[-1]["footprints"] == ""
+    assert "FOOTPRINTS" not in outputs
+    assert (tmp_path / "patches.job.json").exists()
+
+
+def test_the_map_s_classes_reach_the_assessment(run, play, points_file, image, tmp_path, context):
+    from deepscape.tasks.classtable import ClassEntry, raster_qml
+
+    (tmp_path / "scène 1.qml").write_text(raster_qml([ClassEntry(**entry) for entry in CLASSES]), encoding="utf-8")
+    play("assess", {"write": ["$output", "<html>"]})
+    run("assess", INPUT=image, REFERENCE_SAMPLES=points_file, FIELD="class_id", OUTPUT=str(tmp_path / "a.html"))
+    assert play.jobs()[-1]["legend"]["layer_classes"] == CLASSES

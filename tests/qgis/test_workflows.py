@@ -1,0 +1,80 @@
+"""The designer workflow: its steps, and a whole run with a worker that plays."""
+
+import json
+
+import pytest
+from deepscape.tests.qgis.layers import CLASSES
+from qgis.core import QgsProcessingException, QgsProcessingModelAlgorithm
+
+
+def test_its_steps_are_the_published_ones(algorithm):
+    workflow = algorithm("landcoverfrompolygons")
+    children = workflow.childAlgorithms()
+    assert {child_id: child.algorithmId() for child_id, child in children.items()} == {
+        "samples": "deepscape:selectvectorsamples",
+        "patches": "deepscape:extractpatches",
+        "train": "deepscape:trainclassifier",
+        "map": "deepscape:classify",
+        "assess": "deepscape:assess",
+    }
+    assert workflow.validate() == (True, [])
+    assert workflow.displayName() == "Land cover from polygons"
+
+
+def test_it_opens_in_the_designer(plugin, algorithm):
+    opened = QgsProcessingModelAlgorithm()
+    assert opened.fromFile(algorithm("landcoverfrompolygons").sourceFilePath())
+    assert opened.validate() == (True, []) and opened.name() == "Land cover from polygons"
+
+
+@pytest.fixture
+def played(play, points_file, image):
+    play("selectvectorsamples", {"copy": [points_file, "$output"]}, {"result": {"classes": CLASSES}})
+    play("extractpatches", {"mkdir": "$output"}, {"result": {"accepted": 2, "classes": CLASSES}})
+    play("trainclassifier", {"write": ["$output", "weights"]}, {"result": {"accuracy_set": "validation"}})
+    play("classify", {"copy": [image, "$output"]}, {"result": {"classes": CLASSES}})
+    play("assess", {"write": ["$output", "<html>"]}, {"result": {"kappa": 0.97}})
+    return play
+
+
+def test_a_whole_run(run, played, polygons_file, image, tmp_path):
+    outputs = run(
+        "landcoverfrompolygons",
+        IMAGE=image,
+        POLYGONS=polygons_file,
+        FIELD="class_id",
+        REFERENCE=polygons_file,
+        REFERENCE_FIELD="class_id",
+        PATCH_SIZE=5,
+        EPOCHS=3,
+        **{
+            "map:OUTPUT": str(tmp_path / "map.tif"),
+            "train:OUTPUT": str(tmp_path / "model.safetensors"),
+            "assess:OUTPUT": str(tmp_path / "accuracy.html"),
+        },
+    )
+    samples, patches, train, classify, assess = played.jobs()
+    assert outputs["map:OUTPUT"] == str(tmp_path / "map.tif")
+    assert outputs["CHILD_RESULTS"]["assess"]["KAPPA"] == 0.97
+    assert samples["vector"]["path"] == polygons_file and samples["count"] == 1000
+    # Colours travel from step to step through a memory layer that is loaded nowhere.
+    assert patches["legend"]["layer_classes"] == CLASSES
+    assert (patches["patch_size"], patches["edge"]) == (5, "reflect")
+    assert train["training"] == patches["output"] and train["epochs"] == 3
+    assert classify["model"] == train["output"] == str(tmp_path / "model.safetensors")
+    assert assess["map"]["path"] == classify["output"]
+    assert json.loads((tmp_path / "map.job.json").read_text())["kind"] == "classify"
+
+
+def test_a_failing_step_ends_the_run(algorithm, context, feedback, played, polygons_file, image, tmp_path):
+
+    played("trainclassifier", {"error": {"kind": "input", "message": "Only one class.", "remedy": "Label another."}})
+    values = {
+        "IMAGE": image, "POLYGONS": polygons_file, "FIELD": "class_id", "REFERENCE": polygons_file,
+        "REFERENCE_FIELD": "class_id", "map:OUTPUT": str(tmp_path / "map.tif"),
+        "train:OUTPUT": str(tmp_path / "m.safetensors"), "assess:OUTPUT": str(tmp_path / "a.html"),
+    }  # fmt: skip
+    with pytest.raises(QgsProcessingException, match="Error encountered while running Train"):
+        algorithm("landcoverfrompolygons").run(values, context, feedback, {}, False)
+    assert "Only one class. Label another." in feedback.warnings
+    assert not (tmp_path / "map.tif").exists()
