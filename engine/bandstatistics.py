@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Callable, Iterator, Optional, Sequence, Tuple
+
 import numpy as np
 import numpy.typing as npt
 
-from .rasters import Array
+from .rasters import Array, RasterReader
 
 Vector = npt.NDArray[np.float64]
+
+_WINDOW = 256
+_MOST_WINDOWS = 36  # 36 windows of 256 x 256 pixels: 2.4 Mpx
 
 
 class BandStatistics:
@@ -57,3 +64,50 @@ class BandStatistics:
     def maximum(self) -> Vector:
         """Return the maxima."""
         return np.where(self.count > 0, self._maximum, np.nan)
+
+
+@dataclass(frozen=True)
+class SceneStatistics:
+    """Mean and deviation per band over valid pixels, in physical units, ``(C,)``; ``count`` valid pixels per band."""
+
+    mean: Vector
+    std: Vector
+    count: npt.NDArray[np.int64]
+
+
+def sample_windows(height: int, width: int) -> Iterator[Tuple[int, int, int, int]]:
+    """Yield windows (row, col, height, width) that cover a small raster, or lie on a regular grid over a large one."""
+    rows, cols = math.ceil(height / _WINDOW), math.ceil(width / _WINDOW)
+    step = max(1, math.ceil(math.sqrt(rows * cols / _MOST_WINDOWS)))
+    for row in range(min(step // 2, rows - 1), rows, step):
+        for col in range(min(step // 2, cols - 1), cols, step):
+            top, left = row * _WINDOW, col * _WINDOW
+            yield top, left, min(_WINDOW, height - top), min(_WINDOW, width - left)
+
+
+def scene_statistics(
+    reader: RasterReader,
+    scales: Optional[Sequence[float]] = None,
+    offsets: Optional[Sequence[float]] = None,
+    rule: str = "any",
+    check: Optional[Callable[[], None]] = None,
+) -> SceneStatistics:
+    """Return the statistics of all bands of a scene from a regular sample of its windows (all of a small one).
+
+    Args:
+        reader: the scene.
+        scales: factor per band to physical units; None = the file's own.
+        offsets: summand per band, likewise.
+        rule: no-data rule, see `RasterReader.read`.
+        check: called between windows; raises when the job is cancelled.
+    """
+    scale = np.array([b.scale for b in reader.bands] if scales is None else scales, float)
+    offset = np.array([b.offset for b in reader.bands] if offsets is None else offsets, float)
+    statistics = BandStatistics(len(reader.bands))
+    for window in sample_windows(reader.grid.height, reader.grid.width):
+        if check is not None:
+            check()
+        statistics.add(*reader.read(*window, rule))
+    return SceneStatistics(
+        statistics.mean * scale + offset, statistics.deviation * np.abs(scale), statistics.count.astype(np.int64)
+    )

@@ -22,8 +22,9 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
+from .bandstatistics import SceneStatistics, scene_statistics
 from .maps import MapWriter, class_areas, raster_path
-from .preflight import SceneStatistics, check_resolution, check_scene, check_undeclared_nodata, scene_statistics
+from .preflight import check_resolution, check_scene, check_undeclared_nodata
 from .rasters import BandInfo, Grid, RasterReader
 from .runtimes import BATCH, Runtime, create_runtime
 

@@ -25,7 +25,7 @@ from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import ExtractPatches, PatchesResult, RasterSource
-from .bandstatistics import BandStatistics
+from .bandstatistics import scene_statistics
 from .classes import FeatureClasses, feature_classes
 from .datasets import (
     DESCRIPTION,
@@ -48,10 +48,6 @@ SPLITS = ("train", "validation", "test")
 
 # Values held at once while reading: about 40 MB of 4-byte bands with their masks, and as much again as patches.
 _BLOCK_VALUES = 8_000_000
-# Pixels up to which the scene's mean and deviation are taken over all of it, and the sample beyond.
-_WHOLE_SCENE_PIXELS = 4_000_000
-_SAMPLE_WINDOW = 256
-_SAMPLE_WINDOWS_PER_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -417,52 +413,20 @@ def _bands(
     job: ExtractPatches, reader: RasterReader, scales: Array, offsets: Array, numbers: Sequence[Optional[float]],
     context: Context,
 ) -> Tuple[DatasetBand, ...]:  # fmt: skip
-    means, deviations = scene_statistics(reader, scales, offsets, job.nodata_rule, context)
+    scene = scene_statistics(reader, list(scales), list(offsets), job.nodata_rule, context.check)
     explicit = job.scale is not None or job.offset is not None
     return tuple(
         DatasetBand(
-            name=band.name or f"B{index + 1}",
+            name=band.name,
             nodata=numbers[index],
             scale=float(scales[index]),
             offset=float(offsets[index]),
             explicit=explicit,
-            scene_mean=float(means[index]),
-            scene_std=float(deviations[index]),
+            scene_mean=float(scene.mean[index]),
+            scene_std=float(scene.std[index]),
         )
         for index, band in enumerate(reader.bands)
     )
-
-
-def scene_statistics(
-    reader: RasterReader, scales: Array, offsets: Array, rule: str, context: Context
-) -> Tuple[Array, Array]:
-    """Return mean and deviation of every band ``(C,)`` over valid pixels, in physical units; NaN where none is valid.
-
-    All pixels of a scene up to 4 million; a regular sample of 8 x 8 windows of 256 x 256 pixels beyond.
-    """
-    statistics = BandStatistics(len(reader.bands))
-    windows = list(_statistics_windows(reader.grid, len(reader.bands)))
-    for done, window in enumerate(windows):
-        context.check()
-        raw, valid = reader.read(*window, rule)
-        statistics.add(reader.physical(raw, scales, offsets), valid)
-        context.progress(done + 1, len(windows), "Scene statistics", "windows")
-    return statistics.mean, statistics.deviation
-
-
-def _statistics_windows(grid: Grid, bands: int) -> Iterator[Tuple[int, int, int, int]]:
-    if grid.width * grid.height <= _WHOLE_SCENE_PIXELS:
-        height = max(1, _BLOCK_VALUES // (8 * bands * grid.width))
-        for row in range(0, grid.height, height):
-            yield row, 0, min(height, grid.height - row), grid.width
-        return
-    sides = []
-    for length in (grid.height, grid.width):
-        side = min(_SAMPLE_WINDOW, length)
-        sides.append([(int(start), side) for start in np.linspace(0, length - side, _SAMPLE_WINDOWS_PER_SIDE)])
-    for row, height in sorted(set(sides[0])):
-        for col, width in sorted(set(sides[1])):
-            yield row, col, height, width
 
 
 def _description(

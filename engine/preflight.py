@@ -7,8 +7,7 @@ mean and deviation of each band, over a regular sample of the scene, are compare
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from ..models.cards import Card, CardBand
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
+from .bandstatistics import SceneStatistics, sample_windows
 from .rasters import RasterReader
 
 Floats = npt.NDArray[np.float64]
@@ -35,69 +35,8 @@ FEWEST_PIXELS = 100
 # A cause is named when undoing it leaves less than this share of the misfit.
 EXPLAINED = 0.25
 
-_WINDOW = 256
-_MOST_WINDOWS = 36  # 36 windows of 256 x 256 pixels: 2.4 Mpx
 _KNOWN_FACTORS = (10000.0, 65535.0, 1000.0, 255.0, 100.0)
 _RESOLUTION_TOLERANCE = 0.1
-
-
-@dataclass(frozen=True)
-class SceneStatistics:
-    """Mean and deviation per band over valid pixels, in physical units, ``(C,)``; ``count`` valid pixels per band."""
-
-    mean: Floats
-    std: Floats
-    count: npt.NDArray[np.int64]
-
-
-def sample_windows(height: int, width: int) -> Iterator[Tuple[int, int, int, int]]:
-    """Yield windows (row, col, height, width) that cover a small raster, or lie on a regular grid over a large one."""
-    rows, cols = math.ceil(height / _WINDOW), math.ceil(width / _WINDOW)
-    step = max(1, math.ceil(math.sqrt(rows * cols / _MOST_WINDOWS)))
-    for row in range(min(step // 2, rows - 1), rows, step):
-        for col in range(min(step // 2, cols - 1), cols, step):
-            top, left = row * _WINDOW, col * _WINDOW
-            yield top, left, min(_WINDOW, height - top), min(_WINDOW, width - left)
-
-
-def scene_statistics(
-    reader: RasterReader,
-    scales: Optional[Sequence[float]] = None,
-    offsets: Optional[Sequence[float]] = None,
-    rule: str = "any",
-    check: Optional[Callable[[], None]] = None,
-) -> SceneStatistics:
-    """Return the statistics of all bands of a scene from a regular sample of its windows (all of a small one).
-
-    Args:
-        reader: the scene.
-        scales: factor per band to physical units; None = the file's own.
-        offsets: summand per band, likewise.
-        rule: no-data rule, see `RasterReader.read`.
-        check: called between windows; raises when the job is cancelled.
-    """
-    scale = np.array([b.scale for b in reader.bands] if scales is None else scales, float)
-    offset = np.array([b.offset for b in reader.bands] if offsets is None else offsets, float)
-    bands = len(reader.bands)
-    count, mean, squares = np.zeros(bands, np.int64), np.zeros(bands), np.zeros(bands)
-    for window in sample_windows(reader.grid.height, reader.grid.width):
-        if check is not None:
-            check()
-        raw, valid = reader.read(*window, rule=rule)
-        for band in range(bands):
-            values = raw[band][valid[band]].astype(np.float64)
-            if not len(values):
-                continue
-            # Chan's update: sums of squares of large digital numbers would lose the deviation.
-            part, total = values.mean(), count[band] + len(values)
-            delta = part - mean[band]
-            squares[band] += ((values - part) ** 2).sum() + delta**2 * count[band] * len(values) / total
-            mean[band] += delta * len(values) / total
-            count[band] = total
-    seen = count > 0
-    mean = np.where(seen, mean * scale + offset, np.nan)
-    std = np.where(seen, np.sqrt(squares / np.maximum(count, 1)) * np.abs(scale), np.nan)
-    return SceneStatistics(mean, std, count)
 
 
 def check_scene(

@@ -10,10 +10,10 @@ import pytest
 import rasterio
 import torch
 from deepscape.engine import maps
+from deepscape.engine.bandstatistics import scene_statistics
 from deepscape.engine.inference import classify, map_scene, match_bands, tiles_of
 from deepscape.engine.modelfiles import LoadedModel, load_model, module_tensors, save_model
 from deepscape.engine.nodearrays import Forest
-from deepscape.engine.preflight import scene_statistics
 from deepscape.engine.rasters import BandInfo, Grid, RasterReader
 from deepscape.models.build import build_network
 from deepscape.models.cards import Card, CardBand, CardSource

@@ -6,14 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from deepscape.engine.preflight import (
-    SceneStatistics,
-    check_resolution,
-    check_scene,
-    check_undeclared_nodata,
-    sample_windows,
-    scene_statistics,
-)
+from deepscape.engine.bandstatistics import SceneStatistics, sample_windows, scene_statistics
+from deepscape.engine.preflight import check_resolution, check_scene, check_undeclared_nodata
 from deepscape.engine.rasters import RasterReader
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.tasks.classtable import ClassEntry
