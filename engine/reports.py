@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment
+from jinja2 import Environment, Template
 from markupsafe import Markup
 
 from ..tasks.classtable import ClassEntry
@@ -35,6 +35,11 @@ class Section:
     title: str
     body: Markup
     note: str = ""
+
+
+def _fill(template: Template, **values: Any) -> Markup:
+    """Return a template's text, marked as escaped already: every template here is one of autoescape."""
+    return Markup(template.render(**values))  # noqa: S704 # nosec B704 - rendered with autoescape
 
 
 _PAGE = _JINJA.from_string("""<!DOCTYPE html>
@@ -156,7 +161,7 @@ _FACTS = _JINJA.from_string("""<table class="facts">
 
 def facts(rows: Sequence[Tuple[str, Any]]) -> Markup:
     """Return a table of names and values; values may be text, numbers or Markup."""
-    return Markup(_FACTS.render(rows=rows)) if rows else Markup()  # noqa: S704 - rendered with autoescape
+    return _fill(_FACTS, rows=rows) if rows else Markup()
 
 
 _NUMBERS = _JINJA.from_string("""<ul class="numbers">
@@ -166,7 +171,7 @@ _NUMBERS = _JINJA.from_string("""<ul class="numbers">
 
 def numbers(items: Sequence[Tuple[str, str, str]]) -> Markup:
     """Return the headline figures: (name, value, a few words below)."""
-    return Markup(_NUMBERS.render(items=items)) if items else Markup()  # noqa: S704 - rendered with autoescape
+    return _fill(_NUMBERS, items=items) if items else Markup()
 
 
 _WARNINGS = _JINJA.from_string("""<ul class="warnings">
@@ -176,7 +181,7 @@ _WARNINGS = _JINJA.from_string("""<ul class="warnings">
 
 def warnings_list(texts: Sequence[str]) -> Markup:
     """Return the run's warnings; empty without any."""
-    return Markup(_WARNINGS.render(texts=texts)) if texts else Markup()  # noqa: S704 - rendered with autoescape
+    return _fill(_WARNINGS, texts=texts) if texts else Markup()
 
 
 _TABLE = _JINJA.from_string("""<div class="wide"><table>
@@ -192,7 +197,7 @@ _TABLE = _JINJA.from_string("""<div class="wide"><table>
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], texts: int = 1) -> Markup:
     """Return a table; the first ``texts`` columns are text (to the left), the others numbers (to the right)."""
-    return Markup(_TABLE.render(head=head, rows=rows, texts=texts))  # noqa: S704 - rendered with autoescape
+    return _fill(_TABLE, head=head, rows=rows, texts=texts)
 
 
 _SWATCH = _JINJA.from_string('<span class="swatch" style="background:{{ colour }}"></span>{{ name }}')
@@ -200,8 +205,7 @@ _SWATCH = _JINJA.from_string('<span class="swatch" style="background:{{ colour }
 
 def swatch(entry: ClassEntry) -> Markup:
     """Return a class's name beside its colour."""
-    text = _SWATCH.render(colour=entry.colour, name=entry.name)
-    return Markup(text)  # noqa: S704 - rendered with autoescape
+    return _fill(_SWATCH, colour=entry.colour, name=entry.name)
 
 
 def legend_table(classes: Sequence[ClassEntry], columns: Optional[Mapping[str, Sequence[Any]]] = None) -> Markup:
@@ -278,7 +282,8 @@ def matrix_table(
                 "recall": percent(float(result.recall[i])) if occurs else "n/a",
             }
         )
-    text = _MATRIX.render(
+    return _fill(
+        _MATRIX,
         count=len(classes),
         names=[swatch(entry) for entry in classes],
         rows=rows,
@@ -292,7 +297,6 @@ def matrix_table(
         total=grouped(counts.sum()),
         overall=percent(result.overall_accuracy),
     )
-    return Markup(text)  # noqa: S704 - rendered with autoescape
 
 
 def _shade(share: float, hit: bool) -> str:
@@ -380,7 +384,8 @@ def curves(
         anchor = "end" if right else "start"
         mark = {"x": x(best), "text_x": x(best) + shift, "anchor": anchor, "text": best_text or f"kept: {best}"}
     steps = sorted({1, count, *(round(1 + (count - 1) * part / 4) for part in (1, 2, 3))})
-    text = _CURVES.render(
+    return _fill(
+        _CURVES,
         title=title,
         lines=lines,
         ticks=[{"y": y(value), "text": f"{value:g}"} for value in ticks],
@@ -388,7 +393,6 @@ def curves(
         best=mark,
         unit=unit,
     )
-    return Markup(text)  # noqa: S704 - rendered with autoescape
 
 
 def _axis(low: float, high: float) -> Tuple[float, float, List[float]]:

@@ -482,7 +482,8 @@ def _fabric(choice: str, context: Context) -> Fabric:
     strategy = "ddp" if local * nodes > 1 else "auto"
     fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, plugins=[plugin])
     fabric.launch()
-    context.log(f"Training runs on {_device_name(fabric.device)}.")
+    if fabric.is_global_zero:
+        context.log(f"Training runs on {_device_name(fabric.device)}.")
     return fabric
 
 

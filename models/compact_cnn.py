@@ -35,7 +35,7 @@ class CompactCNN(nn.Module):
         width: int = 32,
         centre_width: int = 64,
         dropout: float = 0.3,
-        context_dropout: float = 0.5,
+        context_dropout: float = 0.3,
     ) -> None:
         """Build the network.
 

@@ -48,7 +48,7 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
         ),
         target="models.compact_cnn:CompactCNN",
         smallest_patch=5,
-        arguments={"width": 32, "centre_width": 64, "dropout": 0.3, "context_dropout": 0.5},
+        arguments={"width": 32, "centre_width": 64, "dropout": 0.3, "context_dropout": 0.3},
         recipe={
             "learning_rate": 3e-3,
             "weight_decay": 1e-2,
@@ -56,6 +56,7 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
             "label_smoothing": 0.0,
             "warm_up": 0.3,
             "jitter": 0.2,
+            "brightness": 0.2,
         },
         source="Deepscape",
     ),
