@@ -79,6 +79,8 @@ def context():
     context = QgsProcessingContext()
     context.setProject(QgsProject.instance())
     yield context
+    # Python may keep the context until QGIS has ended, and files cannot be closed after that.
+    context.temporaryLayerStore().removeAllMapLayers()
     QgsProject.instance().clear()
 
 

@@ -1,5 +1,7 @@
 """Layers and a feedback for the tests of the QGIS side."""
 
+import threading
+import time
 from pathlib import Path
 
 from qgis.core import (
@@ -10,6 +12,7 @@ from qgis.core import (
     QgsVectorFileWriter,
     QgsVectorLayer,
 )
+from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QTimer
 
 CLASSES = [
     {"value": 1, "name": "Water", "colour": "#7fbcfc"},
@@ -63,3 +66,28 @@ def save(layer, path):
     code, *rest = QgsVectorFileWriter.writeAsVectorFormatV3(layer, str(path), QgsCoordinateTransformContext(), options)
     assert code == QgsVectorFileWriter.WriterError.NoError, rest
     return str(path)
+
+
+def longest_gap(work, seconds=30):
+    """Run QGIS's event loop until ``work`` is done; return the longest time between two ticks of it, in seconds.
+
+    The time in which the machine gave this thread no processor is taken off: other programs are not what is measured.
+    A wait for Python's lock or for one of ours is sleep to the machine, and counts.
+    """
+    ticks = [(time.perf_counter(), waited_for_a_processor())]
+    timer = QTimer()
+    timer.setInterval(5)
+    timer.timeout.connect(lambda: ticks.append((time.perf_counter(), waited_for_a_processor())))
+    timer.start()
+    deadline = time.monotonic() + seconds
+    while not work() and time.monotonic() < deadline:
+        QCoreApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
+    timer.stop()
+    assert work()
+    return max((end - begin) - (waited - before) for (begin, before), (end, waited) in zip(ticks, ticks[1:]))
+
+
+def waited_for_a_processor():
+    """Return the seconds that this thread has been ready to run without a processor; 0 where Linux does not tell."""
+    path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    return int(path.read_text().split()[1]) / 1e9 if path.exists() else 0.0

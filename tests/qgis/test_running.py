@@ -8,9 +8,8 @@ import time
 import pytest
 from deepscape.algorithms.base import progress_text
 from deepscape.tasks import client
-from deepscape.tests.qgis.layers import Feedback
+from deepscape.tests.qgis.layers import Feedback, longest_gap
 from qgis.core import QgsApplication, QgsProcessing, QgsProcessingAlgRunnerTask, QgsProcessingException
-from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QTimer
 
 NUMBERS = {"overall_accuracy": 0.5, "kappa": None, "metrics": {"f1": 1}, "best_epoch": 4, "accuracy_set": "test"}
 
@@ -180,21 +179,6 @@ def test_worker_does_not_inherit_qgis_variables(run, play, model, image, tmp_pat
     names = {entry.split("=")[0] for entry in open(f"/proc/{pid}/environ").read().split("\0") if entry}
     assert not {"PROJ_LIB", "PYTHONHOME_LIKE", "PYTHONPATH", "QGIS_PLUGINPATH"} & names
     assert "DEEPSCAPE_FAKE_WORKER" in names
-
-
-def longest_gap(work):
-    """Run QGIS's event loop until ``work`` is done; return the longest time between two ticks, in seconds."""
-    ticks = [time.perf_counter()]
-    timer = QTimer()
-    timer.setInterval(5)
-    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
-    timer.start()
-    deadline = time.monotonic() + 30
-    while not work() and time.monotonic() < deadline:
-        QCoreApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
-    timer.stop()
-    assert work()
-    return max(after - before for before, after in zip(ticks, ticks[1:]))
 
 
 def test_the_event_loop_is_never_blocked_while_a_job_runs(algorithm, context, play, dataset, tmp_path):
