@@ -138,7 +138,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
 
     def checkParameterValues(self, parameters, context):
         found = checks.complaint(self, parameters, context)
-        return (False, found) if found else super().checkParameterValues(parameters, context)
+        return not found, found
 
     def prepareAlgorithm(self, parameters, context, feedback):
         """Take the snapshots; on whatever thread, so without project, canvas or widget."""
@@ -198,9 +198,11 @@ class JobAlgorithm(DeepscapeAlgorithm):
 
     Attributes:
         NAMED_AFTER: the input whose layer name is added to those of the outputs on the canvas.
+        ASIDE: outputs that are loaded unchecked; QGIS loads in no order, and they would cover the result.
     """
 
     NAMED_AFTER: ClassVar[str] = ""
+    ASIDE: ClassVar[Tuple[str, ...]] = ()
 
     def flags(self):
         return super().flags() | compat.SUPPORTS_BATCH
@@ -260,6 +262,9 @@ class JobAlgorithm(DeepscapeAlgorithm):
         for name, painter in painters.items():
             if name in outputs:
                 self._paint(name, outputs[name], painter, context)
+        for name in self.ASIDE:
+            if name in outputs and name not in painters:
+                styling.style_when_loaded(outputs[name], styling.as_it_is, context, shown=False)
         self._name_layers(values, outputs, context)
         for definition in self.outputDefinitions():
             name = definition.name()
@@ -270,7 +275,7 @@ class JobAlgorithm(DeepscapeAlgorithm):
     def _paint(self, name: str, destination: str, painter: styling.Painter, context: Any) -> None:
         is_raster = isinstance(self.parameterDefinition(name), QgsProcessingParameterRasterDestination)
         styling.style_in_context(destination, painter, context)
-        styling.style_when_loaded(destination, painter, context)
+        styling.style_when_loaded(destination, painter, context, name not in self.ASIDE)
         styling.save_sidecar(destination, painter, is_raster)
 
     def _name_layers(self, values: Values, outputs: Mapping[str, Any], context: Any) -> None:

@@ -43,12 +43,18 @@ def complaint(algorithm: Any, parameters: Mapping[str, Any], context: Any) -> st
         if definition.isDestination():
             check = _destination
         # An expression has its value only when the algorithm runs.
-        if check is None or isinstance(value, QgsProperty):
+        if isinstance(value, QgsProperty):
             continue
-        found = check(algorithm, definition, value, parameters, context)
+        found = (check or _any)(algorithm, definition, value, parameters, context)
         if found:
             return found
     return ""
+
+
+def _any(algorithm, definition, value, parameters, context) -> str:
+    if definition.checkValueIsAcceptable(value, context):
+        return ""
+    return tr("{0} '{1}' cannot be used. Give another value.").format(definition.name(), value)
 
 
 def _enum(algorithm, definition, value, parameters, context) -> str:
@@ -151,6 +157,9 @@ def _destination(algorithm, definition, value, parameters, context) -> str:
         return tr("{0} '{1}' cannot be written: it is a file of the kind {2}. Give a name that ends in {2}.").format(
             name, text, suffix
         )
+    supported, reason = algorithm.provider().isSupportedOutputValue(value, definition, context)
+    if not supported and not suffix:
+        return tr("{0} '{1}' cannot be written: {2}").format(name, text, reason)
     folder = os.path.dirname(os.path.abspath(text))
     if os.path.isdir(folder) or isinstance(definition, QgsProcessingParameterFolderDestination):
         return ""

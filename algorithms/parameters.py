@@ -30,6 +30,8 @@ from .translate import tr
 
 MODEL_FILTER = "Deepscape model (*.safetensors)"
 LEGEND_FILTER = "Legend (*.qml *.json *.csv)"
+# QGIS refuses an input that does not match the filter; its own default, *.*, refuses files without a suffix.
+ANY_FILE = "All files (*)"
 
 
 def described(parameter: QgsProcessingParameterDefinition, text: str, advanced: bool = False) -> Any:
@@ -217,7 +219,9 @@ def legend() -> list[Any]:
     """LEGEND and NOMENCLATURE."""
     return [
         described(
-            QgsProcessingParameterFile("LEGEND", tr("Legend file"), optional=True, fileFilter=LEGEND_FILTER),
+            QgsProcessingParameterFile(
+                "LEGEND", tr("Legend file"), optional=True, fileFilter=f"{LEGEND_FILTER};;{ANY_FILE}"
+            ),
             tr(
                 "Names and colours of the classes: a QGIS style (.qml), or a .json or .csv file with value, name and "
                 "colour. Empty: those of the nomenclature, else of the layer's own style, else a colour-blind-safe "
@@ -236,12 +240,14 @@ def legend() -> list[Any]:
 
 def model(name: str, title: str, text: str, optional: bool = False) -> Any:
     """A model file."""
-    return described(QgsProcessingParameterFile(name, title, optional=optional, fileFilter=MODEL_FILTER), text)
+    return described(
+        QgsProcessingParameterFile(name, title, optional=optional, fileFilter=f"{MODEL_FILTER};;{ANY_FILE}"), text
+    )
 
 
 def file(name: str, title: str, text: str, advanced: bool = False) -> Any:
     """An optional file of any kind."""
-    return described(QgsProcessingParameterFile(name, title, optional=True), text, advanced)
+    return described(QgsProcessingParameterFile(name, title, optional=True, fileFilter=ANY_FILE), text, advanced)
 
 
 def folder(name: str, title: str, text: str, optional: bool = False, advanced: bool = False) -> Any:

@@ -41,6 +41,10 @@ _CONFIDENCE = ((0.0, "#00204d"), (0.25, "#414d6b"), (0.5, "#7c7b78"), (0.75, "#b
 # --- painters --------------------------------------------------------------------------------------------------------
 
 
+def as_it_is(layer: QgsMapLayer) -> None:
+    """Leave a layer as QGIS shows it."""
+
+
 def by_class(classes: Sequence[ClassEntry], field: str = "class_id") -> Painter:
     """Return a painter that gives every class its name and colour: points, polygons or class rasters."""
 
@@ -125,15 +129,19 @@ def _symbol(layer: QgsVectorLayer, colour: str) -> QgsSymbol:
 class _PostProcessor(QgsProcessingLayerPostProcessorInterface):
     """Paints a layer that QGIS has loaded, in the main thread."""
 
-    def __init__(self, painter: Painter) -> None:
+    def __init__(self, painter: Painter, shown: bool) -> None:
         super().__init__()
         self._painter = painter
+        self._shown = shown
 
     def postProcessLayer(self, layer, context, feedback):
         if layer is not None and layer.isValid():
             self._painter(layer)
             layer.triggerRepaint()
             layer.emitStyleChanged()
+            node = context.project().layerTreeRoot().findLayer(layer.id()) if context.project() else None
+            if node is not None and not self._shown:
+                node.setItemVisibilityChecked(False)
 
 
 # QGIS keeps a bare pointer: a reference on the algorithm would die with the clone that ran, before the layer is loaded.
@@ -142,12 +150,12 @@ _ALIVE: List[_PostProcessor] = []
 _MOST_ALIVE = 1000
 
 
-def style_when_loaded(destination: str, painter: Painter, context: Any) -> None:
-    """Have a layer painted when it is loaded."""
+def style_when_loaded(destination: str, painter: Painter, context: Any, shown: bool = True) -> None:
+    """Have a layer painted when it is loaded; one that is not ``shown`` is in the list, unchecked."""
     if not context.willLoadLayerOnCompletion(destination):
         return
     details = context.layerToLoadOnCompletionDetails(destination)
-    processor = _PostProcessor(painter)
+    processor = _PostProcessor(painter, shown)
     _ALIVE.append(processor)
     del _ALIVE[:-_MOST_ALIVE]
     details.setPostProcessor(processor)

@@ -201,6 +201,8 @@ class LayerWriter:
         if not self._begun:
             # GeoPackage keeps the id and the geometry in columns of its own: a field of that name takes precedence.
             options = {
+                # The GDAL of QGIS 3.22 warns of version 1.4, the default of the engine's.
+                "VERSION": "1.3",
                 "FID": next(name for name in ("fid", "feature_id", "feature_id_") if name not in lower),
                 "GEOMETRY_NAME": next(name for name in ("geom", "shape", "shape_") if name not in lower),
             }

@@ -30,6 +30,7 @@ class Classify(JobAlgorithm):
 
     STEP = "mapping"
     NAMED_AFTER = "INPUT"
+    ASIDE = ("CONFIDENCE", "PROBABILITIES")
     SUMMARY = (
         "Maps an image of any size with a trained model: one class per pixel, on the image's own grid, with the names "
         "and colours of the classes. An image that does not look like the training image is refused."

@@ -89,6 +89,16 @@ def test_outputs(complaint, tmp_path):
     assert "does not exist. Create it" in complaint("selectsamples", OUTPUT=str(tmp_path / "no" / "points.gpkg"))
 
 
+def test_sink_of_an_unknown_kind(complaint, tmp_path):
+    assert "cannot be written" in complaint("selectsamples", OUTPUT=str(tmp_path / "points.unknown"))
+
+
+def test_any_suffix_of_an_input_file(complaint, tmp_path):
+    model = tmp_path / "renamed"
+    model.write_text("x")
+    assert complaint("classify", MODEL=str(model)) == ""
+
+
 def test_extent_that_is_none(complaint):
     assert complaint("classify", EXTENT="here").startswith("EXTENT 'here' is no extent.")
 

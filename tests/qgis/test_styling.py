@@ -110,6 +110,7 @@ def test_class_map_and_confidence(run, play, model, image, tmp_path, context, fe
         "classify",
         {"copy": [image, "$output"]},
         {"copy": [image, "$confidence"]},
+        {"copy": [image, "$probabilities"]},
         {"result": {"classes": CLASSES, "nodata_value": 255}},
     )
     target, confidence = tmp_path / "map.tif", tmp_path / "sure.tif"
@@ -119,10 +120,18 @@ def test_class_map_and_confidence(run, play, model, image, tmp_path, context, fe
         MODEL=model,
         OUTPUT=QgsProcessingOutputLayerDefinition(str(target), QgsProject.instance()),
         CONFIDENCE=QgsProcessingOutputLayerDefinition(str(confidence), QgsProject.instance()),
+        PROBABILITIES=QgsProcessingOutputLayerDefinition(str(tmp_path / "each.tif"), QgsProject.instance()),
     )
     layers = load_as_qgis_does(context, feedback)
-    assert sorted(layers) == ["Class map (scène 1)", "Confidence (scène 1)"]
+    assert sorted(layers) == ["Class map (scène 1)", "Confidence (scène 1)", "Probabilities (scène 1)"]
     assert palette(layers["Class map (scène 1)"]) == COLOURS
+    tree = QgsProject.instance().layerTreeRoot()
+    checked = {node.name(): node.itemVisibilityChecked() for node in tree.findLayers()}
+    assert checked == {
+        "Class map (scène 1)": True,
+        "Confidence (scène 1)": False,
+        "Probabilities (scène 1)": False,
+    }
     shown = layers["Confidence (scène 1)"].renderer()
     assert isinstance(shown, QgsSingleBandPseudoColorRenderer)
     assert (shown.classificationMin(), shown.classificationMax()) == (0, 1)
