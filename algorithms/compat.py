@@ -30,7 +30,6 @@ SOURCE_RASTER = _first("Qgis.ProcessingSourceType.Raster", "QgsProcessing.Source
 FIELD_ANY = _first("Qgis.ProcessingFieldParameterDataType.Any", "QgsProcessingParameterField.DataType.Any")
 INTEGER = _first("Qgis.ProcessingNumberParameterType.Integer", "QgsProcessingParameterNumber.Type.Integer")
 DOUBLE = _first("Qgis.ProcessingNumberParameterType.Double", "QgsProcessingParameterNumber.Type.Double")
-FILE = _first("Qgis.ProcessingFileParameterBehavior.File", "QgsProcessingParameterFile.Behavior.File")
 FOLDER = _first("Qgis.ProcessingFileParameterBehavior.Folder", "QgsProcessingParameterFile.Behavior.Folder")
 
 ADVANCED = _first("Qgis.ProcessingParameterFlag.Advanced", "QgsProcessingParameterDefinition.Flag.FlagAdvanced")
@@ -41,7 +40,6 @@ NO_THREADING = _first("Qgis.ProcessingAlgorithmFlag.NoThreading", "QgsProcessing
 
 POINT_GEOMETRY = _first("Qgis.GeometryType.Point", "QgsWkbTypes.GeometryType.PointGeometry")
 POLYGON_GEOMETRY = _first("Qgis.GeometryType.Polygon", "QgsWkbTypes.GeometryType.PolygonGeometry")
-LINE_GEOMETRY = _first("Qgis.GeometryType.Line", "QgsWkbTypes.GeometryType.LineGeometry")
 
 SKIP_GEOMETRY_CHECKS = _first(
     "Qgis.ProcessingFeatureSourceFlag.SkipGeometryValidityChecks",
