@@ -46,7 +46,7 @@ def centre_pixels(folder: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.
 
 def logistic(training: str, test: str, seed: int) -> Dict[str, Any]:
     """Fit on one patch dataset, score on another."""
-    from deepscape.engine.metrics import accuracy, confusion_matrix
+    from deepscape.engine.metrics import confusion_matrix, scores
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -60,11 +60,11 @@ def logistic(training: str, test: str, seed: int) -> Dict[str, Any]:
     matrix = confusion_matrix(
         np.searchsorted(classes, labels), np.searchsorted(classes, model.predict(features)), len(classes)
     )
-    scores = accuracy(matrix)
+    found = scores(matrix)
     return {
-        "overall_accuracy": scores.overall_accuracy,
-        "kappa": scores.kappa,
-        "f1": {str(value): float(f1) for value, f1 in zip(classes, scores.f1)},
+        "overall_accuracy": found.overall_accuracy,
+        "kappa": found.kappa,
+        "f1": {str(value): float(f1) for value, f1 in zip(classes, found.f1)},
     }
 
 
