@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from qgis.core import (
+    QgsCoordinateReferenceSystem,
+    QgsCoordinateTransform,
     QgsLayoutExporter,
     QgsLayoutItemLabel,
     QgsLayoutItemLegend,
@@ -10,12 +12,20 @@ from qgis.core import (
     QgsLayoutItemScaleBar,
     QgsLayoutPoint,
     QgsLayoutSize,
+    QgsLegendRenderer,
+    QgsLegendStyle,
+    QgsMapLayerLegendUtils,
     QgsPrintLayout,
     QgsProject,
     QgsRasterLayer,
+    QgsUnitTypes,
     QgsVectorLayer,
 )
 from qgis.PyQt.QtGui import QFont
+
+# UTM zone 21 south: the scene is in degrees, a map wants metres.
+MAP_CRS = QgsCoordinateReferenceSystem("EPSG:32721")
+DPI = 150
 
 
 def load(project, layer, visible=True):
@@ -49,9 +59,8 @@ def project_and_picture(output, data, title):
     project.writeEntry("Paths", "/Absolute", False)
     if not project.write(str(output / "project.qgz")):
         raise RuntimeError(f"The project could not be written: {project.error()}")
-    settings = QgsLayoutExporter.ImageExportSettings()
-    settings.dpi = 150
-    if QgsLayoutExporter(layout).exportToImage(str(output / "map.png"), settings) != QgsLayoutExporter.Success:
+    # Rendered and saved here: exportToImage would try to georeference the PNG, which GDAL refuses with an error.
+    if not QgsLayoutExporter(layout).renderPageToImage(0, dpi=DPI).save(str(output / "map.png")):
         raise RuntimeError("The map could not be drawn.")
 
 
@@ -74,8 +83,12 @@ def compose(layout, land_cover, title):
     map_item.attemptResize(QgsLayoutSize(170, 160))
     map_item.setLayers([land_cover])
     map_item.setKeepLayerSet(True)
-    map_item.setCrs(land_cover.crs())
-    map_item.zoomToExtent(land_cover.extent())
+    map_item.setCrs(MAP_CRS)
+    transform = QgsCoordinateTransform(land_cover.crs(), MAP_CRS, QgsProject.instance())
+    # zoomToExtent keeps the item's size, but only once it has an extent.
+    map_item.setExtent(transform.transformBoundingBox(land_cover.extent()))
+    map_item.attemptResize(QgsLayoutSize(170, 160))
+    map_item.zoomToExtent(transform.transformBoundingBox(land_cover.extent()))
     map_item.setFrameEnabled(True)
 
     heading = QgsLayoutItemLabel(layout)
@@ -90,15 +103,24 @@ def compose(layout, land_cover, title):
     legend.setAutoUpdateModel(False)
     root = legend.model().rootGroup()
     root.clear()
-    root.addLayer(land_cover)
+    node = root.addLayer(land_cover)
+    QgsLegendRenderer.setNodeLegendStyle(node, QgsLegendStyle.Hidden)
+    # The band's name is the first entry of a raster's legend; the classes follow.
+    classes = legend.model().layerLegendNodes(node)[1:]
+    QgsMapLayerLegendUtils.setLegendNodeOrder(node, list(range(1, len(classes) + 1)))
+    legend.model().refreshLayerLegend(node)
     layout.addLayoutItem(legend)
     legend.attemptMove(QgsLayoutPoint(184, 20))
 
     scale = QgsLayoutItemScaleBar(layout)
     scale.setLinkedMap(map_item)
     scale.setStyle("Single Box")
+    scale.setUnits(QgsUnitTypes.DistanceMeters)
+    scale.setUnitLabel("m")
+    scale.setUnitsPerSegment(250)
+    scale.setNumberOfSegments(2)
+    scale.setNumberOfSegmentsLeft(0)
     layout.addLayoutItem(scale)
-    scale.applyDefaultSize()
     scale.attemptMove(QgsLayoutPoint(184, 150))
 
     source = QgsLayoutItemLabel(layout)
