@@ -1,8 +1,8 @@
 """Ten class-stratified polygon splits of all 25 polygons of the Amazon scene: the Compact CNN beside simpler methods.
 
 Run by `make bench BENCH=tests/benchmarks/amazon_splits/run.py`. Half of each class's polygons train (5/4/2/2), the rest
-is scored once; no epoch is chosen on the held-out part. Prints kappa per split, mean, lowest value and the paired differences to
-the Compact CNN with their standard error.
+is scored once; no epoch is chosen on the held-out part. Prints kappa per split, mean, lowest value and the paired
+differences to the Compact CNN with their standard error.
 """
 
 from __future__ import annotations
