@@ -23,7 +23,7 @@ checkout=$(realpath "$(dirname "$0")/../..")
 if [ "$again" = no ]; then
     [ ! -e "$folder" ] || { echo "'$folder' exists: remove it, or give --again to use it once more." >&2; exit 1; }
     # The mirror that this machine itself uses, in either form of apt's sources.
-    [ -n "$mirror" ] || mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/debian.* 2>/dev/null |
+    [ -n "$mirror" ] || mirror=$({ cat /etc/apt/sources.list /etc/apt/sources.list.d/debian.* 2>/dev/null || true; } |
         sed -n -e 's/^URIs: *\([^ ]*\).*/\1/p' -e 's/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\).*/\2/p' | head -n 1)
     [ -n "$mirror" ] || { echo "Give the Debian mirror with --mirror." >&2; exit 1; }
     debootstrap --variant=minbase --include=make,git,ca-certificates bookworm "$folder" "$mirror"
