@@ -136,6 +136,7 @@ class WorkerProcess:
         self.messages: queue.Queue[Optional[Message]] = queue.Queue()
         self.log: Deque[str] = collections.deque(maxlen=LOG_LINES)
         self.jobs_done = 0
+        self.accepted = 0  # number of the last job that it began
         self.idle_timer: Optional[threading.Timer] = None
         self.ending = False
         self._kinds: Set[str] = set()
@@ -399,16 +400,21 @@ class WorkerPool:
 
         with self._slot(self._lane(job, interpreter, auto_device), job.kind, on_message, stopped) as (lane, threads):
             envelope = {"type": "job", **plain, "threads": threads, "scratch": own_scratch}
-            worker, number = self._begin(interpreter, lane, scratch, envelope, generation, stopped)
             final: Optional[Message] = None
-            try:
-                on_message({"type": "started", "warm": worker.jobs_done > 0, "pid": worker.pid})
-                final = self._converse(worker, number, job, on_message, stopped)
-            finally:
-                self._give_back(worker, job.kind, final)
-                if final is None:
-                    remove_parts(job)
-                shutil.rmtree(own_scratch, ignore_errors=True)
+            while final is None:
+                worker, number = self._begin(interpreter, lane, scratch, envelope, generation, stopped)
+                try:
+                    on_message({"type": "started", "warm": worker.jobs_done > 0, "pid": worker.pid})
+                    final = self._converse(worker, number, job, on_message, stopped)
+                except WorkerCrashed:
+                    # A warm worker that was dying when it was given the job has not touched it: take the next.
+                    if worker.jobs_done == 0 or worker.accepted == number:
+                        raise
+                finally:
+                    self._give_back(worker, job.kind, final)
+                    if final is None:
+                        remove_parts(job)
+                    shutil.rmtree(own_scratch, ignore_errors=True)
         return _outcome(job, final, worker.log_tail())
 
     def shutdown(self, grace_s: float = 1.0) -> None:
@@ -602,6 +608,9 @@ class WorkerPool:
                     raise JobCancelled()
                 raise crash_error(job.kind, code, worker.log_tail())
             if message.get("id") != number:
+                continue
+            worker.accepted = number
+            if message["type"] == "accepted":
                 continue
             if message["type"] in protocol.FINAL:
                 return message

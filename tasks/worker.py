@@ -326,6 +326,7 @@ class Worker:
         def send(message: Message) -> None:
             self.send({**message, "id": number})
 
+        send({"type": "accepted"})
         context = JobContext(send, str(envelope.get("scratch") or ""), envelope.get("threads"))
         with self._lock:
             self._current, self._current_id = context, number

@@ -356,6 +356,17 @@ def test_a_worker_that_died_while_idle_is_replaced(pool):
     assert worker_pid(pool) != pid
 
 
+def test_a_warm_worker_that_dies_before_it_begins_the_job_is_replaced(pool):
+    pool.do("say")
+    pid = worker_pid(pool)
+    os.kill(pid, signal.SIGSTOP)  # it takes the job from the pipe no more
+    killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    pool.do("say")
+    killer.join()
+    assert worker_pid(pool) != pid
+
+
 @pytest.mark.parametrize(
     ("code", "text", "memory"),
     [
