@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from ..models.build import build_network, parameter_count
 from ..models.cards import Card, CardBand
+from ..models.prepared import PreparedNetwork
 from ..models.registry import network_entry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
@@ -43,6 +44,7 @@ IN_MEMORY_BYTES = 512 << 20  # of standardised patches; larger sets are read fro
 LARGEST_BATCH = 512
 STEPS_PER_EPOCH = 200  # what the automatic batch size aims at
 EVALUATION_BATCH = 1024
+PREPARATION_PATCHES = 20_000  # of a larger set, a random choice is enough for what a network solves beforehand
 
 
 @dataclass(frozen=True)
@@ -312,8 +314,10 @@ class _Run:
         self.order = torch.Generator().manual_seed(job.seed)
         self.chance = torch.Generator().manual_seed(job.seed * 1_000_003 + 1 + fabric.global_rank)
         self.smallest = 2 if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()) else 1
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        others = [p for p in network.parameters() if p.ndim <= 1]
+        self._ready_network()
+        trained = [p for p in network.parameters() if p.requires_grad]
+        decayed = [p for p in trained if p.ndim > 1]
+        others = [p for p in trained if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate)
         self.module, self.optimizer = fabric.setup(network, optimizer)
@@ -321,6 +325,23 @@ class _Run:
         self.scheduler = _schedule(optimizer, recipe, steps)
         # From here on each rank draws its own dropout.
         torch.manual_seed(job.seed + fabric.global_rank)
+
+    def _ready_network(self) -> None:
+        """Let the network set what it solves once from the training patches, and hand it the recipe's shifts.
+
+        A network that takes its spectra's logarithm shifts them after it, instead of `augment` before it.
+        """
+        network, recipe, data = self.network, self.recipe, self.data["training"]
+        if not isinstance(network, PreparedNetwork):
+            return
+        network.jitter, network.brightness = recipe.jitter, recipe.brightness
+        self.recipe = replace(recipe, jitter=0.0, brightness=0.0)
+        if not self.job.initial_model:
+            network.to(self.fabric.device)
+            chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(self.job.seed))
+            chosen = chosen[:PREPARATION_PATCHES].sort().values
+            labels = data.labels[chosen.to(self.fabric.device)]
+            network.prepare(data.batch(chosen), labels, self.weights[labels])
 
     def _batches(self, order: Tensor) -> List[Tensor]:
         return batches(order, self.recipe.batch_size, self.fabric.global_rank, self.fabric.world_size, self.smallest)

@@ -47,5 +47,5 @@ def build_network(
 
 
 def parameter_count(module: nn.Module) -> int:
-    """Return the number of trainable parameters."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    """Return the number of parameters that training sets, by steps or once before them."""
+    return sum(parameter.numel() for parameter in module.parameters())

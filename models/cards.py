@@ -150,3 +150,5 @@ def read_card(path: str) -> Card:
         return card_from_json(metadata[CARD_KEY])
     except ValueError as error:
         raise BadInput(f"The model card of '{path}' cannot be read: {error}.", remedy) from error
+    except BadInput as error:
+        raise BadInput(f"The model '{path}' cannot be used: {error.message}", error.remedy or remedy) from error

@@ -43,16 +43,16 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
         id="compact_cnn",
         title="Compact CNN",
         help=(
-            "A modern small network for patches of 5 pixels and more, odd or even: the centre pixel's spectrum and its "
-            "neighbourhood are weighed together, with batch normalisation and dropout. A good default."
+            "A modern small network for patches of 5 pixels and more, odd or even: a rule on the spectrum, and "
+            "convolutions with batch normalisation and dropout that correct it by the neighbourhood. A good default."
         ),
         target="models.compact_cnn:CompactCNN",
         smallest_patch=5,
-        arguments={"width": 32, "centre_width": 64, "dropout": 0.3, "context_dropout": 0.3},
+        arguments={"width": 32, "dropout": 0.5, "residual_dropout": 0.5, "ridge": 1e-3},
         recipe={
-            "learning_rate": 3e-3,
+            "learning_rate": 1e-3,
             "weight_decay": 1e-2,
-            "batch_size": 32,
+            "batch_size": 64,
             "label_smoothing": 0.0,
             "warm_up": 0.3,
             "jitter": 0.2,

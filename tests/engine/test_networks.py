@@ -48,11 +48,43 @@ def test_the_pixel_network_reads_the_centre_alone(size):
     assert read.nonzero().tolist() == [[size // 2, size // 2]]
 
 
+def prepared(bands, classes, size, count=60):
+    """Return a Compact CNN that has seen ``count`` patches, whose class is told by their first band alone."""
+    module = build_network("compact_cnn", bands, classes, size)
+    labels = torch.arange(count) % classes
+    patches = torch.rand(count, bands, size, size)
+    patches[:, 0] += 2 * labels[:, None, None]
+    module.prepare(patches, labels, torch.ones(count))
+    return module.eval()
+
+
+def test_the_compact_cnn_starts_as_a_linear_rule_that_tells_the_classes_apart():
+    torch.manual_seed(0)
+    module = prepared(3, 4, 7)
+    labels = torch.arange(40) % 4
+    patches = torch.rand(40, 3, 7, 7)
+    patches[:, 0] += 2 * labels[:, None, None]
+    assert torch.equal(module(patches).argmax(1), labels)
+    assert torch.equal(module.linear(module.at_scales(module.compressed(patches))).flatten(1), module(patches))
+    # What training may change is the correction alone.
+    assert not module.linear.weight.requires_grad and module.classifier.weight.requires_grad
+
+
+def test_the_compact_cnn_counts_half_of_its_correction_when_mapping():
+    torch.manual_seed(0)
+    module = prepared(2, 3, 5)
+    patches = torch.rand(8, 2, 5, 5)
+    before = module(patches)
+    torch.nn.init.ones_(module.classifier.bias)
+    assert torch.allclose(module(patches), before + 0.5)
+
+
 @pytest.mark.parametrize("size", [5, 6, 7, 8, 9, 16])
 def test_the_compact_cnn_reads_its_whole_patch(size):
     torch.manual_seed(0)
-    module = build_network("compact_cnn", 2, 3, size).eval()
-    patch = torch.randn(1, 2, size, size, requires_grad=True)
+    module = prepared(2, 3, size)
+    torch.nn.init.normal_(module.classifier.weight)
+    patch = torch.rand(1, 2, size, size, requires_grad=True)
     module(patch).square().sum().backward()
     assert bool((patch.grad.abs().sum(dim=(0, 1)) > 0).all())
 
