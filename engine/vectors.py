@@ -36,6 +36,8 @@ _WRITE_ERRORS = (
     pyogrio.errors.GeometryError,
     OSError,
 )
+# GeoPackage has no empty CRS: GDAL gives its entries for one that is not known these names (srs_id -1, 0 and 99999).
+_UNDEFINED_CRS = "Undefined "
 # Points per append: bounds the memory of a layer with millions of them.
 CHUNK_FEATURES = 100_000
 
@@ -71,12 +73,15 @@ def read_layer(source: VectorSource, context: Context) -> Layer:
         if not Path(source.path).exists():
             raise BadInput(f"The layer '{source.path}' does not exist.", "Check the path.") from error
         raise BadInput(
-            f"The layer '{name}' cannot be read: {error}.", "Save it as GeoPackage in QGIS and use that."
+            f"The layer '{name}' cannot be read: {str(error).rstrip('.')}.",
+            "Save it as GeoPackage in QGIS and use that.",
         ) from error
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise BadInput(f"'{name}' is a table without geometry.", "Choose a layer of points, lines or polygons.")
     if len(frame) == 0:
         raise BadInput(f"The layer '{name}' is empty.", "Digitise some features, or choose another layer.")
+    if frame.crs is not None and str(frame.crs.name).startswith(_UNDEFINED_CRS):
+        frame = frame.set_crs(None, allow_override=True)
     if frame.crs is None and source.crs:
         frame = frame.set_crs(source.crs)
     return Layer(_with_valid_geometries(frame, name, context), name)
@@ -133,7 +138,7 @@ def on_grid(layer: Layer, grid: Grid, raster_name: str, context: Context) -> Lay
     except pyproj.exceptions.ProjError as error:
         raise BadInput(
             f"'{layer.name}' ({crs_name(layer.frame.crs)}) cannot be reprojected to the CRS of '{raster_name}' "
-            f"({crs_name(grid.crs)}): {error}.",
+            f"({crs_name(grid.crs)}): {str(error).rstrip('.')}.",
             "Check the CRS of both layers.",
         ) from error
     context.log(f"'{layer.name}' was reprojected from {crs_name(layer.frame.crs)} to {crs_name(grid.crs)}.")

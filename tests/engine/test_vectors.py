@@ -1,6 +1,7 @@
 """Reading and writing vector layers: repair, missing CRS, and GeoPackages that are whole or absent."""
 
 import os
+import sqlite3
 
 import geopandas
 import numpy as np
@@ -86,6 +87,18 @@ def test_a_missing_crs_is_taken_from_qgis_or_assumed_and_said(tmp_path):
     context = Context()
     on_grid(read_layer(save(tmp_path / "c.gpkg", [Point(0, 0)], a=[1]), context), bare, "r", context)
     assert "'r' has no CRS; it is assumed to be that of 'c.gpkg', EPSG:32654." in context.warnings
+
+
+@pytest.mark.parametrize("srs_id", [0, -1])
+def test_a_geopackage_s_undefined_crs_is_none(tmp_path, srs_id):
+    source = save(tmp_path / "u.gpkg", [Point(500055, 3999945)], a=[1])
+    with sqlite3.connect(source.path) as database:
+        for table in ("gpkg_contents", "gpkg_geometry_columns"):
+            database.execute(f"UPDATE {table} SET srs_id = {srs_id}")
+    context = Context()
+    layer = on_grid(read_layer(source, context), GRID, "r", context)
+    assert (layer.frame.geometry.iloc[0].x, layer.frame.geometry.iloc[0].y) == (500055, 3999945)
+    assert context.warnings == ["'u.gpkg' has no CRS; it is assumed to be that of 'r', EPSG:32654."]
 
 
 def test_crs_names():
