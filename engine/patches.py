@@ -80,7 +80,7 @@ def extract_patches(job: ExtractPatches, context: Context) -> PatchesResult:
     output = _checked_target(job.output)
     footprints = vector_path(job.footprints) if job.footprints else ""
     with RasterReader(job.source) as reader:
-        _check_size(job, reader)
+        _check_size(job, reader, context)
         samples = on_grid(_points(read_layer(job.samples, context), context), reader.grid, reader.name, context)
         classes = feature_classes(samples, job.field, context, job.legend, job.classes)
         candidates = _candidates(samples, classes, reader.grid, context)
@@ -149,13 +149,14 @@ def _belongs_to_dataset(name: str) -> bool:
     )
 
 
-def _check_size(job: ExtractPatches, reader: RasterReader) -> None:
+def _check_size(job: ExtractPatches, reader: RasterReader, context: Context) -> None:
     grid, size = reader.grid, job.patch_size
-    if job.edge == "reject" and (size > grid.width or size > grid.height):
-        raise BadInput(
-            f"A patch of {size} x {size} pixels is larger than '{reader.name}' ({grid.width} x {grid.height}).",
-            "Choose a smaller PATCH_SIZE, or EDGE reflect.",
-        )
+    if size <= grid.width and size <= grid.height:
+        return
+    message = f"A patch of {size} x {size} pixels is larger than '{reader.name}' ({grid.width} x {grid.height})."
+    if job.edge == "reject":
+        raise BadInput(message, "Choose a smaller PATCH_SIZE, or EDGE reflect.")
+    context.warn(f"{message} What lies beyond is the same pixels mirrored: a smaller PATCH_SIZE tells as much.")
 
 
 def _scaling(job: ExtractPatches, reader: RasterReader) -> Tuple[Array, Array]:

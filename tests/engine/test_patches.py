@@ -283,6 +283,7 @@ def test_a_small_raster_is_reflected_and_classes_are_kept_and_named(tmp_path):
     result = extract_patches(job, Context())
     patch = PatchDataset(result.output).patches()[0, 0]
     np.testing.assert_array_equal(patch, np.tile([1, 0, 1, 0, 1], (5, 1)))
+    assert result.warnings[0].startswith("A patch of 5 x 5 pixels is larger than 'i.tif' (2 x 1).")
     assert [(entry.value, entry.colour) for entry in result.classes] == [(5, "#a15c44")]
 
 
