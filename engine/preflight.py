@@ -131,7 +131,7 @@ class _Fit:
             )
         )
         factor = self._factor()
-        if factor > 0:
+        if factor > 0 and not math.isclose(factor, 1, rel_tol=0.02):
             found.append(
                 (
                     self._misfit(self.mean / factor, self.std / factor),

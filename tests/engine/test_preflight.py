@@ -68,6 +68,8 @@ def test_a_lost_offset_is_named(demo, values):
     message = refusal(statistics_of(values - 0.1), bands_of(demo))
     assert "band 1 differs by -6.6 training deviations (mean 0.03033 instead of 0.1303)" in message
     assert "offset" in message and "-0.1" in message and "04.00" in message
+    noisy = statistics_of(values * 1.0001 - 0.1)
+    assert "all bands are shifted by about -0.1" in refusal(noisy, bands_of(demo))
 
 
 def test_a_scale_is_named(demo, values):
