@@ -45,10 +45,11 @@ def from_plain(cls: Type[T], data: Any, where: str = "") -> T:
     if unknown:
         raise BadInput(f"{where} has no field '{unknown[0]}'.", f"Its fields are: {', '.join(fields)}.")
     values: Dict[str, Any] = {k: _convert(hints[k], v, f"{where}.{k}") for k, v in data.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise BadInput(f"{where} is incomplete: {error}.") from error
+    for name, field in fields.items():
+        without = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init and without and name not in values:
+            raise BadInput(f"{where} lacks the field '{name}'.", f"Its fields are: {', '.join(fields)}.")
+    return cls(**values)
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import struct
 
 import pytest
@@ -52,5 +53,6 @@ def test_other_peoples_safetensors_are_refused(tmp_path):
 @pytest.mark.parametrize("text", ["{", '{"kind": "network"}', "[]", '{"format": "x"}'])
 def test_a_damaged_card_is_named(tmp_path, text):
     path = write(tmp_path / "m.safetensors", {"__metadata__": {CARD_KEY: text}})
-    with pytest.raises(BadInput):
+    with pytest.raises(BadInput, match=re.escape(path)) as caught:
         read_card(path)
+    assert caught.value.remedy and "__init__" not in str(caught.value)
