@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ..models.cards import Card
 from ..tasks.context import Context
+from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import TrainResult
 from ..tasks.protocol import plugin_version
 from . import reports
@@ -125,8 +126,12 @@ def finish(
     )
 
     def write() -> None:
-        if path:
+        if not path:
+            return
+        try:
             reports.write_page(path, training_page(card, roles, run, result, tuple(context.warnings)))
+        except (BadInput, DiskFull) as error:
+            raise type(error)(error.message, f"{error.remedy} The model is complete: '{output}'.") from error
 
     return card, answer, write
 

@@ -1,14 +1,16 @@
 """The Random Forest: node arrays that answer as scikit-learn does, and the job around them."""
 
+import re
+
 import numpy as np
 import pytest
-from deepscape.engine import modelfiles
+from deepscape.engine import modelfiles, reports
 from deepscape.engine.forest import PRESETS, train_random_forest
 from deepscape.engine.nodearrays import ROWS_AT_ONCE, forest_from_sklearn, forest_from_tensors
 from deepscape.models.cards import read_card
 from deepscape.tasks import jobs
 from deepscape.tasks.context import Context
-from deepscape.tasks.errors import BadInput, JobCancelled
+from deepscape.tasks.errors import BadInput, DiskFull, JobCancelled
 from deepscape.tests.engine import patchsets
 from sklearn.ensemble import RandomForestClassifier
 
@@ -115,3 +117,15 @@ def test_one_class_only_is_named(tmp_path):
     train = patchsets.dataset(tmp_path, "one", classes=(300,))
     with pytest.raises(BadInput, match="Only class 300 'town' is in the training samples"):
         train_random_forest(jobs.TrainRandomForest(train, str(tmp_path / "f")), Context())
+
+
+def test_a_report_without_room_says_that_the_model_is_there(tmp_path, monkeypatch):
+    def full(path, page):
+        raise DiskFull("No room is left.", "Free space.")
+
+    monkeypatch.setattr(reports, "write_page", full)
+    train = patchsets.dataset(tmp_path, "train", rows=(4, 40))
+    model = str(tmp_path / "f.safetensors")
+    with pytest.raises(DiskFull, match=re.escape(f"Free space. The model is complete: '{model}'.")):
+        train_random_forest(jobs.TrainRandomForest(train, model, report=str(tmp_path / "r.html")), Context())
+    assert modelfiles.load_model(model).forest is not None
