@@ -371,12 +371,15 @@ def progress_text(message: Mapping[str, Any]) -> str:
 
 
 def _check_sinks(values: Values, job: Job) -> None:
-    """Refuse a sink that would overwrite an input; the engine checks its own outputs in this way."""
+    """Refuse a sink that would overwrite an input or cannot be written; the engine checks its own outputs so."""
     inputs = {os.path.realpath(path) for path in jobfiles.input_paths(job)}
     for name in values.sink_paths:
         text = destination_text(values.parameters.get(name))
-        if is_file_destination(text) and os.path.realpath(text) in inputs:
+        if not is_file_destination(text):
+            continue
+        if os.path.realpath(text) in inputs:
             raise BadInput(f"{name} '{text}' is also an input and would be overwritten.", "Choose another name.")
+        jobfiles.check_folder(name, os.path.dirname(os.path.abspath(text)))
 
 
 def _plain(value: Any) -> Any:

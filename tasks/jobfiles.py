@@ -183,10 +183,15 @@ def check_outputs(job: Job) -> None:
             raise BadInput(f"{label} '{path}' is a file, not a folder.", "Choose another name.")
         if not is_folder and os.path.isdir(path):
             raise BadInput(f"{label} '{path}' is a folder, not a file.", "Choose a file name.")
-        _check_folder(label, os.path.dirname(os.path.abspath(path)), create=is_folder)
+        check_folder(label, os.path.dirname(os.path.abspath(path)), create=is_folder)
 
 
-def _check_folder(label: str, folder: str, create: bool) -> None:
+def check_folder(label: str, folder: str, create: bool = False) -> None:
+    """Make sure that files can be written into the folder of the output ``label``; ``create`` makes a missing one.
+
+    Raises:
+        BadInput: the folder is missing or cannot be written.
+    """
     try:
         if create:
             os.makedirs(folder, exist_ok=True)
@@ -207,13 +212,13 @@ def _check_folder(label: str, folder: str, create: bool) -> None:
 def remove_parts(job: Job) -> Tuple[str, ...]:
     """Remove what a killed worker left half-written beside the job's outputs; returns the paths that were removed.
 
-    The engine writes ``map.tif`` as ``.map.<8 hexadecimal digits>.part.tif`` and renames it when it is complete; a
-    worker that is killed cannot clean up after itself.
+    The engine writes ``map.tif`` as ``.map.<8 hexadecimal digits>.part.tif`` and renames it when it is complete (the
+    rasters of one job together: theirs are parts of parts); a worker that is killed cannot clean up after itself.
     """
     removed = []
     for path in output_paths(job).values():
         target = Path(path)
-        part = re.compile(rf"\.{re.escape(target.stem)}\.[0-9a-f]{{8}}\.part{re.escape(target.suffix)}.*")
+        part = re.compile(rf"\.+{re.escape(target.stem)}(\.[0-9a-f]{{8}}\.part)+{re.escape(target.suffix)}.*")
         try:
             names = sorted(os.listdir(target.parent))
         except OSError:  # the folder itself is gone, and all that was in it
