@@ -48,7 +48,7 @@ class Menu:
             return
         settings.setValue(HINT_SETTING, True)
         bar = self._iface.messageBar()
-        text = tr("The engine that Deepscape computes with is not set up yet; it takes some minutes, once.")
+        text = tr("The engine is not set up yet. It takes some minutes, once.")
         widget = bar.createMessage(TITLE, text)
         button = QPushButton(tr("Set up the engine…"))
         button.clicked.connect(lambda checked=False: open_dialog("deepscape:setupengine"))
@@ -56,10 +56,18 @@ class Menu:
         bar.pushWidget(widget, compat.INFO)
 
 
+# QGIS keeps a dialog's C++ half alone; without its Python half the Run button does nothing.
+_OPEN: List[Any] = []
+
+
 def open_dialog(algorithm: str) -> None:
     """Open the Processing dialog of an algorithm."""
     import processing
 
     dialog = processing.createAlgorithmDialog(algorithm)
-    if dialog is not None:
-        dialog.show()
+    if dialog is None:
+        return
+    _OPEN.append(dialog)
+    # Not `finished`, which a method of the dialog hides.
+    dialog.rejected.connect(lambda: _OPEN.remove(dialog) if dialog in _OPEN else None)
+    dialog.show()

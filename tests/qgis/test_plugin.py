@@ -1,12 +1,14 @@
 """The plugin's life: it loads without the engine, adds a menu in the window, and takes all away."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 from qgis.core import QgsApplication, QgsSettings
-from qgis.PyQt.QtWidgets import QAction, QHBoxLayout, QMainWindow, QPushButton, QWidget
+from qgis.PyQt.QtWidgets import QAction, QDialog, QHBoxLayout, QMainWindow, QPushButton, QWidget
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +86,22 @@ def test_menu_comes_and_goes(menu, monkeypatch):
     assert iface.bar.pushed == []
     entries.remove()
     assert iface.entries == []
+
+
+def test_the_dialogs_of_the_menu_keep_their_python_half(menu, monkeypatch):
+    """Without it their Run button does nothing."""
+    from deepscape.ui import menu as module
+
+    dialog = QDialog()
+    seen = weakref.ref(dialog)
+    monkeypatch.setattr("processing.createAlgorithmDialog", {"deepscape:enginestatus": dialog}.pop, raising=False)
+    module.open_dialog("deepscape:enginestatus")
+    del dialog
+    gc.collect()
+    assert seen() is not None and seen().isVisible()
+    seen().reject()
+    gc.collect()
+    assert module._OPEN == []
 
 
 def test_hint_once_when_the_engine_is_missing(menu, monkeypatch):
