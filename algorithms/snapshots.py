@@ -86,8 +86,8 @@ def raster_snapshot(layer: Any, name: str, context: Any) -> RasterSnapshot:
             f"{name} '{layer.name()}' was opened with driver options, which cannot be passed on.",
             "Save it as GeoTIFF and use that.",
         )
-    if not isinstance(layer.renderer(), QgsPalettedRasterRenderer):
-        _load_stored_style(layer, context)
+    # Also where a colour table gave it a palette: the style is what the user, or the algorithm before, wrote.
+    _load_stored_style(layer, context)
     own, shown = layer.dataProvider().crs(), layer.crs()
     replaced = own.isValid() and shown.isValid() and own != shown
     return RasterSnapshot(
@@ -102,12 +102,18 @@ def raster_snapshot(layer: Any, name: str, context: Any) -> RasterSnapshot:
 def _raster_classes(renderer: Any) -> list[ClassEntry]:
     """Return the classes of a paletted renderer, or of one with exact colours."""
     if isinstance(renderer, QgsPalettedRasterRenderer):
-        return _class_entries([(item.value, item.label, item.color.name()) for item in renderer.classes()])
+        items = [(item.value, item.label, item.color.name()) for item in renderer.classes()]
+        return _class_entries([item for item in items if not _is_empty_slot(*item)])
     if isinstance(renderer, QgsSingleBandPseudoColorRenderer) and renderer.shader() is not None:
         function = renderer.shader().rasterShaderFunction()
         if hasattr(function, "colorRampItemList") and function.colorRampType() == compat.RAMP_EXACT:
             return _class_entries([(i.value, i.label, i.color.name()) for i in function.colorRampItemList()])
     return []
+
+
+def _is_empty_slot(value: Any, label: str, colour: str) -> bool:
+    """Tell whether a palette's entry only fills a colour table, which always has 256: black, named by its number."""
+    return colour == "#000000" and label in ("", f"{value:g}")
 
 
 def _class_entries(categories: Any) -> list[ClassEntry]:

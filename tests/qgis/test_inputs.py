@@ -186,6 +186,11 @@ def test_legend_of_a_paletted_raster(run, play, points_file, image, context):
     run("selectsamples", INPUT=layer.id(), OUTPUT="memory:")
     job = play.jobs()[-1]
     assert job["legend"]["layer_classes"] == [FOREST]
+    # What fills up a colour table to 256 entries is no class.
+    palette.append(QgsPalettedRasterRenderer.Class(8, QColor("#000000"), "8"))
+    layer.setRenderer(QgsPalettedRasterRenderer(layer.dataProvider(), 1, palette))
+    run("selectsamples", INPUT=layer.id(), OUTPUT="memory:")
+    assert play.jobs()[-1]["legend"]["layer_classes"] == [FOREST]
     assert job["source"] == {
         "path": image, "stack": [], "bands": [], "nodata": None, "crs": "", "label": "truth",
     }  # fmt: skip
