@@ -8,6 +8,7 @@ the output NODATA_VALUE is the result's field ``nodata_value``, the destination 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import json
 import os
@@ -38,6 +39,7 @@ from .destinations import destination_text, is_file_destination
 from .snapshots import is_given, raster_snapshot, vector_snapshot
 from .translate import tr
 from .values import Values
+from .waiting import run_and_listen
 
 HOMEPAGE = "https://github.com/deepscape/deepscape"
 ENGINE_SETTING = "deepscape/engine_python"
@@ -180,7 +182,8 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             # An empty result would count as success, and QGIS would try to load outputs that are not there.
             raise QgsProcessingException(tr("Cancelled.")) from error
         except DeepscapeError as error:
-            if error.details:
+            # Where the user can mend it, the sentence says all, and a traceback would bury it.
+            if error.details and not isinstance(error, BadInput):
                 feedback.pushDebugInfo(error.details)
             raise QgsProcessingException(str(error)) from error
 
@@ -236,14 +239,15 @@ class JobAlgorithm(DeepscapeAlgorithm):
 
     def _run_job(self, job: Job, engine: EngineInterpreter, feedback: Any) -> Any:
         listener = Listener(feedback)
-        result = manager.run_job(
+        run = functools.partial(
+            manager.run_job,
             job,
             interpreter=engine.python,
-            on_message=listener,
             cancelled=feedback.isCanceled,
             scratch=str(scratch_dir()),
             auto_device=str(engine.facts.get("device", "cpu")),
         )
+        result = run_and_listen(lambda on_message: run(on_message=on_message), listener)
         for text in result.warnings:
             listener.warn(text)
         return result
@@ -284,7 +288,7 @@ class JobAlgorithm(DeepscapeAlgorithm):
             definition = self.parameterDefinition(name)
             if label and definition is not None and isinstance(destination, str):
                 plain = definition.description()
-                styling.name_when_loaded(destination, plain, f"{plain} ({label})", context)
+                styling.name_when_loaded(destination, ("", name, plain), f"{plain} ({label})", context)
 
     # --- what stays beside the outputs ---
 
@@ -311,7 +315,10 @@ class JobAlgorithm(DeepscapeAlgorithm):
 
 
 class Listener:
-    """Passes the engine's messages on to the feedback; text seldom, for QGIS's log keeps every line of it."""
+    """Passes the engine's messages on to the feedback; text seldom, for QGIS's log keeps every line of it.
+
+    Metrics are not text: ten a step would bury the line that sums them up, and the report shows their curves.
+    """
 
     TEXT_EVERY_S = 2.0
 
@@ -332,8 +339,6 @@ class Listener:
             self._feedback.pushInfo(str(message["text"]))
         elif kind == "warning":
             self.warn(str(message["text"]))
-        elif kind == "metric":
-            self._feedback.pushDebugInfo(f"{message['name']} {message['value']:.4g} ({message['step']})")
 
     def warn(self, text: str) -> None:
         """Show a warning once."""

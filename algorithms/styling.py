@@ -103,21 +103,22 @@ def confidence(layer: QgsMapLayer) -> None:
 def _categorised(
     layer: QgsVectorLayer, field: str, entries: Iterable[Tuple[Any, str, str]]
 ) -> QgsCategorizedSymbolRenderer:
+    if layer.geometryType() == compat.POLYGON_GEOMETRY:
+        # Of the layer, not of the symbol: footprints overlap, and many thin veils would hide the image.
+        layer.setOpacity(0.6)
     return QgsCategorizedSymbolRenderer(
         field, [QgsRendererCategory(value, _symbol(layer, colour), label) for value, label, colour in entries]
     )
 
 
 def _symbol(layer: QgsVectorLayer, colour: str) -> QgsSymbol:
-    """Return small points that do not hide the image, or areas that one can see through."""
+    """Return small points that do not hide the image, or areas."""
     if layer.geometryType() == compat.POINT_GEOMETRY:
         return QgsMarkerSymbol.createSimple(
             {"name": "circle", "color": colour, "outline_color": "#232323", "outline_width": "0.1", "size": "1.6"}
         )
     if layer.geometryType() == compat.POLYGON_GEOMETRY:
-        symbol = QgsFillSymbol.createSimple({"color": colour, "outline_color": "#232323", "outline_width": "0.2"})
-        symbol.setOpacity(0.6)
-        return symbol
+        return QgsFillSymbol.createSimple({"color": colour, "outline_color": "#232323", "outline_width": "0.2"})
     symbol = QgsSymbol.defaultSymbol(layer.geometryType())
     symbol.setColor(QColor(colour))
     return symbol
@@ -127,7 +128,7 @@ def _symbol(layer: QgsVectorLayer, colour: str) -> QgsSymbol:
 
 
 class _PostProcessor(QgsProcessingLayerPostProcessorInterface):
-    """Paints a layer that QGIS has loaded, in the main thread."""
+    """Paints a layer that QGIS has loaded, in the main thread, and shows its legend."""
 
     def __init__(self, painter: Painter, shown: bool) -> None:
         super().__init__()
@@ -140,8 +141,9 @@ class _PostProcessor(QgsProcessingLayerPostProcessorInterface):
             layer.triggerRepaint()
             layer.emitStyleChanged()
             node = context.project().layerTreeRoot().findLayer(layer.id()) if context.project() else None
-            if node is not None and not self._shown:
-                node.setItemVisibilityChecked(False)
+            if node is not None:
+                node.setItemVisibilityChecked(self._shown)
+                node.setExpanded(self._shown)
 
 
 # QGIS keeps a bare pointer: a reference on the algorithm would die with the clone that ran, before the layer is loaded.
@@ -161,11 +163,14 @@ def style_when_loaded(destination: str, painter: Painter, context: Any, shown: b
     details.setPostProcessor(processor)
 
 
-def name_when_loaded(destination: str, plain: str, better: str, context: Any) -> None:
-    """Name a layer that is loaded, unless the user or a model named it: several maps must not all be "Class map"."""
+def name_when_loaded(destination: str, plain: Sequence[str], better: str, context: Any) -> None:
+    """Name a layer that is loaded, unless the user named it: several maps must not all be "Class map".
+
+    ``plain`` are the names that QGIS gives: the output's title, or in a model the name of the output itself.
+    """
     if context.willLoadLayerOnCompletion(destination):
         details = context.layerToLoadOnCompletionDetails(destination)
-        if details.name in ("", plain):
+        if details.name in plain:
             details.name = better
 
 

@@ -1,0 +1,39 @@
+"""Waiting for a job without freezing QGIS.
+
+Dialogs run an algorithm in a thread of its own, but QGIS runs models (and batches, by its version) in the main thread.
+"""
+
+from __future__ import annotations
+
+import queue
+from concurrent import futures
+from typing import Any, Callable
+
+from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QThread
+
+# The main thread is away for this long at most between two looks at its events; QGIS counts as blocked from 50 ms on.
+STEP_S = 0.01
+
+
+def run_and_listen(work: Callable[[Callable[[Any], None]], Any], listen: Callable[[Any], None]) -> Any:
+    """Return ``work(on_message)``; every message reaches ``listen`` in the thread of the caller.
+
+    In the main thread the work is done in another one, while QGIS's events (redrawing, the Cancel button) go on.
+    """
+    application = QCoreApplication.instance()
+    if application is None or QThread.currentThread() != application.thread():
+        return work(listen)
+    messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with futures.ThreadPoolExecutor(1, "deepscape-job") as pool:
+        running = pool.submit(work, messages.put)
+        while not running.done():
+            QCoreApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
+            _pass_on(messages, listen)
+            futures.wait([running], timeout=STEP_S)
+    _pass_on(messages, listen)
+    return running.result()
+
+
+def _pass_on(messages: queue.SimpleQueue[Any], listen: Callable[[Any], None]) -> None:
+    while not messages.empty():
+        listen(messages.get())
