@@ -29,6 +29,7 @@ from . import compat
 from .translate import tr
 
 MODEL_FILTER = "Deepscape model (*.safetensors)"
+CLASS_FIELD = "class_id"
 LEGEND_FILTER = "Legend (*.qml *.json *.csv)"
 # QGIS refuses an input that does not match the filter; its own default, *.*, refuses files without a suffix.
 ANY_FILE = "All files (*)"
@@ -190,9 +191,13 @@ def vector(name: str, title: str, text: str, kind: Any = compat.SOURCE_VECTOR, o
 
 
 def field(name: str, title: str, text: str, parent: str, optional: bool = False) -> Any:
-    """A field of the vector source ``parent`` (never of a map layer: QGIS 3.22 ends when such a dialog opens)."""
+    """A field of the vector source ``parent`` (never of a map layer: QGIS 3.22 ends when such a dialog opens).
+
+    Its default is the field that our own samples have: dialogs would choose the first one, which is mostly the id.
+    """
+    default = None if optional else CLASS_FIELD
     parameter = QgsProcessingParameterField(
-        name, title, parentLayerParameterName=parent, type=compat.FIELD_ANY, optional=optional
+        name, title, default, parentLayerParameterName=parent, type=compat.FIELD_ANY, optional=optional
     )
     return described(parameter, text)
 
@@ -238,11 +243,10 @@ def legend() -> list[Any]:
     ]
 
 
-def model(name: str, title: str, text: str, optional: bool = False) -> Any:
+def model(name: str, title: str, text: str, optional: bool = False, advanced: bool = False) -> Any:
     """A model file."""
-    return described(
-        QgsProcessingParameterFile(name, title, optional=optional, fileFilter=f"{MODEL_FILTER};;{ANY_FILE}"), text
-    )
+    parameter = QgsProcessingParameterFile(name, title, optional=optional, fileFilter=f"{MODEL_FILTER};;{ANY_FILE}")
+    return described(parameter, text, advanced)
 
 
 def file(name: str, title: str, text: str, advanced: bool = False) -> Any:
@@ -288,4 +292,4 @@ def folder_output(name: str, title: str, text: str) -> Any:
 
 def report(text: str) -> Any:
     """REPORT."""
-    return file_output("REPORT", tr("Report"), text, "HTML (*.html)", optional=True)
+    return file_output("REPORT", tr("Training report"), text, "HTML (*.html)", optional=True)

@@ -8,6 +8,7 @@ from typing import Iterator
 from qgis.core import QgsMessageLog, QgsProcessingModelAlgorithm
 
 from . import compat, icons
+from .snapshots import is_given
 from .translate import tr
 
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
@@ -47,6 +48,16 @@ class Workflow(QgsProcessingModelAlgorithm):
         copy.setSourceFilePath(self.sourceFilePath())
         copy.setProvider(self.provider())
         return copy
+
+    def processAlgorithm(self, parameters, context, feedback):
+        """Run with the defaults of the workflow's own inputs; QGIS leaves what is absent to those of the steps."""
+        defaults = {
+            definition.name(): definition.defaultValue()
+            for definition in self.parameterDefinitions()
+            if not definition.isDestination() and is_given(definition.defaultValue())
+        }
+        given = {name: value for name, value in parameters.items() if is_given(value)}
+        return super().processAlgorithm({**defaults, **given}, context, feedback)
 
 
 def load() -> Iterator[Workflow]:

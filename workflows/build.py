@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ["QT_HASH_SEED"] = "0"  # Qt writes the attributes in the order of its hashes.
 
 from qgis.core import (
     QgsApplication,

@@ -70,7 +70,7 @@ class Assess(JobAlgorithm):
             ),
             p.file_output(
                 self.OUTPUT,
-                tr("Report"),
+                tr("Accuracy report"),
                 tr("A page with the confusion matrix and the accuracy of each class."),
                 "HTML (*.html)",
             ),

@@ -83,6 +83,7 @@ class TrainClassifier(Trainer):
                 tr("Initial model"),
                 tr("Continue from this model (same network, bands and classes). Empty: from scratch."),
                 optional=True,
+                advanced=True,
             ),
             p.seed(),
             p.device(),

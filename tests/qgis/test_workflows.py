@@ -4,7 +4,12 @@ import json
 
 import pytest
 from deepscape.tests.qgis.layers import CLASSES
-from qgis.core import QgsProcessingException, QgsProcessingModelAlgorithm
+from qgis.core import (
+    QgsProcessingException,
+    QgsProcessingModelAlgorithm,
+    QgsProcessingOutputLayerDefinition,
+    QgsProject,
+)
 
 
 def test_its_steps_are_the_published_ones(algorithm):
@@ -64,6 +69,26 @@ def test_a_whole_run(run, played, polygons_file, image, tmp_path):
     assert classify["model"] == train["output"] == str(tmp_path / "model.safetensors")
     assert assess["map"]["path"] == classify["output"]
     assert json.loads((tmp_path / "map.job.json").read_text())["kind"] == "classify"
+
+
+def test_a_run_by_the_defaults_and_the_name_of_its_map(run, played, polygons_file, image, tmp_path, context):
+    target = str(tmp_path / "map.tif")
+    run(
+        "landcoverfrompolygons",
+        IMAGE=image,
+        POLYGONS=polygons_file,
+        REFERENCE=polygons_file,
+        **{
+            "map:OUTPUT": QgsProcessingOutputLayerDefinition(target, QgsProject.instance()),
+            "train:OUTPUT": str(tmp_path / "model.safetensors"),
+            "assess:OUTPUT": str(tmp_path / "accuracy.html"),
+        },
+    )
+    # QGIS itself would call it OUTPUT.
+    assert context.layerToLoadOnCompletionDetails(target).name == "Class map (scène 1)"
+    # What is not given goes by the workflow's defaults, not by those of its steps.
+    samples, patches, _train, _classify, assess = played.jobs()
+    assert (samples["field"], patches["patch_size"], assess["field"]) == ("class_id", 7, "class_id")
 
 
 def test_a_failing_step_ends_the_run(algorithm, context, feedback, played, polygons_file, image, tmp_path):
