@@ -276,5 +276,5 @@ def _write_text(path: str, text: str) -> None:
 
 
 def describe(job: Job) -> str:
-    """Return a job as indented JSON, for the log."""
-    return json.dumps({"kind": job.kind, "job": to_plain(job)}, ensure_ascii=False, indent=1)
+    """Return a job as one line of JSON, for the log (QGIS's shows no indentation)."""
+    return json.dumps({"kind": job.kind, "job": to_plain(job)}, ensure_ascii=False)
