@@ -1,6 +1,8 @@
 """Extracting patches: the footprint rule, values equal to the image windows, no-data, and the folder that comes out."""
 
+import errno
 import os
+import re
 from pathlib import Path
 
 import geopandas
@@ -8,12 +10,13 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
+from deepscape.engine import patches
 from deepscape.engine.datasets import FOOTPRINT_FIELDS, PatchDataset
 from deepscape.engine.patches import extract_patches
 from deepscape.engine.rasters import RasterReader
 from deepscape.tasks.classtable import ClassEntry, Legend
 from deepscape.tasks.context import Context
-from deepscape.tasks.errors import BadInput, JobCancelled
+from deepscape.tasks.errors import BadInput, DiskFull, JobCancelled
 from deepscape.tasks.jobs import ExtractPatches, RasterSource, VectorSource
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -298,3 +301,19 @@ def test_reading_counts_every_pixel_of_a_dense_scene_about_once(tmp_path, monkey
     )
     assert extract_patches(job, Context()).accepted == 10000
     assert sum(read) < 2.2 * 300 * 300  # the patches and the scene statistics
+
+
+def test_a_full_disk_leaves_the_earlier_dataset(tmp_path, monkeypatch):
+    source = write_raster(tmp_path / "i.tif", counting(1, 9, 9))
+    samples = write_points(tmp_path / "p.gpkg", [4], [4], class_id=[1])
+    job = ExtractPatches(source, samples, "class_id", str(tmp_path / "d"), patch_size=3)
+    before = PatchDataset(extract_patches(job, Context()).output).content_hash()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(patches, "_write_stack", full)
+    with pytest.raises(DiskFull, match=re.escape(f"No room is left in '{tmp_path}' to write 'd'.")):
+        extract_patches(job, Context())
+    assert PatchDataset(job.output).content_hash() == before
+    assert sorted(os.listdir(tmp_path)) == ["d", "i.tif", "p.gpkg"]
