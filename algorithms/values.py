@@ -85,8 +85,11 @@ class Values:
         return str(self._algorithm.parameterAsString(self.parameters, name, self._context)) if self.given(name) else ""
 
     def field(self, name: str) -> str:
-        """Return the name of a field, empty when it is not given."""
-        found = self._algorithm.parameterAsFields(self.parameters, name, self._context) if self.given(name) else []
+        """Return the name of a field; its default, or empty, when it is not given."""
+        if not self.given(name):
+            # QGIS 3.22 has no field for a missing value, whatever its default.
+            return str(self._algorithm.parameterDefinition(name).defaultValue() or "")
+        found = self._algorithm.parameterAsFields(self.parameters, name, self._context)
         return str(found[0]) if found else ""
 
     def path(self, name: str) -> str:
