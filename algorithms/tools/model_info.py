@@ -91,11 +91,23 @@ def facts(card: Card) -> list[tuple[str, str]]:
     found.append((tr("Classes"), ", ".join(f"{entry.value} {entry.name}" for entry in card.classes)))
     if card.res_m is not None:
         found.append((tr("Pixel size"), f"{card.res_m:.2f} m"))
-    numbers = [(key, value) for key, value in card.metrics.items() if isinstance(value, (int, float, str))]
-    found.extend(
-        (key.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value)) for key, value in numbers
-    )
+    for key, label in _METRICS.items():
+        value = card.metrics.get(key)
+        if isinstance(value, (int, float, str)):
+            found.append((tr(label), f"{value:.4f}" if isinstance(value, float) else str(value)))
     return found
+
+
+# Key of the card's metrics -> label; the others (matrix, per class) are in the JSON.
+_METRICS = {
+    "overall_accuracy": "Overall accuracy",
+    "kappa": "Kappa",
+    "macro_f1": "Macro F1",
+    "mean_iou": "Mean IoU",
+    "samples": "Samples",
+    "sentence": "Accuracy of",
+    "best_epoch": "Best epoch",
+}
 
 
 def card_page(name: str, card: Card) -> str:
