@@ -1,5 +1,9 @@
-"""Bad input: qgis_process ends with 1 and one clear sentence, and leaves nothing half-written."""
+"""Bad input: qgis_process ends with 1 and one clear sentence, and leaves nothing half-written.
 
+Beside it, odd input that must work.
+"""
+
+import json
 import os
 import shutil
 import signal
@@ -208,3 +212,176 @@ def test_qgis_killed_in_the_middle_leaves_no_worker(training, out):
         time.sleep(0.1)
     assert worker_pids(marker) == []
     assert not (out / "m.safetensors").exists()
+
+
+# --- input that must work --------------------------------------------------------------------------------------------
+
+
+def changed_polygons(data, path, classes):
+    """Copy the training and validation polygons with other class ids."""
+    from osgeo import ogr
+
+    ogr.UseExceptions()
+    for name in ("train_polygons", "validation_polygons"):
+        target = path / f"{name}.gpkg"
+        shutil.copy(data / f"{name}.gpkg", target)
+        source = ogr.Open(str(target), 1)
+        layer = source.GetLayer(0)
+        for feature in list(layer):
+            feature.SetField("class_id", classes[feature.GetField("class_id")])
+            layer.SetFeature(feature)
+        del layer, source
+    return path
+
+
+def read_band(path):
+    """Return the values of a raster's band, its type and its no-data value; the file is closed again."""
+    from osgeo import gdal
+
+    gdal.UseExceptions()
+    dataset = gdal.Open(str(path))
+    band = dataset.GetRasterBand(1)
+    found = band.ReadAsArray(), gdal.GetDataTypeName(band.DataType), band.GetNoDataValue()
+    del band, dataset
+    return found
+
+
+@pytest.mark.parametrize(
+    ("classes", "kind", "nodata"),
+    [((0, 7, 255, 300), "UInt16", 65535), ((-3, 0, 5, 70000), "Int32", -(2**31))],
+)
+def test_class_ids_through_the_whole_chain(qgis_process, data, out, tmp_path, classes, kind, nodata):
+    polygons = changed_polygons(data, tmp_path, dict(zip((1, 2, 3, 4), classes)))
+    image = data / "sen2.tif"
+
+    def step(name, **parameters):
+        done = qgis_process(name, **parameters)
+        assert done.code == 0, done.text
+        return done
+
+    samples, patches, model = out / "samples.gpkg", out / "patches", out / "forest.safetensors"
+    step(
+        "selectvectorsamples", INPUT=polygons / "train_polygons.gpkg", FIELD="class_id", RASTER=image, COUNT=60,
+        OUTPUT=samples,
+    )  # fmt: skip
+    step("extractpatches", INPUT=image, SAMPLES=samples, FIELD="class_id", PATCH_SIZE=3, EDGE="reflect", OUTPUT=patches)
+    step("trainrandomforest", TRAINING=patches, OUTPUT=model)
+    mapped = step("classify", INPUT=image, MODEL=model, OUTPUT=out / "map.tif")
+    assert set(json.loads(mapped.outputs["CLASS_AREAS"])) == set(map(str, classes))
+    values, found, number = read_band(out / "map.tif")
+    assert set(values.ravel().tolist()) == set(classes) and (found, number) == (kind, nodata)
+    style = (out / "map.qml").read_text(encoding="utf-8")
+    names = ("village", "forest", "water", "dryout")  # of the field beside the class field
+    assert all(f'value="{value}"' in style and f'label="{name}"' in style for value, name in zip(classes, names))
+    done = step(
+        "assess", INPUT=out / "map.tif", REFERENCE_SAMPLES=polygons / "validation_polygons.gpkg", FIELD="class_id",
+        OUTPUT=out / "a.html", MATRIX=out / "a.csv",
+    )  # fmt: skip
+    assert float(done.outputs["KAPPA"]) > 0.8
+    assert f"(rows):{','.join(map(str, classes))}" in (out / "a.csv").read_text()
+
+
+def test_a_filtered_layer_fills_a_geopackage(sampling, out, data):
+    done = sampling(INPUT=f"{data / 'train_polygons.gpkg'}|subset=class_id < 3", COUNT=50)
+    assert done.code == 0, done.text
+    assert json.loads(done.outputs["COUNTS"]) == {"1": 50, "2": 50}
+    with sqlite3.connect(out / "samples.gpkg") as database:
+        assert database.execute("SELECT count(*), count(DISTINCT class_id) FROM samples").fetchone() == (100, 2)
+
+
+def test_no_labelled_pixel(sampling, out, data, tmp_path):
+    from osgeo import gdal
+
+    gdal.UseExceptions()
+    far = tmp_path / "far.tif"
+    copy = gdal.GetDriverByName("GTiff").CreateCopy(str(far), gdal.Open(str(data / "sen2.tif")))
+    origin = copy.GetGeoTransform()
+    copy.SetGeoTransform((origin[0] + 1, *origin[1:]))
+    del copy
+    check(sampling(RASTER=far), "No feature of 'train_polygons' (extent ", out)
+
+
+def test_polygons_of_another_crs_and_of_none(sampling, out, data, tmp_path):
+    from osgeo import gdal
+
+    gdal.UseExceptions()
+    source = str(data / "train_polygons.gpkg")
+    counts = json.loads(sampling(COUNT=100).outputs["COUNTS"])
+    metres = tmp_path / "utm.gpkg"
+    gdal.VectorTranslate(str(metres), source, dstSRS="EPSG:32721", reproject=True)
+    done = sampling(INPUT=metres, COUNT=100)
+    assert json.loads(done.outputs["COUNTS"]) == counts
+    assert "'utm' was reprojected from EPSG:32721 to EPSG:4326." in done.text
+    bare = tmp_path / "bare.shp"
+    gdal.VectorTranslate(str(bare), source, format="ESRI Shapefile")
+    bare.with_suffix(".prj").unlink()
+    done = sampling(INPUT=bare, COUNT=100)
+    assert json.loads(done.outputs["COUNTS"]) == counts
+    assert "'bare' has no CRS; it is assumed to be that of 'sen2', EPSG:4326." in done.text
+
+
+def test_a_text_field_and_an_invalid_geometry(sampling, out, data, tmp_path):
+    from osgeo import ogr
+
+    ogr.UseExceptions()
+    broken = tmp_path / "broken.gpkg"
+    shutil.copy(data / "train_polygons.gpkg", broken)
+    source = ogr.Open(str(broken), 1)
+    layer = source.GetLayer(0)
+    feature = layer.GetNextFeature()
+    west, east, south, north = feature.GetGeometryRef().GetEnvelope()
+    corners = ((west, south), (east, north), (east, south), (west, north), (west, south))
+    bow = ",".join(f"{x} {y}" for x, y in corners)
+    feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POLYGON(({bow}))"))
+    layer.SetFeature(feature)
+    del feature, layer, source
+    done = sampling(INPUT=broken, FIELD="class_name", COUNT=20)
+    assert done.code == 0, done.text
+    assert set(json.loads(done.outputs["COUNTS"]).values()) == {20}
+    assert "1 features of 'broken' have an invalid geometry; they were repaired for this run" in done.text
+    with sqlite3.connect(out / "samples.gpkg") as database:
+        names = {name for (name,) in database.execute("SELECT DISTINCT class_name FROM samples")}
+    assert names == {"village", "forest", "water", "dryout"}
+
+
+def test_nan_and_declared_nodata_stay_nodata(chain, qgis_process, data, out, tmp_path):
+    from osgeo import gdal
+
+    gdal.UseExceptions()
+    for name, number in (("nan", float("nan")), ("declared", -9999.0)):
+        scene = tmp_path / f"{name}.tif"
+        copy = gdal.GetDriverByName("GTiff").CreateCopy(str(scene), gdal.Open(str(data / "sen2.tif")))
+        for band in map(copy.GetRasterBand, range(1, copy.RasterCount + 1)):
+            values = band.ReadAsArray()
+            values[100:140, 100:140] = number
+            band.WriteArray(values)
+            if name == "declared":
+                band.SetNoDataValue(number)
+        del band, copy  # the file is written when nobody holds it
+        done = qgis_process(
+            "classify", INPUT=scene, MODEL=chain["folder"] / "model.safetensors", OUTPUT=out / f"{name}.tif"
+        )
+        assert done.code == 0, done.text
+        values, _, _ = read_band(out / f"{name}.tif")
+        assert (values[100:140, 100:140] == 255).all() and (values == 255).sum() == 1600
+
+
+def test_a_killed_worker_leaves_nothing_of_a_map(chain, environment, data, out):
+    name, value = "DEEPSCAPE_TEST", f"map.{os.getpid()}.{time.monotonic_ns()}"
+    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    parameters = {
+        "INPUT": data / "sen2.tif", "MODEL": chain["folder"] / "model.safetensors", "OUTPUT": out / "map.tif",
+        "CONFIDENCE": out / "confidence.tif",
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [program, "run", "deepscape:classify", *(f"--{key}={path}" for key, path in parameters.items())],
+        env={**environment, name: value}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while process.poll() is None and not list(out.glob(".*part*")):
+        time.sleep(0.005)
+    (worker,) = worker_pids(f"{name}={value}")
+    os.kill(worker, signal.SIGKILL)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "ended in the middle of 'classify'" in text, text
+    assert list(out.iterdir()) == []
