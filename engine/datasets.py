@@ -138,7 +138,8 @@ class PatchDataset:
             meta, _, _, data = pyogrio.raw.read(self.folder / PATCHES, read_geometry=False)
         except (rasterio.errors.RasterioIOError, pyogrio.errors.DataSourceError) as error:
             raise BadInput(
-                f"The patch dataset '{self.folder}' is incomplete: {error}.", "Extract the patches again."
+                f"The patch dataset '{self.folder}' is incomplete: {str(error).split(';')[0].rstrip('.')}.",
+                "Extract the patches again.",
             ) from error
         table: Dict[str, npt.NDArray[Any]] = dict(zip(meta["fields"], data))
         order = np.argsort(table["patch"], kind="stable")
@@ -169,6 +170,12 @@ class PatchDataset:
                 )
             offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))
             dtype = np.dtype(dataset.dtypes[0])
+        wanted = offset + count * size * size * bands * dtype.itemsize
+        if path.stat().st_size < wanted:
+            raise BadInput(
+                f"'{path}' is cut short: {path.stat().st_size:,} bytes instead of {wanted:,}.",
+                "Extract the patches again.",
+            )
         stack = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(count, size, size, bands))
         return stack.transpose(0, 3, 1, 2)
 

@@ -87,6 +87,9 @@ def test_broken_datasets_are_named(folder, tmp_path):
     (folder / "dataset.json").write_text("{")
     assert "is damaged" in refused(folder)
     (folder / "dataset.json").write_text(text)
+    stack = (folder / "source1.tif").read_bytes()
+    (folder / "source1.tif").write_bytes(stack[:-10])
+    assert "source1.tif' is cut short: " in refused(folder)
     with rasterio.open(folder / "source1.tif", "w", driver="GTiff", width=3, height=3, count=2, dtype="int16"):
         pass
     assert "instead of 2 of 6 x 3" in refused(folder)
