@@ -9,6 +9,7 @@ from . import icons, workflows
 from .assessment.assess import Assess
 from .mapping.classify import Classify
 from .patches.extract_patches import ExtractPatches
+from .sampling.labels_from_colours import LabelsFromColours
 from .sampling.select_samples import SelectSamples
 from .sampling.select_vector_samples import SelectVectorSamples
 from .sampling.split_samples import SplitSamples
@@ -23,6 +24,7 @@ ALGORITHMS = (
     SelectSamples,
     SelectVectorSamples,
     SplitSamples,
+    LabelsFromColours,
     ExtractPatches,
     TrainClassifier,
     TrainRandomForest,

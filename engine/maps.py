@@ -133,6 +133,11 @@ class MapWriter:
             self._rasters[2].write(probabilities.max(axis=0).astype(np.float32, copy=False), 1, window=window)
         return counts
 
+    def write_classes(self, place: Tuple[int, int], values: Array) -> None:
+        """Write a block of class values ``(h, w)``, no-data included; ``place`` is its upper left pixel (row, col)."""
+        window = Window(place[1], place[0], values.shape[1], values.shape[0])
+        self._rasters[0].write(values.astype(self._dtype), 1, window=window)
+
     def finish(self, counts: Dict[int, int]) -> None:
         """Close the rasters, write the legend beside the map, and give all files their names."""
         self._stack.close()

@@ -6,7 +6,7 @@ file's own scale and offset applied).
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -15,11 +15,7 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import Normalise, NormaliseResult
 from .bandstatistics import BandStatistics
 from .expressions import STATISTICS, BandExpression, parse_expressions
-from .rasters import Array, Grid, RasterReader, create_raster
-
-# Values held at once; the windows are whole rows of the output's 256 x 256 tiles, cut in columns where rows are long.
-_WINDOW_VALUES = 4_000_000
-_TILE = 256
+from .rasters import Array, RasterReader, create_raster, tile_windows
 
 
 def normalise(job: Normalise, context: Context) -> NormaliseResult:
@@ -38,7 +34,7 @@ def normalise(job: Normalise, context: Context) -> NormaliseResult:
         if job.method == "expression":
             expressions = parse_expressions(job.expression, given)
             _tell_bands(expressions, given, context)
-        windows = list(_windows(reader.grid, len(given)))
+        windows = list(tile_windows(reader.grid, len(given)))
         statistics = None
         if not expressions or any(expression.needs_statistics for expression in expressions):
             statistics = _gather(reader, windows, context)
@@ -61,13 +57,6 @@ def normalise(job: Normalise, context: Context) -> NormaliseResult:
                 target.write(result.astype(np.float32), window=((row, row + height), (col, col + width)))
                 context.progress(done + 1, len(windows), "Writing bands", "windows")
     return NormaliseResult(job.output, tuple(names), warnings=tuple(context.warnings))
-
-
-def _windows(grid: Grid, bands: int) -> Iterator[Tuple[int, int, int, int]]:
-    across = max(_TILE, _WINDOW_VALUES // (bands * _TILE) // _TILE * _TILE)
-    for row in range(0, grid.height, _TILE):
-        for col in range(0, grid.width, across):
-            yield row, col, min(_TILE, grid.height - row), min(across, grid.width - col)
 
 
 def _gather(reader: RasterReader, windows: List[Tuple[int, int, int, int]], context: Context) -> BandStatistics:

@@ -35,6 +35,10 @@ Array = npt.NDArray[Any]
 # Less free bytes than a block needs: a write that failed then failed for want of room.
 _SMALLEST_ROOM = 1 << 20
 
+# Side of the tiles of the rasters that are written, and the values that a window of them may hold.
+_TILE = 256
+_WINDOW_VALUES = 4_000_000
+
 # Stacks of patches lie nowhere, and a scene without a georeference is the user's choice: the log need not say so.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
@@ -334,6 +338,17 @@ class RasterReader:
         return (raw.astype(np.float64) * scale[:, None, None] + offset[:, None, None]).astype(np.float32)
 
 
+def tile_windows(grid: Grid, bands: int) -> Iterator[Tuple[int, int, int, int]]:
+    """Yield windows (row, col, height, width) that cover a grid in whole tiles of `create_raster`, row by row.
+
+    They are cut in columns where rows are long, so that no window holds more than a few million values.
+    """
+    across = max(_TILE, _WINDOW_VALUES // (bands * _TILE) // _TILE * _TILE)
+    for row in range(0, grid.height, _TILE):
+        for col in range(0, grid.width, across):
+            yield row, col, min(_TILE, grid.height - row), min(across, grid.width - col)
+
+
 def part_name(path: str) -> str:
     """Return a temporary name in the same folder and with the same suffix, hidden where a leading dot hides."""
     target = Path(path)
@@ -361,7 +376,7 @@ def create_raster(
     """
     profile = dict(
         driver="GTiff", width=grid.width, height=grid.height, count=count, dtype=dtype, nodata=nodata,
-        crs=grid.crs, transform=grid.transform, tiled=True, blockxsize=256, blockysize=256,
+        crs=grid.crs, transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE,
         compress="deflate", predictor=3 if dtype.startswith("float") else 1, BIGTIFF="IF_SAFER", interleave="band",
     )  # fmt: skip
     profile.update(options)

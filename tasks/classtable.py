@@ -54,7 +54,7 @@ class Legend:
     layer_classes: Tuple[ClassEntry, ...] = ()
 
 
-NOMENCLATURES = ("none", "tokyo", "worldcover")
+NOMENCLATURES = ("none", "tokyo", "worldcover", "corine1", "isprs", "oso", "dynamicworld")
 
 
 def nomenclature(name: str) -> Tuple[ClassEntry, ...]:

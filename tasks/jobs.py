@@ -227,6 +227,40 @@ class SplitSamples(Job):
         _share("TRAIN_SHARE + VALIDATION_SHARE", self.train_share + self.validation_share)
 
 
+UNKNOWN_COLOURS = ("ignore", "error")
+
+
+@dataclass(frozen=True)
+class LabelsFromColoursResult:
+    """A class raster; ``unknown_pixels`` had a colour of no class and are no-data."""
+
+    output: str
+    unknown_pixels: int
+    nodata_value: int
+    classes: Tuple[ClassEntry, ...]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelsFromColours(Job):
+    """A class raster from a label image whose classes are told by their colours."""
+
+    kind: ClassVar[str] = "labelsfromcolours"
+    runner: ClassVar[str] = "engine.colours:labels_from_colours"
+    result_type: ClassVar[Type[Any]] = LabelsFromColoursResult
+    inputs: ClassVar[Tuple[str, ...]] = ("source",)
+
+    source: RasterSource
+    output: str
+    legend: Legend = Legend()
+    tolerance: int = 0
+    unknown: str = "ignore"
+
+    def __post_init__(self) -> None:
+        _one_of("UNKNOWN", self.unknown, UNKNOWN_COLOURS)
+        _at_least("TOLERANCE", self.tolerance, 0)
+
+
 # --- patches ---------------------------------------------------------------------------------------------------------
 
 EDGES = ("reject", "reflect")
@@ -521,6 +555,7 @@ JOBS: Tuple[Type[Job], ...] = (
     SelectSamples,
     SelectVectorSamples,
     SplitSamples,
+    LabelsFromColours,
     ExtractPatches,
     TrainClassifier,
     TrainRandomForest,

@@ -2,7 +2,9 @@
 
 import pytest
 from deepscape.tasks.classtable import (
+    NOMENCLATURES,
     PALETTE,
+    STYLES,
     ClassEntry,
     Legend,
     class_ids_of_names,
@@ -80,6 +82,13 @@ def test_nomenclatures():
         (3, "Buildings", "#ff0004"), (4, "Forest", "#106b00"), (5, "Farm", "#a15c44"),
     ]  # fmt: skip
     assert {entry.value for entry in nomenclature("worldcover")} >= {10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 100}
+    assert [(entry.value, entry.colour) for entry in nomenclature("isprs")] == [
+        (0, "#ffffff"), (1, "#0000ff"), (2, "#00ffff"), (3, "#00ff00"), (4, "#ffff00"), (5, "#ff0000"), (6, "#000000")
+    ]  # fmt: skip
+    assert [entry.name for entry in nomenclature("corine1")][:2] == ["Artificial surfaces", "Agricultural areas"]
+    assert {entry.value: entry.colour for entry in nomenclature("oso")}[23] == "#0000ff"
+    assert [entry.value for entry in nomenclature("oso")] == list(range(1, 24))
+    assert [entry.value for entry in nomenclature("dynamicworld")] == list(range(9))
     assert nomenclature("none") == ()
     with pytest.raises(BadInput, match=r"no nomenclature 'mars'.*tokyo"):
         nomenclature("mars")
@@ -107,3 +116,10 @@ def test_ids_of_names_keep_those_of_the_legend_and_fill_the_gaps():
 def test_palette_colours_are_distinct_also_beyond_its_length():
     colours = [palette_colour(number) for number in range(40)]
     assert len(set(colours)) == 40 and all(ClassEntry(0, "", colour) for colour in colours)
+
+
+@pytest.mark.parametrize("name", [name for name in NOMENCLATURES if name != "none"])
+def test_every_nomenclature_has_a_style_of_the_same_classes_and_distinct_colours(name):
+    classes = nomenclature(name)
+    assert read_legend(str(STYLES / f"{name}.qml")) == classes
+    assert len({entry.colour for entry in classes}) == len(classes)

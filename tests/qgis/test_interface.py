@@ -24,6 +24,7 @@ PUBLISHED = {
         "INPUT FIELD METHOD TRAIN_SHARE VALIDATION_SHARE RASTER BLOCK_SIZE GUARD SEED OUTPUT".split(),
         ["OUTPUT"],
     ),
+    "labelsfromcolours": (["INPUT", *LEGEND, "TOLERANCE", "UNKNOWN", "OUTPUT"], ["OUTPUT", "UNKNOWN_PIXELS"]),
     "extractpatches": (
         [
             *SOURCE, "SAMPLES", "FIELD", "PATCH_SIZE", "EDGE", *LEGEND, "SCALE", "OFFSET", "NODATA", "NODATA_RULE",
@@ -69,7 +70,8 @@ ENUMS = {
     ("splitsamples", "METHOD"): ["auto", "polygons", "blocks", "random"],
     ("extractpatches", "EDGE"): ["reject", "reflect"],
     ("extractpatches", "NODATA_RULE"): ["any", "all"],
-    ("extractpatches", "NOMENCLATURE"): ["none", "tokyo", "worldcover"],
+    ("labelsfromcolours", "UNKNOWN"): ["ignore", "error"],
+    ("extractpatches", "NOMENCLATURE"): ["none", "tokyo", "worldcover", "corine1", "isprs", "oso", "dynamicworld"],
     ("trainclassifier", "CLASS_WEIGHTS"): ["balanced", "none"],
     ("trainclassifier", "AUGMENTATION"): ["flips", "full", "none"],
     ("trainclassifier", "MONITOR"): ["loss", "kappa", "macro_f1", "mean_iou"],
@@ -92,6 +94,7 @@ DEFAULTS = {
     ("trainclassifier", "BATCH_SIZE"): None,
     ("trainclassifier", "VALIDATION_SHARE"): 0.2,
     ("trainclassifier", "NETWORK"): "compact_cnn",
+    ("labelsfromcolours", "TOLERANCE"): 0,
     ("splitsamples", "TRAIN_SHARE"): 0.6,
     ("splitsamples", "BLOCK_SIZE"): None,
     ("trainrandomforest", "TREES"): 100,
