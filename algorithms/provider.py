@@ -10,6 +10,7 @@ from .assessment.assess import Assess
 from .mapping.classify import Classify
 from .patches.extract_patches import ExtractPatches
 from .sampling.labels_from_colours import LabelsFromColours
+from .sampling.polygon_statistics import PolygonStatistics
 from .sampling.select_samples import SelectSamples
 from .sampling.select_vector_samples import SelectVectorSamples
 from .sampling.split_samples import SplitSamples
@@ -23,6 +24,7 @@ from .training.train_random_forest import TrainRandomForest
 ALGORITHMS = (
     SelectSamples,
     SelectVectorSamples,
+    PolygonStatistics,
     SplitSamples,
     LabelsFromColours,
     ExtractPatches,

@@ -87,6 +87,15 @@ def feature_classes(
     return FeatureClasses(ids, known, resolve(np.unique(ids[known]), legend, names))
 
 
+def class_texts(layer: Layer, field: str, classes: FeatureClasses) -> Dict[int, str]:
+    """Return class id -> the text that its field shows, which is what the Orfeo ToolBox calls the class."""
+    column = layer.frame[field][classes.known]
+    if pandas.api.types.is_numeric_dtype(column):
+        return {entry.value: str(entry.value) for entry in classes.classes}
+    texts = pandas.DataFrame({"id": classes.ids[classes.known], "text": column.astype(str).str.strip().to_numpy()})
+    return {int(value): str(text) for value, text in texts.groupby("id")["text"].first().items()}
+
+
 def _whole_numbers(column: Any, field: str, name: str) -> Optional[npt.NDArray[np.int64]]:
     """Return the column as whole numbers, or None for a column of names."""
     if pandas.api.types.is_bool_dtype(column) or pandas.api.types.is_integer_dtype(column):

@@ -6,6 +6,7 @@ periodic sampler is kept as it is; the default samplers reach every part of a cl
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Iterator, List, Optional, Tuple
@@ -14,12 +15,13 @@ import geopandas
 import numpy as np
 import numpy.typing as npt
 import rasterio.features
+import scipy.ndimage
 import shapely
 
 from ..tasks.classtable import resolve
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from ..tasks.jobs import SamplesResult, SelectSamples, SelectVectorSamples
+from ..tasks.jobs import RasterSource, SamplesResult, SelectSamples, SelectVectorSamples
 from .classes import FeatureClasses, check_keep_list, feature_classes
 from .rasters import Array, Grid, RasterReader
 from .selection import ClassPlan, Ordinals, clamped, draw, periodic_by_rate, plan_raster
@@ -259,7 +261,7 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
         classes = feature_classes(layer, job.field, context, job.legend, job.classes)
         pixels = _pixels_of_features(job, layer, classes, reader.grid, context)
         if len(pixels.keys) == 0:
-            raise _nothing_labelled(job, given, reader)
+            raise nothing_labelled(given, reader, masked=job.mask is not None)
         pixels = _without_doubles(pixels, context)
         chosen, counts = _choose(job, pixels, classes, context)
         frame = _samples_frame(layer, classes, pixels, chosen, reader.grid)
@@ -268,16 +270,16 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
     return SamplesResult(path, len(chosen), counts, table, warnings=tuple(context.warnings))
 
 
-def _nothing_labelled(job: SelectVectorSamples, given: Layer, reader: RasterReader) -> BadInput:
+def nothing_labelled(given: Layer, reader: RasterReader, masked: bool) -> BadInput:
+    """Return the sentence for features that label no pixel, with both extents."""
     grid = reader.grid
-    xs, ys = grid.corners_of(np.array([0, 0, grid.height, grid.height]), np.array([0, grid.width, 0, grid.width]))
-    raster = ", ".join(f"{value:.9g}" for value in (xs.min(), ys.min(), xs.max(), ys.max()))
+    raster = ", ".join(f"{value:.9g}" for value in _outline(grid).bounds)
     vector = ", ".join(f"{value:.9g}" for value in given.frame.total_bounds)
-    masked = " and the mask" if job.mask else ""
+    mask = " and the mask" if masked else ""
     return BadInput(
         f"No feature of '{given.name}' (extent {vector}, {crs_name(given.frame.crs)}) labels a pixel of "
         f"'{reader.name}' (extent {raster}, {crs_name(grid.crs)}).",
-        f"Check that both cover the same place{masked}, that the CRS of each is right, and that features reach a pixel "
+        f"Check that both cover the same place{mask}, that the CRS of each is right, and that features reach a pixel "
         "centre.",
     )
 
@@ -285,18 +287,31 @@ def _nothing_labelled(job: SelectVectorSamples, given: Layer, reader: RasterRead
 def _pixels_of_features(
     job: SelectVectorSamples, layer: Layer, classes: FeatureClasses, grid: Grid, context: Context
 ) -> _FeaturePixels:
+    keys: Dict[int, npt.NDArray[np.int64]] = {}
+    for position, found in pixels_by_feature(layer, classes, grid, job.mask, context):
+        if found is not None:
+            keys[position] = found
+    features = np.repeat(np.array(list(keys), dtype=np.int64), [len(part) for part in keys.values()])
+    joined = np.concatenate(list(keys.values())) if keys else np.empty(0, dtype=np.int64)
+    return _FeaturePixels(joined, features, classes.ids[features])
+
+
+def pixels_by_feature(
+    layer: Layer, classes: FeatureClasses, grid: Grid, mask: Optional[RasterSource], context: Context
+) -> Iterator[Tuple[int, Optional[npt.NDArray[np.int64]]]]:
+    """Yield the position of every feature that has a class, in the layer's order, and its pixels (`feature_pixels`).
+
+    Pixels where the mask is not above 0 are left out. Features outside the raster (None), and those that hold no pixel
+    centre, are told in warnings at the end.
+
+    Raises:
+        BadInput: the mask cannot be read, or lies on another grid.
+    """
     geometries = np.asarray(layer.frame.geometry.values, dtype=object)
     chosen = np.flatnonzero(classes.known)
-    keys: List[npt.NDArray[np.int64]] = []
     outside, missed = 0, []
-    mask = RasterReader(replace(job.mask, bands=job.mask.bands or (1,))) if job.mask else None
-    try:
-        if mask is not None and not mask.grid.same_as(grid):
-            raise BadInput(
-                f"The mask '{mask.name}' ({mask.grid.width} x {mask.grid.height}) does not lie on the grid of the "
-                f"raster ({grid.width} x {grid.height}).",
-                "Give a mask of the same grid.",
-            )
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(_open_mask(mask, grid)) if mask else None
         for done, position in enumerate(chosen):
             context.check()
             found = feature_pixels(geometries[position], grid)
@@ -304,11 +319,8 @@ def _pixels_of_features(
                 outside += 1
             elif len(found) == 0:
                 missed.append(str(layer.frame.index[position]))
-            keys.append(np.empty(0, dtype=np.int64) if found is None else _where_valid(found, mask, grid))
+            yield int(position), None if found is None else _where_valid(found, reader, grid)
             context.progress(done + 1, len(chosen), "Finding pixels", "features")
-    finally:
-        if mask is not None:
-            mask.close()
     if outside:
         context.warn(f"{outside} of {len(chosen)} features of '{layer.name}' lie outside the raster.")
     if missed:
@@ -317,9 +329,18 @@ def _pixels_of_features(
             f"{len(missed)} features of '{layer.name}' hold no pixel centre and give no sample: id "
             f"{', '.join(missed[:10])}{more}."
         )
-    lengths = [len(part) for part in keys]
-    features = np.repeat(chosen, lengths)
-    return _FeaturePixels(np.concatenate(keys) if keys else chosen[:0], features, classes.ids[features])
+
+
+def _open_mask(source: RasterSource, grid: Grid) -> RasterReader:
+    mask = RasterReader(replace(source, bands=source.bands or (1,)))
+    if mask.grid.same_as(grid):
+        return mask
+    mask.close()
+    raise BadInput(
+        f"The mask '{mask.name}' ({mask.grid.width} x {mask.grid.height}) does not lie on the grid of the raster "
+        f"({grid.width} x {grid.height}).",
+        "Give a mask of the same grid.",
+    )
 
 
 def feature_pixels(geometry: Any, grid: Grid) -> Optional[npt.NDArray[np.int64]]:
@@ -329,6 +350,10 @@ def feature_pixels(geometry: Any, grid: Grid) -> Optional[npt.NDArray[np.int64]]
     """
     parts = shapely.get_parts(geometry)
     dimensions = shapely.get_dimensions(parts)
+    if geometry.geom_type == "GeometryCollection" and np.count_nonzero(dimensions == 2) > 1:
+        # Only there may valid polygons overlap.
+        parts = np.append(parts[dimensions != 2], shapely.get_parts(shapely.union_all(parts[dimensions == 2])))
+        dimensions = shapely.get_dimensions(parts)
     found = []
     for dimension in np.unique(dimensions):
         some = parts[dimensions == dimension]
@@ -338,13 +363,21 @@ def feature_pixels(geometry: Any, grid: Grid) -> Optional[npt.NDArray[np.int64]]
             if inside.any():
                 found.append(rows[inside] * grid.width + cols[inside])
         else:
-            burnt = _burnt_pixels(some, grid, all_touched=bool(dimension == 1))
+            burnt = _burnt_pixels(some, grid, lines=bool(dimension == 1))
             if burnt is not None:
                 found.append(burnt)
-    return np.unique(np.concatenate(found)) if found else None
+    pixels = np.unique(np.concatenate(found)) if found else None
+    if pixels is not None and len(pixels) == 0 and not shapely.intersects(geometry, _outline(grid)):
+        return None
+    return pixels
 
 
-def _burnt_pixels(parts: npt.NDArray[Any], grid: Grid, all_touched: bool) -> Optional[npt.NDArray[np.int64]]:
+def _outline(grid: Grid) -> Any:
+    corners = grid.corners_of(np.array([0, 0, grid.height, grid.height]), np.array([0, grid.width, grid.width, 0]))
+    return shapely.Polygon(np.stack(corners, axis=-1))
+
+
+def _burnt_pixels(parts: npt.NDArray[Any], grid: Grid, lines: bool) -> Optional[npt.NDArray[np.int64]]:
     """Rasterise polygons or lines on their own window, in strips that bound the memory."""
     xmin, ymin, xmax, ymax = shapely.total_bounds(parts)
     if not np.isfinite([xmin, ymin, xmax, ymax]).all():
@@ -357,14 +390,61 @@ def _burnt_pixels(parts: npt.NDArray[Any], grid: Grid, all_touched: bool) -> Opt
     deep = max(1, _STRIP_PIXELS // (right - left))
     found = []
     for row in range(top, bottom, deep):
-        shape = (min(deep, bottom - row), right - left)
-        window = grid.crop(row, left, *shape)
-        burnt = rasterio.features.rasterize(
-            list(parts), out_shape=shape, transform=window.transform, all_touched=all_touched, dtype="uint8"
-        )
-        inside = np.flatnonzero(burnt)
-        found.append((row + inside // shape[1]) * grid.width + left + inside % shape[1])
+        window = grid.crop(row, left, min(deep, bottom - row), right - left)
+        inside = np.flatnonzero(_crossed(parts, window) if lines else _within(parts, window))
+        found.append((row + inside // window.width) * grid.width + left + inside % window.width)
     return np.concatenate(found).astype(np.int64)
+
+
+def _within(polygons: npt.NDArray[Any], window: Grid) -> npt.NDArray[np.bool_]:
+    """Return whose centres lie inside polygons, ``(H, W)``; polygons do not overlap.
+
+    A centre on an edge belongs to the polygon on its right or above, as GEOS and GDAL leave open and as the reference
+    (OGRLinearRing::isPointInRing) has it: a ray to the right crosses an edge that begins at or below it, ends above it,
+    and lies truly right of it; the centre is inside when it crosses an odd number.
+    """
+    coordinates, ring = shapely.get_coordinates(shapely.get_rings(polygons), return_index=True)
+    x, y = coordinates[:, 0], coordinates[:, 1]
+    cols, rows = np.arange(window.width), np.arange(window.height)
+    if window.transform.b == window.transform.d == 0 and window.transform.a > 0 > window.transform.e:
+        xs, ys = window.centres_of(0 * cols, cols)[0], window.centres_of(rows, 0 * rows)[1]
+    else:
+        x, y = window.index_of(x, y)
+        y, xs, ys = -y, cols + 0.5, -(rows + 0.5)
+    edges = np.flatnonzero(ring[1:] == ring[:-1])
+    low, high = np.minimum(y[edges], y[edges + 1]), np.maximum(y[edges], y[edges + 1])
+    first, stop = np.searchsorted(-ys, -high, side="right"), np.searchsorted(-ys, -low, side="right")
+    lengths = np.maximum(stop - first, 0)
+    edge = np.repeat(edges, lengths)
+    row = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths - first, lengths)
+    below, above = y[edge] - ys[row], y[edge + 1] - ys[row]
+    crossing = (x[edge + 1] * below - x[edge] * above) / (below - above)
+    # Only of the nearest centre can rounding leave open on which side it lies: there the reference's own formula tells.
+    scale = (len(xs) - 1) / (xs[-1] - xs[0]) if len(xs) > 1 else 0.0
+    near = np.clip(np.rint((crossing - xs[0]) * scale), 0, len(xs) - 1).astype(np.int64)
+    right = ((x[edge + 1] - xs[near]) * below - (x[edge] - xs[near]) * above) / (below - above) > 0
+    reached = near + right
+    counts = np.bincount(row * (len(xs) + 1) + reached, minlength=len(ys) * (len(xs) + 1)).reshape(len(ys), -1)
+    odd: npt.NDArray[np.bool_] = (counts.sum(axis=1, keepdims=True) - np.cumsum(counts, axis=1))[:, :-1] % 2 == 1
+    return odd
+
+
+def _crossed(lines: npt.NDArray[Any], window: Grid) -> npt.NDArray[np.bool_]:
+    """Return which pixels lines cross, ``(H, W)``, as the reference tells it: the closed square of the pixel meets one.
+
+    GDAL's own answer leaves out pixels that are met at an edge or corner only; so its neighbours are asked too.
+    """
+    met = np.zeros((window.height, window.width), dtype=bool)
+    burnt = rasterio.features.rasterize(
+        list(lines), out_shape=met.shape, transform=window.transform, all_touched=True, dtype="uint8"
+    )
+    rows, cols = np.nonzero(scipy.ndimage.binary_dilation(burnt, structure=np.ones((3, 3), dtype=bool)))
+    corners = [window.corners_of(rows + down, cols + across) for down, across in ((0, 0), (0, 1), (1, 1), (1, 0))]
+    squares = shapely.polygons(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1))
+    shapely.prepare(lines)
+    for line in lines:
+        met[rows, cols] |= shapely.intersects(line, squares)
+    return met
 
 
 def _where_valid(keys: npt.NDArray[np.int64], mask: Optional[RasterReader], grid: Grid) -> npt.NDArray[np.int64]:

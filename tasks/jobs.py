@@ -191,6 +191,31 @@ class SelectVectorSamples(Job):
 
 
 @dataclass(frozen=True)
+class PolygonStatisticsResult:
+    """An XML file of pixels per class and per feature; ``counts`` holds the class's text -> pixels."""
+
+    output: str
+    counts: Dict[str, int]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PolygonStatistics(Job):
+    """Pixels per class and per feature on the grid of a raster (OTB PolygonClassStatistics)."""
+
+    kind: ClassVar[str] = "polygonstatistics"
+    runner: ClassVar[str] = "engine.polygonstatistics:polygon_statistics"
+    result_type: ClassVar[Type[Any]] = PolygonStatisticsResult
+    inputs: ClassVar[Tuple[str, ...]] = ("vector", "raster", "mask")
+
+    vector: VectorSource
+    field: str
+    raster: RasterSource
+    output: str
+    mask: Optional[RasterSource] = None
+
+
+@dataclass(frozen=True)
 class SplitResult:
     """Features with a ``split`` field; ``counts`` holds split -> class value (as text) -> features."""
 
@@ -554,6 +579,7 @@ class Normalise(Job):
 JOBS: Tuple[Type[Job], ...] = (
     SelectSamples,
     SelectVectorSamples,
+    PolygonStatistics,
     SplitSamples,
     LabelsFromColours,
     ExtractPatches,
