@@ -9,6 +9,7 @@ from . import icons, workflows
 from .assessment.assess import Assess
 from .mapping.classify import Classify
 from .patches.extract_patches import ExtractPatches
+from .sampling.assessment_sample import AssessmentSample
 from .sampling.labels_from_colours import LabelsFromColours
 from .sampling.polygon_statistics import PolygonStatistics
 from .sampling.select_samples import SelectSamples
@@ -26,6 +27,7 @@ ALGORITHMS = (
     SelectVectorSamples,
     PolygonStatistics,
     SplitSamples,
+    AssessmentSample,
     LabelsFromColours,
     ExtractPatches,
     TrainClassifier,

@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterable, List, Sequence, Tuple
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
     QgsColorRampShader,
+    QgsEditorWidgetSetup,
     QgsFillSymbol,
     QgsMapLayer,
     QgsMarkerSymbol,
@@ -21,6 +22,7 @@ from qgis.core import (
     QgsRasterShader,
     QgsRendererCategory,
     QgsSingleBandPseudoColorRenderer,
+    QgsSingleSymbolRenderer,
     QgsSymbol,
     QgsVectorLayer,
 )
@@ -82,6 +84,20 @@ def by_split_or_class(classes: Sequence[ClassEntry]) -> Painter:
     def paint(layer: QgsMapLayer) -> None:
         parts = layer.uniqueValues(layer.fields().indexOf("split"))
         (by_split if any(part in ("train", "validation", "test") for part in parts) else by_class(classes))(layer)
+
+    return paint
+
+
+def blind(classes: Sequence[ClassEntry]) -> Painter:
+    """Return a painter for points to be labelled: all alike, class names to choose from, no word of strata."""
+
+    def paint(layer: QgsMapLayer) -> None:
+        layer.setRenderer(QgsSingleSymbolRenderer(_symbol(layer, "#ffd700")))
+        names = [{f"{entry.value} {entry.name}": entry.value} for entry in classes]
+        fields = layer.fields()
+        for field in ("stratum", "weight"):
+            layer.setEditorWidgetSetup(fields.indexOf(field), QgsEditorWidgetSetup("Hidden", {}))
+        layer.setEditorWidgetSetup(fields.indexOf("reference"), QgsEditorWidgetSetup("ValueMap", {"map": names}))
 
     return paint
 

@@ -101,6 +101,19 @@ class Values:
         """Return the whole numbers of a list as in "1, 2, 5"."""
         return whole_numbers(name, self.text(name).replace(";", ",").split(","))
 
+    def numbers_by_class(self, name: str) -> Dict[str, float]:
+        """Return the numbers of a list as in "3:0.6, 5:0.95" by class value."""
+        found: Dict[str, float] = {}
+        for part in filter(None, (part.strip() for part in self.text(name).replace(";", ",").split(","))):
+            value, _, number = (piece.strip() for piece in part.partition(":"))
+            try:
+                found[str(int(value))] = float(number)
+            except ValueError:
+                raise BadInput(
+                    f"{name} holds '{part}', which is not of the form class:number.", "Write it as 3:0.6, 5:0.95."
+                ) from None
+        return found
+
     def box(self, name: str) -> Optional[Tuple[int, int, int, int]]:
         """Return the box x:y:w:h in pixels, or None when it is not given."""
         text = self.text(name).strip()

@@ -39,7 +39,7 @@ _OWN_FIELDS = ("class_id", "class_name", "originfid")
 
 
 @dataclass(frozen=True)
-class _Strip:
+class Strip:
     """Full-width rows of the sampled window, and how many pixels of each class they hold."""
 
     row: int
@@ -58,7 +58,7 @@ def select_samples(job: SelectSamples, context: Context) -> SamplesResult:
     vector_path(job.output)
     with RasterReader(replace(job.source, bands=(job.band,), stack=())) as reader:
         window = _sampled_window(job, reader)
-        strips = _count_strips(reader, window, context)
+        strips = count_strips(reader, window, context)
         counts = _wanted_counts(job, strips, reader, context)
         table = resolve(counts, job.legend)
         names = {entry.value: entry.name for entry in table}
@@ -72,8 +72,8 @@ def select_samples(job: SelectSamples, context: Context) -> SamplesResult:
         total = sum(plan.wanted for plan in plans.values())
         with LayerWriter(job.output, "Point", reader.grid.crs) as writer:
             done = 0
-            for rows, cols, values in _in_chunks(_kept_pixels(reader, window, strips, plans, context)):
-                writer.write(_points_at(reader.grid, rows, cols), _raster_fields(values, plans, names))
+            for rows, cols, values in _in_chunks(kept_pixels(reader, window, strips, plans, context)):
+                writer.write(points_at(reader.grid, rows, cols), _raster_fields(values, plans, names))
                 done += len(rows)
                 context.progress(done, total, "Writing samples", "points")
     kept = {str(value): plan.wanted for value, plan in plans.items() if plan.wanted}
@@ -95,19 +95,23 @@ def _sampled_window(job: SelectSamples, reader: RasterReader) -> Tuple[int, int,
     return top, left, bottom - top, right - left
 
 
-def _count_strips(reader: RasterReader, window: Tuple[int, int, int, int], context: Context) -> List[_Strip]:
-    """Return the first pass: the strips of the window with their counts."""
+def count_strips(reader: RasterReader, window: Tuple[int, int, int, int], context: Context) -> List[Strip]:
+    """Return the first pass: the strips of the window (row, col, height, width) with their pixels per class.
+
+    Raises:
+        BadInput: a label is no whole number, or there are too many different ones.
+    """
     row, col, height, width = window
     rows = max(1, _STRIP_PIXELS // width)
     if reader.block_height < rows:
         rows -= rows % reader.block_height
-    strips: List[_Strip] = []
+    strips: List[Strip] = []
     found: set[int] = set()
     for top in range(row, row + height, rows):
         context.check()
         deep = min(rows, row + height - top)
         raw, valid = reader.read(top, col, deep, width)
-        strips.append(_Strip(top, deep, _count(_whole(raw[0][valid[0]], reader.name))))
+        strips.append(Strip(top, deep, _count(_whole(raw[0][valid[0]], reader.name))))
         found |= strips[-1].counts.keys()
         if len(found) > _MOST_CLASSES:
             raise BadInput(
@@ -144,7 +148,7 @@ def _count(values: Array) -> Dict[int, int]:
     return {int(value): int(count) for value, count in zip(present, number)}
 
 
-def _wanted_counts(job: SelectSamples, strips: List[_Strip], reader: RasterReader, context: Context) -> Dict[int, int]:
+def _wanted_counts(job: SelectSamples, strips: List[Strip], reader: RasterReader, context: Context) -> Dict[int, int]:
     """Return class id -> available pixels, ascending, of the classes to sample."""
     counts: Dict[int, int] = {}
     for strip in strips:
@@ -160,8 +164,8 @@ def _wanted_counts(job: SelectSamples, strips: List[_Strip], reader: RasterReade
     return {value: counts[value] for value in sorted(counts) if not job.classes or value in job.classes}
 
 
-def _kept_pixels(
-    reader: RasterReader, window: Tuple[int, int, int, int], strips: List[_Strip], plans: Dict[int, ClassPlan],
+def kept_pixels(
+    reader: RasterReader, window: Tuple[int, int, int, int], strips: List[Strip], plans: Dict[int, ClassPlan],
     context: Context,
 ) -> Iterator[Tuple[Array, Array, Array]]:  # fmt: skip
     """Yield rows, columns and labels of the kept pixels strip by strip, in raster order (the second pass)."""
@@ -215,7 +219,8 @@ def _joined(pieces: List[Tuple[Array, Array, Array]]) -> Tuple[Array, Array, Arr
     return rows, cols, values
 
 
-def _points_at(grid: Grid, rows: Array, cols: Array) -> npt.NDArray[Any]:
+def points_at(grid: Grid, rows: Array, cols: Array) -> npt.NDArray[Any]:
+    """Return points at pixel centres."""
     return np.asarray(shapely.points(*grid.centres_of(rows, cols)))
 
 
@@ -526,4 +531,4 @@ def _samples_frame(
     values["class_name"] = np.array([names[int(value)] for value in present], dtype=object)[inverse]
     values["originfid"] = layer.frame.index.to_numpy(dtype=np.int64)[features]
     rows, cols = np.divmod(pixels.keys[chosen], grid.width)
-    return geopandas.GeoDataFrame(values, geometry=_points_at(grid, rows, cols))
+    return geopandas.GeoDataFrame(values, geometry=points_at(grid, rows, cols))

@@ -252,6 +252,64 @@ class SplitSamples(Job):
         _share("TRAIN_SHARE + VALIDATION_SHARE", self.train_share + self.validation_share)
 
 
+ALLOCATIONS = ("proportional", "neyman", "equal")
+
+
+@dataclass(frozen=True)
+class AssessmentSampleResult:
+    """A blind probability sample of a map; ``counts`` holds class value (as text) -> points.
+
+    ``standard_error`` is that of the overall accuracy, if the expected accuracies hold. ``strata`` holds class value
+    (as text) -> stratum, name, pixels, share, samples and weight: the key that the points do not carry.
+    """
+
+    output: str
+    key: str
+    sample_count: int
+    standard_error: float
+    counts: Dict[str, int]
+    strata: Dict[str, Any]
+    classes: Tuple[ClassEntry, ...]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AssessmentSample(Job):
+    """A stratified random sample of a map for its accuracy assessment (Olofsson et al. 2014).
+
+    ``class_accuracies`` holds class value (as text) -> expected user's accuracy, where it is not ``expected_accuracy``.
+    """
+
+    kind: ClassVar[str] = "assessmentsample"
+    runner: ClassVar[str] = "engine.assessmentsampling:assessment_sample"
+    result_type: ClassVar[Type[Any]] = AssessmentSampleResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "key")
+    inputs: ClassVar[Tuple[str, ...]] = ("map",)
+
+    map: RasterSource
+    output: str
+    key: str = ""
+    total: Optional[int] = None
+    target_se: float = 0.01
+    expected_accuracy: float = 0.8
+    class_accuracies: Dict[str, float] = field(default_factory=dict)
+    allocation: str = "proportional"
+    minimum: int = 50
+    seed: int = 0
+    legend: Legend = Legend()
+
+    def __post_init__(self) -> None:
+        _one_of("ALLOCATION", self.allocation, ALLOCATIONS)
+        _at_least("MINIMUM", self.minimum, 2)
+        _share("EXPECTED_ACCURACY", self.expected_accuracy)
+        for value, accuracy in self.class_accuracies.items():
+            _share(f"The accuracy of class {value} in CLASS_ACCURACIES", accuracy)
+        if self.total is not None:
+            _at_least("TOTAL", self.total, 1)
+        if not self.target_se > 0:
+            raise BadInput(f"TARGET_SE is {self.target_se:g}, not above 0.", "Give e.g. 0.01, one percent.")
+
+
 UNKNOWN_COLOURS = ("ignore", "error")
 
 
@@ -581,6 +639,7 @@ JOBS: Tuple[Type[Job], ...] = (
     SelectVectorSamples,
     PolygonStatistics,
     SplitSamples,
+    AssessmentSample,
     LabelsFromColours,
     ExtractPatches,
     TrainClassifier,

@@ -25,6 +25,10 @@ PUBLISHED = {
         "INPUT FIELD METHOD TRAIN_SHARE VALIDATION_SHARE RASTER BLOCK_SIZE GUARD SEED OUTPUT".split(),
         ["OUTPUT"],
     ),
+    "assessmentsample": (
+        "INPUT TOTAL TARGET_SE EXPECTED_ACCURACY CLASS_ACCURACIES ALLOCATION MINIMUM SEED OUTPUT KEY".split(),
+        ["OUTPUT", "KEY", "SAMPLE_COUNT", "STANDARD_ERROR", "COUNTS", "STRATA"],
+    ),
     "labelsfromcolours": (["INPUT", *LEGEND, "TOLERANCE", "UNKNOWN", "OUTPUT"], ["OUTPUT", "UNKNOWN_PIXELS"]),
     "extractpatches": (
         [
@@ -71,6 +75,7 @@ ENUMS = {
     ("splitsamples", "METHOD"): ["auto", "polygons", "blocks", "random"],
     ("extractpatches", "EDGE"): ["reject", "reflect"],
     ("extractpatches", "NODATA_RULE"): ["any", "all"],
+    ("assessmentsample", "ALLOCATION"): ["proportional", "neyman", "equal"],
     ("labelsfromcolours", "UNKNOWN"): ["ignore", "error"],
     ("extractpatches", "NOMENCLATURE"): ["none", "tokyo", "worldcover", "corine1", "isprs", "oso", "dynamicworld"],
     ("trainclassifier", "CLASS_WEIGHTS"): ["balanced", "none"],
@@ -95,6 +100,10 @@ DEFAULTS = {
     ("trainclassifier", "BATCH_SIZE"): None,
     ("trainclassifier", "VALIDATION_SHARE"): 0.2,
     ("trainclassifier", "NETWORK"): "compact_cnn",
+    ("assessmentsample", "TOTAL"): None,
+    ("assessmentsample", "TARGET_SE"): 0.01,
+    ("assessmentsample", "EXPECTED_ACCURACY"): 0.8,
+    ("assessmentsample", "MINIMUM"): 50,
     ("labelsfromcolours", "TOLERANCE"): 0,
     ("splitsamples", "TRAIN_SHARE"): 0.6,
     ("splitsamples", "BLOCK_SIZE"): None,

@@ -3,15 +3,19 @@
 import gc
 
 import pytest
-from deepscape.tests.qgis.layers import CLASSES
+from deepscape.tests.qgis.layers import CLASSES, save
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
+    QgsFeature,
+    QgsGeometry,
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
+    QgsProcessingException,
     QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
     QgsSingleBandPseudoColorRenderer,
+    QgsSingleSymbolRenderer,
     QgsVectorLayer,
 )
 
@@ -196,3 +200,27 @@ def test_the_map_s_classes_reach_the_assessment(run, play, points_file, image, t
     play("assess", {"write": ["$output", "<html>"]})
     run("assess", INPUT=image, REFERENCE_SAMPLES=points_file, FIELD="class_id", OUTPUT=str(tmp_path / "a.html"))
     assert play.jobs()[-1]["legend"]["layer_classes"] == CLASSES
+
+
+def test_points_for_an_assessment_are_blind(run, play, image, tmp_path, context):
+    layer = QgsVectorLayer(
+        "Point?crs=EPSG:4326&field=stratum:integer&field=weight:double&field=reference:integer", "points", "memory"
+    )
+    feature = QgsFeature(layer.fields())
+    feature.setAttributes([2, 12.5, None])
+    feature.setGeometry(QgsGeometry.fromWkt("POINT(0.5 0.5)"))
+    layer.dataProvider().addFeature(feature)
+    points = save(layer, tmp_path / "engine_points.gpkg")
+    result = {"result": {"classes": CLASSES, "strata": {"7": {"stratum": 2}}, "standard_error": 0.25}}
+    play("assessmentsample", {"copy": [points, "$output"]}, result)
+    outputs = run("assessmentsample", INPUT=image, CLASS_ACCURACIES="7: 0.6; 1:0.95", OUTPUT="memory:")
+    job = play.jobs()[-1]
+    assert (job["class_accuracies"], job["total"], job["key"]) == ({"7": 0.6, "1": 0.95}, None, "")
+    assert (outputs["STANDARD_ERROR"], outputs["STRATA"]) == (0.25, '{"7": {"stratum": 2}}')
+    shown = context.temporaryLayerStore().mapLayer(outputs["OUTPUT"])
+    assert isinstance(shown.renderer(), QgsSingleSymbolRenderer)
+    kinds = {field.name(): shown.editorWidgetSetup(index) for index, field in enumerate(shown.fields())}
+    assert kinds["stratum"].type() == kinds["weight"].type() == "Hidden"
+    assert kinds["reference"].config() == {"map": [{"1 Water": 1}, {"7 Forest": 7}]}
+    with pytest.raises(QgsProcessingException, match="CLASS_ACCURACIES holds 'x:1', which is not of the form"):
+        run("assessmentsample", INPUT=image, CLASS_ACCURACIES="x:1", OUTPUT="memory:")
