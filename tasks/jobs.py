@@ -120,6 +120,8 @@ def _share(name: str, value: float) -> None:
 RASTER_STRATEGIES = ("upto", "constant", "total", "smallest", "all")
 VECTOR_STRATEGIES = ("upto", "smallest", "constant", "all")
 SAMPLERS = ("spread", "random", "periodic")
+PATCH_MODES = ("grid", "random")
+PATCH_SPLITS = ("none", "chessboard", "proportions", "blocks", "subtiles", "strata", "balanced")
 SPLIT_METHODS = ("auto", "polygons", "blocks", "random")
 
 
@@ -213,6 +215,67 @@ class PolygonStatistics(Job):
     raster: RasterSource
     output: str
     mask: Optional[RasterSource] = None
+
+
+@dataclass(frozen=True)
+class PatchSelectionResult:
+    """Footprints written to ``output``; ``counts`` holds split -> patches ("" where they were not split)."""
+
+    output: str
+    patch_count: int
+    counts: Dict[str, int]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SelectPatches(Job):
+    """Footprints of patches on a grid or at random places, with a split (OTBTF PatchesSelection)."""
+
+    kind: ClassVar[str] = "selectpatches"
+    runner: ClassVar[str] = "engine.gridding:select_patches"
+    result_type: ClassVar[Type[Any]] = PatchSelectionResult
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "labels", "strata")
+
+    source: RasterSource
+    output: str
+    mode: str = "grid"
+    count: int = 1200
+    min_labelled: float = 0.1
+    patch_size: int = 256
+    step: int = 256
+    offset: int = 0
+    labels: Optional[RasterSource] = None
+    split: str = "none"
+    block_size: Optional[int] = None
+    guard: Optional[int] = None
+    strata: Optional[VectorSource] = None
+    train_share: float = 0.6
+    validation_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("MODE", self.mode, PATCH_MODES)
+        _one_of("SPLIT", self.split, PATCH_SPLITS)
+        _at_least("COUNT", self.count, 1)
+        _at_least("PATCH_SIZE", self.patch_size, 1)
+        _at_least("STEP", self.step, 1)
+        _at_least("OFFSET", self.offset, -1)
+        _at_least("BLOCK_SIZE", 1 if self.block_size is None else self.block_size, 1)
+        _at_least("GUARD", 0 if self.guard is None else self.guard, 0)
+        _share("MIN_LABELLED", self.min_labelled)
+        _share("TRAIN_SHARE", self.train_share)
+        _share("VALIDATION_SHARE", self.validation_share)
+        _share("TRAIN_SHARE + VALIDATION_SHARE", self.train_share + self.validation_share)
+        if self.split not in ("none", "chessboard") and not self.train_share > 0:
+            raise BadInput("TRAIN_SHARE is 0.", "Give a share above 0.")
+        if self.split == "strata" and self.strata is None:
+            raise BadInput("SPLIT strata needs STRATA.", "Give a layer of polygons, in each of which to split.")
+        if self.split == "balanced" and self.labels is None:
+            raise BadInput("SPLIT balanced needs LABELS.", "Give a raster of classes on the image's grid.")
+        if self.split == "chessboard" and self.mode != "grid":
+            raise BadInput(
+                f"SPLIT chessboard has no squares in MODE {self.mode}.", "Choose MODE grid, or SPLIT blocks."
+            )
 
 
 @dataclass(frozen=True)
@@ -638,6 +701,7 @@ JOBS: Tuple[Type[Job], ...] = (
     SelectSamples,
     SelectVectorSamples,
     PolygonStatistics,
+    SelectPatches,
     SplitSamples,
     AssessmentSample,
     LabelsFromColours,
