@@ -43,6 +43,12 @@ def described(parameter: QgsProcessingParameterDefinition, text: str, advanced: 
     return parameter
 
 
+def added(parameter: QgsProcessingParameterDefinition) -> Any:
+    """Return a parameter that came after its algorithm was published: optional, or models saved before are refused."""
+    parameter.setFlags(parameter.flags() | compat.OPTIONAL)
+    return parameter
+
+
 # --- one value -------------------------------------------------------------------------------------------------------
 
 

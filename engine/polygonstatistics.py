@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import xml.etree.ElementTree as ElementTree  # nosec B405 - entity declarations are refused, see read_statistics
 from pathlib import Path
 from typing import Dict, Mapping
@@ -12,8 +10,9 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import PolygonStatistics, PolygonStatisticsResult
 from .classes import class_texts, feature_classes
-from .rasters import RasterReader, part_name, writing_error
+from .rasters import RasterReader
 from .sampling import nothing_labelled, pixels_by_feature
+from .textfiles import write_text
 from .vectors import on_grid, read_layer
 
 _PER_CLASS, _PER_FEATURE = "samplesPerClass", "samplesPerVector"
@@ -59,7 +58,6 @@ def write_statistics(path: str, per_class: Mapping[str, int], per_feature: Mappi
         DiskFull: no room left.
         BadInput: the folder does not exist or cannot be written.
     """
-    target = path if Path(path).suffix.lower() == ".xml" else path + ".xml"
     root = ElementTree.Element("GeneralStatistics")
     for name, counts in ((_PER_CLASS, per_class), (_PER_FEATURE, per_feature)):
         block = ElementTree.SubElement(root, "Statistic", {"name": name})
@@ -67,16 +65,7 @@ def write_statistics(path: str, per_class: Mapping[str, int], per_feature: Mappi
             ElementTree.SubElement(block, "StatisticMap", {"key": key, "value": str(counts[key])})
     ElementTree.indent(root, "    ")
     text = '<?xml version="1.0" ?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
-    part = part_name(target)
-    try:
-        Path(part).write_text(text, encoding="utf-8")
-        os.replace(part, target)
-    except OSError as error:
-        raise writing_error(target, error) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(part)
-    return target
+    return write_text(path, ".xml", text)
 
 
 def read_statistics(path: str) -> Dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import geopandas
@@ -22,9 +23,10 @@ from ..tasks.classtable import resolve
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource, SamplesResult, SelectSamples, SelectVectorSamples
-from .classes import FeatureClasses, check_keep_list, feature_classes
+from .classes import FeatureClasses, check_keep_list, class_texts, feature_classes
 from .rasters import Array, Grid, RasterReader
-from .selection import ClassPlan, Ordinals, clamped, draw, periodic_by_rate, plan_raster
+from .rates import Rate, class_rates, read_required, write_rates
+from .selection import ClassPlan, Ordinals, draw, periodic_by_rate, plan_raster
 from .vectors import CHUNK_FEATURES, Layer, LayerWriter, crs_name, on_grid, read_layer, vector_path, write_layer
 
 # Pixels read at once in full-width strips, so that the order is that of the raster and the memory stays flat.
@@ -268,11 +270,13 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
         if len(pixels.keys) == 0:
             raise nothing_labelled(given, reader, masked=job.mask is not None)
         pixels = _without_doubles(pixels, context)
-        chosen, counts = _choose(job, pixels, classes, context)
+        rates = _rates(job, pixels, classes, class_texts(layer, job.field, classes), context)
+        chosen, counts = _choose(job, pixels, classes, rates, context)
+        rates_path = write_rates(job.rates, {text: each for text, each in rates.values()}) if job.rates else ""
         frame = _samples_frame(layer, classes, pixels, chosen, reader.grid)
         path = write_layer(frame, job.output, "Point", reader.grid.crs, context)
     table = tuple(entry for entry in classes.classes if str(entry.value) in counts)
-    return SamplesResult(path, len(chosen), counts, table, warnings=tuple(context.warnings))
+    return SamplesResult(path, len(chosen), counts, table, tuple(context.warnings), rates_path)
 
 
 def nothing_labelled(given: Layer, reader: RasterReader, masked: bool) -> BadInput:
@@ -484,31 +488,60 @@ def _without_doubles(pixels: _FeaturePixels, context: Context) -> _FeaturePixels
     return _FeaturePixels(pixels.keys[kept], pixels.features[kept], pixels.class_ids[kept])
 
 
+def _rates(
+    job: SelectVectorSamples, pixels: _FeaturePixels, classes: FeatureClasses, texts: Dict[int, str], context: Context
+) -> Dict[int, Tuple[str, Rate]]:
+    """Return class id -> the text of its field and its rate, of every class of the layer; ascending."""
+    values, number = np.unique(pixels.class_ids, return_counts=True)
+    available = {text: 0 for _, text in sorted(texts.items())}
+    available.update({texts[int(value)]: int(count) for value, count in zip(values, number)})
+    listed = _listed(job.rates_file, classes, texts, context) if job.rates_file and job.strategy == "byclass" else {}
+    rates = class_rates(job.strategy, available, job.count, job.percent, listed)
+    if not any(each.taken for each in rates.values()):
+        raise BadInput(
+            f"STRATEGY {job.strategy} gives no sample of any class of '{Path(job.vector.path).name}'.",
+            "Ask for more with COUNT, PERCENT or RATES_FILE.",
+        )
+    return {value: (text, rates[text]) for value, text in sorted(texts.items())}
+
+
+def _listed(path: str, classes: FeatureClasses, texts: Dict[int, str], context: Context) -> Dict[str, int]:
+    """Return the text of a class -> samples of a file of rates, which calls classes by text, name or number."""
+    text_of = {str(value): text for value, text in texts.items()}
+    text_of.update({name: texts[value] for value, name in classes.name_of().items()})
+    text_of.update({text: text for text in texts.values()})
+    listed = read_required(path)
+    unknown = [name for name in listed if name not in text_of]
+    if unknown:
+        context.warn(f"'{Path(path).name}' lists {', '.join(unknown[:10])}, which is no class of the layer.")
+    return {text_of[name]: count for name, count in listed.items() if name in text_of}
+
+
 def _choose(
-    job: SelectVectorSamples, pixels: _FeaturePixels, classes: FeatureClasses, context: Context
+    job: SelectVectorSamples,
+    pixels: _FeaturePixels,
+    classes: FeatureClasses,
+    rates: Dict[int, Tuple[str, Rate]],
+    context: Context,
 ) -> Tuple[npt.NDArray[np.int64], Dict[str, int]]:
     """Return the places of the chosen pixels, ordered by class and then by traversal, and the number per class."""
-    values, number = np.unique(pixels.class_ids, return_counts=True)
-    available = {int(value): int(count) for value, count in zip(values, number)}
-    empty = [entry.value for entry in classes.classes if entry.value not in available]
-    if empty:
-        context.warn(f"No pixel is left of class {', '.join(str(value) for value in empty)}.")
-    if len(available) == 1:
-        context.warn(f"The samples have one class only ({values[0]}); a classifier needs two or more.")
-    if job.strategy == "all":
-        wanted = available
-    elif job.strategy == "smallest":
-        wanted = dict.fromkeys(available, min(available.values()))
-    else:
-        wanted = clamped(available, job.count, context)
     names = classes.name_of()
-    chosen = []
-    for value, total in available.items():
-        ordinals = _ordinals(job, total, wanted[value], value)
-        chosen.append(np.flatnonzero(pixels.class_ids == value)[ordinals])
-        context.log(f"Class {value} ({names[value]}): {total} pixels, {len(ordinals)} samples.")
-    counts = {str(value): len(part) for value, part in zip(available, chosen)}
-    return np.concatenate(chosen), counts
+    chosen: Dict[str, npt.NDArray[np.int64]] = {}
+    for value, (_, each) in rates.items():
+        asked = job.count if job.strategy == "upto" else each.required
+        if each.available == 0:
+            context.warn(f"No pixel is left of class {value}.")
+        elif each.taken == 0:
+            context.warn(f"Class {value} ({names[value]}) gets no sample.")
+        elif asked > each.available:
+            context.warn(f"Class {value} has {each.available} pixels, fewer than the {asked} asked for: all are taken.")
+        if each.taken:
+            ordinals = _ordinals(job, each.available, each.taken, value)
+            chosen[str(value)] = np.flatnonzero(pixels.class_ids == value)[ordinals]
+            context.log(f"Class {value} ({names[value]}): {each.available} pixels, {len(ordinals)} samples.")
+    if len(chosen) == 1:
+        context.warn(f"The samples have one class only ({next(iter(chosen))}); a classifier needs two or more.")
+    return np.concatenate(list(chosen.values())), {text: len(part) for text, part in chosen.items()}
 
 
 def _ordinals(job: SelectVectorSamples, available: int, wanted: int, value: int) -> Ordinals:

@@ -118,7 +118,7 @@ def _share(name: str, value: float) -> None:
 # --- sampling --------------------------------------------------------------------------------------------------------
 
 RASTER_STRATEGIES = ("upto", "constant", "total", "smallest", "all")
-VECTOR_STRATEGIES = ("upto", "smallest", "constant", "all")
+VECTOR_STRATEGIES = ("upto", "smallest", "constant", "percent", "total", "byclass", "all")
 SAMPLERS = ("spread", "random", "periodic")
 PATCH_MODES = ("grid", "random")
 PATCH_SPLITS = ("none", "chessboard", "proportions", "blocks", "subtiles", "strata", "balanced")
@@ -127,13 +127,14 @@ SPLIT_METHODS = ("auto", "polygons", "blocks", "random")
 
 @dataclass(frozen=True)
 class SamplesResult:
-    """Points written to ``output``; ``counts`` holds class value (as text) -> samples."""
+    """Points written to ``output``; ``counts`` holds class value (as text) -> samples. ``rates`` is a CSV file."""
 
     output: str
     sample_count: int
     counts: Dict[str, int]
     classes: Tuple[ClassEntry, ...]
     warnings: Tuple[str, ...] = ()
+    rates: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ class SelectVectorSamples(Job):
     kind: ClassVar[str] = "selectvectorsamples"
     runner: ClassVar[str] = "engine.sampling:select_vector_samples"
     result_type: ClassVar[Type[Any]] = SamplesResult
-    inputs: ClassVar[Tuple[str, ...]] = ("vector", "raster", "mask")
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "rates")
+    inputs: ClassVar[Tuple[str, ...]] = ("vector", "raster", "mask", "rates_file")
 
     vector: VectorSource
     field: str
@@ -181,15 +183,21 @@ class SelectVectorSamples(Job):
     mask: Optional[RasterSource] = None
     strategy: str = "upto"
     count: int = 1000
+    percent: float = 0.5
+    rates_file: str = ""
     sampler: str = "spread"
     seed: int = 0
     classes: Tuple[int, ...] = ()
     legend: Legend = Legend()
+    rates: str = ""
 
     def __post_init__(self) -> None:
         _one_of("STRATEGY", self.strategy, VECTOR_STRATEGIES)
         _one_of("SAMPLER", self.sampler, SAMPLERS)
         _at_least("COUNT", self.count, 1)
+        _share("PERCENT", self.percent)
+        if self.strategy == "byclass" and not self.rates_file:
+            raise BadInput("STRATEGY byclass needs RATES_FILE.", "Give a CSV file with each class and its samples.")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,15 @@ class SelectVectorSamples(JobAlgorithm):
     MASK = "MASK"
     STRATEGY = "STRATEGY"
     COUNT = "COUNT"
+    PERCENT = "PERCENT"
+    RATES_FILE = "RATES_FILE"
     SAMPLER = "SAMPLER"
     SEED = "SEED"
     CLASSES = "CLASSES"
     LEGEND = "LEGEND"
     NOMENCLATURE = "NOMENCLATURE"
     OUTPUT = "OUTPUT"
+    RATES = "RATES"
     SAMPLE_COUNT = "SAMPLE_COUNT"
     COUNTS = "COUNTS"
 
@@ -55,12 +58,39 @@ class SelectVectorSamples(JobAlgorithm):
                 tr("Strategy"),
                 tr(
                     "How many points per class. upto: the number, or all where a class has fewer. smallest: as many as "
-                    "the rarest class has. constant: the number, with a warning where a class has fewer. all: every "
-                    "labelled pixel."
+                    "the rarest class has. constant: the number, with a warning where a class has fewer. percent: a "
+                    "share of its pixels. total: the number in all, shared by the pixels of the classes. byclass: as "
+                    "the file of rates says. all: every labelled pixel."
                 ),
                 jobs.VECTOR_STRATEGIES,
             ),
-            p.integer(self.COUNT, tr("Number of samples"), tr("Points per class."), default=1000, minimum=1),
+            p.integer(
+                self.COUNT,
+                tr("Number of samples"),
+                tr("Points per class; for the strategy total, in all."),
+                default=1000,
+                minimum=1,
+            ),
+            p.added(
+                p.real(
+                    self.PERCENT,
+                    tr("Share"),
+                    tr("For the strategy percent: the share of the pixels of each class, from 0 to 1."),
+                    default=0.5,
+                    minimum=0,
+                    maximum=1,
+                    advanced=True,
+                )
+            ),
+            p.file(
+                self.RATES_FILE,
+                tr("File of rates"),
+                tr(
+                    "For the strategy byclass: a CSV file with a class and the number of its samples on each line, "
+                    "e.g. water;500, or a file of 'Share samples among images'. A class that is not listed gives none."
+                ),
+                advanced=True,
+            ),
             p.sampler(),
             p.raster(
                 self.MASK,
@@ -77,6 +107,13 @@ class SelectVectorSamples(JobAlgorithm):
                 tr("Points with the fields of the layer, class_id, class_name and originfid, the feature's id."),
                 compat.SOURCE_POINT,
             ),
+            p.file_output(
+                self.RATES,
+                tr("Rates"),
+                tr("CSV file with the samples asked for, the pixels and the share of each class."),
+                "CSV (*.csv)",
+                optional=True,
+            ),
         )
         self.add_number(self.SAMPLE_COUNT, tr("Number of samples"), tr("Points that were written."))
         self.add_string(self.COUNTS, tr("Samples per class"), tr("JSON: class value -> points."))
@@ -90,10 +127,13 @@ class SelectVectorSamples(JobAlgorithm):
             mask=values.raster(self.MASK, required=False),
             strategy=values.choice(self.STRATEGY),
             count=values.integer(self.COUNT),
+            percent=values.real(self.PERCENT),
+            rates_file=values.path(self.RATES_FILE),
             sampler=values.choice(self.SAMPLER),
             seed=values.integer(self.SEED),
             classes=values.integers(self.CLASSES),
             legend=values.legend(self.INPUT, self.FIELD),
+            rates=values.output(self.RATES),
         )
 
     def painters(self, values, result):

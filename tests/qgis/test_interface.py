@@ -10,6 +10,8 @@ DATASETS = ["TRAINING", "VALIDATION", "TEST", "VALIDATION_SHARE"]
 NUMBERS = ["OVERALL_ACCURACY", "KAPPA", "MACRO_F1", "MEAN_IOU"]
 TRAINED = ["OUTPUT", "REPORT", *NUMBERS, "METRICS", "BEST_EPOCH", "ACCURACY_SET"]
 
+VECTOR_STRATEGIES = ["upto", "smallest", "constant", "percent", "total", "byclass", "all"]
+
 # Published: what stands here never changes and never goes; what is new is added.
 PUBLISHED = {
     "selectsamples": (
@@ -17,8 +19,11 @@ PUBLISHED = {
         ["OUTPUT", "SAMPLE_COUNT", "COUNTS"],
     ),
     "selectvectorsamples": (
-        "INPUT FIELD RASTER STRATEGY COUNT SAMPLER MASK SEED CLASSES LEGEND NOMENCLATURE OUTPUT".split(),
-        ["OUTPUT", "SAMPLE_COUNT", "COUNTS"],
+        [
+            "INPUT", "FIELD", "RASTER", "STRATEGY", "COUNT", "PERCENT", "RATES_FILE", "SAMPLER", "MASK", "SEED",
+            "CLASSES", *LEGEND, "OUTPUT", "RATES",
+        ],
+        ["OUTPUT", "RATES", "SAMPLE_COUNT", "COUNTS"],
     ),
     "polygonstatistics": (["INPUT", "FIELD", "RASTER", "MASK", "OUTPUT"], ["OUTPUT", "COUNTS"]),
     "selectpatches": (
@@ -77,7 +82,7 @@ PUBLISHED = {
 # Parameter -> its published values; the first is the default.
 ENUMS = {
     ("selectsamples", "STRATEGY"): ["upto", "constant", "total", "smallest", "all"],
-    ("selectvectorsamples", "STRATEGY"): ["upto", "smallest", "constant", "all"],
+    ("selectvectorsamples", "STRATEGY"): VECTOR_STRATEGIES,
     ("selectsamples", "SAMPLER"): ["spread", "random", "periodic"],
     ("splitsamples", "METHOD"): ["auto", "polygons", "blocks", "random"],
     ("selectpatches", "MODE"): ["grid", "random"],
@@ -101,6 +106,8 @@ ENUMS = {
 DEFAULTS = {
     ("selectsamples", "COUNT"): 1000,
     ("selectsamples", "NODATA"): None,
+    ("selectvectorsamples", "PERCENT"): 0.5,
+    ("selectvectorsamples", "RATES"): None,
     ("selectsamples", "BAND"): 1,
     ("extractpatches", "PATCH_SIZE"): 9,
     ("extractpatches", "SCALE"): None,

@@ -1,0 +1,29 @@
+"""Writing small text files by temporary name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from .rasters import part_name, writing_error
+
+
+def write_text(path: str, suffix: str, text: str) -> str:
+    """Write a text file (a missing suffix such as ``.csv`` is added) and return its real path.
+
+    Raises:
+        DiskFull: no room left.
+        BadInput: the folder does not exist or cannot be written.
+    """
+    target = path if Path(path).suffix.lower() == suffix else path + suffix
+    part = part_name(target)
+    try:
+        Path(part).write_text(text, encoding="utf-8")
+        os.replace(part, target)
+    except OSError as error:
+        raise writing_error(target, error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part)
+    return target
