@@ -226,6 +226,20 @@ def keep_list() -> Any:
     )
 
 
+def crosswalk() -> Any:
+    """CROSSWALK."""
+    return file(
+        "CROSSWALK",
+        tr("Crosswalk"),
+        tr(
+            "CSV table with the columns from, to, name and colour that turns the classes of the data into others: from "
+            "is a class value or a text of the class field, an empty to ignores the class, classes that are not listed "
+            "stay. The classes to keep are those after it."
+        ),
+        advanced=True,
+    )
+
+
 def legend() -> list[Any]:
     """LEGEND and NOMENCLATURE."""
     return [

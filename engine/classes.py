@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import pandas
 from ..tasks.classtable import ClassEntry, Legend, class_ids_of_names, resolve
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
+from .crosswalks import Crosswalk
 from .vectors import Layer
 
 # Fields that name the classes of a numeric class field, in the order in which they are tried.
@@ -26,11 +27,13 @@ class FeatureClasses:
         ids: class id of every feature, int64 ``(N,)``; 0 where unknown.
         known: False where the feature has no class (NULL) or one that CLASSES leaves out, bool ``(N,)``.
         classes: the table of the classes that remain, ascending.
+        recoded: True where a crosswalk made the ids, so that several texts of the field may be one class.
     """
 
     ids: npt.NDArray[np.int64]
     known: npt.NDArray[np.bool_]
     classes: Tuple[ClassEntry, ...]
+    recoded: bool = False
 
     def name_of(self) -> Dict[int, str]:
         """Return class id -> name."""
@@ -38,7 +41,12 @@ class FeatureClasses:
 
 
 def feature_classes(
-    layer: Layer, field: str, context: Context, legend: Legend = Legend(), keep: Sequence[int] = ()
+    layer: Layer,
+    field: str,
+    context: Context,
+    legend: Legend = Legend(),
+    keep: Sequence[int] = (),
+    crosswalk: Optional[Crosswalk] = None,
 ) -> FeatureClasses:
     """Read the class of every feature.
 
@@ -49,7 +57,8 @@ def feature_classes(
         field: name of the class field.
         context: takes the warnings.
         legend: names and colours of the classes.
-        keep: the class ids to keep (CLASSES); empty = all.
+        keep: the class ids to keep (CLASSES), those that the crosswalk leads to; empty = all.
+        crosswalk: the classes that those of the field become (CROSSWALK).
 
     Raises:
         BadInput: there is no such field, it is all NULL, holds what is no class, or CLASSES leaves nothing.
@@ -72,7 +81,14 @@ def feature_classes(
     ids = np.zeros(len(column), dtype=np.int64)
     present = column[known]
     numbers = _whole_numbers(present, field, layer.name)
-    if numbers is None:
+    if crosswalk is not None:
+        by_text, mapped = _recoded(present, numbers, crosswalk, legend, layer.name, context)
+        ids[known] = [0 if value is None else value for value in mapped]
+        kept = known.copy()
+        kept[known] = [value is not None for value in mapped]
+        known = kept
+        names = _names_beside(layer, field, ids, known) if numbers is not None else _own_names(by_text)
+    elif numbers is None:
         texts = present.astype(str).str.strip()
         by_name = class_ids_of_names(texts, legend)
         ids[known] = texts.map(by_name).to_numpy(dtype=np.int64)
@@ -84,13 +100,35 @@ def feature_classes(
         names = _names_beside(layer, field, ids, known)
     if keep:
         known = known & _kept(ids[known], known, keep, layer.name, context)
-    return FeatureClasses(ids, known, resolve(np.unique(ids[known]), legend, names))
+    table = (crosswalk.table if crosswalk else resolve)(np.unique(ids[known]), legend, names)
+    return FeatureClasses(ids, known, table, crosswalk is not None)
+
+
+def _recoded(
+    present: Any,
+    numbers: Optional[npt.NDArray[np.int64]],
+    crosswalk: Crosswalk,
+    legend: Legend,
+    name: str,
+    context: Context,
+) -> Tuple[Dict[str, Optional[int]], List[Optional[int]]]:
+    """Return text -> class id, None where it is ignored, and the class id of every value of the column."""
+    texts = present.astype(str).str.strip() if numbers is None else pandas.Series(numbers).astype(str)
+    crosswalk.check(set(texts), name, context)
+    by_text = crosswalk.of_texts(texts, numbers is not None, legend)
+    return by_text, [by_text[text] for text in texts]
+
+
+def _own_names(by_text: Dict[str, Optional[int]]) -> Dict[int, str]:
+    """Return class id -> the text that leads to it, where one alone does."""
+    ids = list(by_text.values())
+    return {value: text for text, value in by_text.items() if value is not None and ids.count(value) == 1}
 
 
 def class_texts(layer: Layer, field: str, classes: FeatureClasses) -> Dict[int, str]:
     """Return class id -> the text that its field shows, which is what the Orfeo ToolBox calls the class."""
     column = layer.frame[field][classes.known]
-    if pandas.api.types.is_numeric_dtype(column):
+    if classes.recoded or pandas.api.types.is_numeric_dtype(column):
         return {entry.value: str(entry.value) for entry in classes.classes}
     texts = pandas.DataFrame({"id": classes.ids[classes.known], "text": column.astype(str).str.strip().to_numpy()})
     return {int(value): str(text) for value, text in texts.groupby("id")["text"].first().items()}

@@ -27,6 +27,7 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import ExtractPatches, PatchesResult, RasterSource
 from .bandstatistics import scene_statistics
 from .classes import FeatureClasses, feature_classes
+from .crosswalks import read_crosswalk
 from .datasets import (
     DESCRIPTION,
     FOOTPRINT_FIELDS,
@@ -82,7 +83,8 @@ def extract_patches(job: ExtractPatches, context: Context) -> PatchesResult:
     with RasterReader(job.source) as reader:
         _check_size(job, reader, context)
         samples = on_grid(_points(read_layer(job.samples, context), context), reader.grid, reader.name, context)
-        classes = feature_classes(samples, job.field, context, job.legend, job.classes)
+        crosswalk = read_crosswalk(job.crosswalk)
+        classes = feature_classes(samples, job.field, context, job.legend, job.classes, crosswalk)
         candidates = _candidates(samples, classes, reader.grid, context)
         scales, offsets = _scaling(job, reader)
         part = Path(part_name(str(output)))

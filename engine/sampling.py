@@ -24,6 +24,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource, SamplesResult, SelectSamples, SelectVectorSamples
 from .classes import FeatureClasses, check_keep_list, class_texts, feature_classes
+from .crosswalks import Crosswalk, read_crosswalk
 from .rasters import Array, Grid, RasterReader
 from .rates import Rate, class_rates, read_required, write_rates
 from .selection import ClassPlan, Ordinals, draw, periodic_by_rate, plan_raster
@@ -58,11 +59,15 @@ def select_samples(job: SelectSamples, context: Context) -> SamplesResult:
         DiskFull: no room left.
     """
     vector_path(job.output)
+    crosswalk = read_crosswalk(job.crosswalk)
     with RasterReader(replace(job.source, bands=(job.band,), stack=())) as reader:
         window = _sampled_window(job, reader)
         strips = count_strips(reader, window, context)
+        if crosswalk:
+            crosswalk.check({str(value) for strip in strips for value in strip.counts}, reader.name, context)
+            strips = [replace(strip, counts=crosswalk.of_counts(strip.counts)) for strip in strips]
         counts = _wanted_counts(job, strips, reader, context)
-        table = resolve(counts, job.legend)
+        table = (crosswalk.table if crosswalk else resolve)(counts, job.legend)
         names = {entry.value: entry.name for entry in table}
         plans = plan_raster(counts, job.strategy, job.count, job.sampler, job.seed, context)
         for value, plan in plans.items():
@@ -74,7 +79,7 @@ def select_samples(job: SelectSamples, context: Context) -> SamplesResult:
         total = sum(plan.wanted for plan in plans.values())
         with LayerWriter(job.output, "Point", reader.grid.crs) as writer:
             done = 0
-            for rows, cols, values in _in_chunks(kept_pixels(reader, window, strips, plans, context)):
+            for rows, cols, values in _in_chunks(kept_pixels(reader, window, strips, plans, context, crosswalk)):
                 writer.write(points_at(reader.grid, rows, cols), _raster_fields(values, plans, names))
                 done += len(rows)
                 context.progress(done, total, "Writing samples", "points")
@@ -168,7 +173,7 @@ def _wanted_counts(job: SelectSamples, strips: List[Strip], reader: RasterReader
 
 def kept_pixels(
     reader: RasterReader, window: Tuple[int, int, int, int], strips: List[Strip], plans: Dict[int, ClassPlan],
-    context: Context,
+    context: Context, crosswalk: Optional[Crosswalk] = None,
 ) -> Iterator[Tuple[Array, Array, Array]]:  # fmt: skip
     """Yield rows, columns and labels of the kept pixels strip by strip, in raster order (the second pass)."""
     seen = dict.fromkeys(plans, 0)
@@ -183,7 +188,8 @@ def kept_pixels(
         if not wanted:
             continue
         raw, valid = reader.read(strip.row, window[1], strip.height, window[3])
-        places, labels = _places(raw[0].reshape(-1), valid[0].reshape(-1), wanted)
+        classes, inside = crosswalk.of_labels(raw[0], valid[0]) if crosswalk else (raw[0], valid[0])
+        places, labels = _places(classes.reshape(-1), inside.reshape(-1), wanted)
         yield strip.row + places // window[3], window[1] + places % window[3], labels
 
 
@@ -265,7 +271,7 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
     with RasterReader(job.raster) as reader:
         given = read_layer(job.vector, context)
         layer = on_grid(given, reader.grid, reader.name, context)
-        classes = feature_classes(layer, job.field, context, job.legend, job.classes)
+        classes = feature_classes(layer, job.field, context, job.legend, job.classes, read_crosswalk(job.crosswalk))
         pixels = _pixels_of_features(job, layer, classes, reader.grid, context)
         if len(pixels.keys) == 0:
             raise nothing_labelled(given, reader, masked=job.mask is not None)

@@ -144,7 +144,7 @@ class SelectSamples(Job):
     kind: ClassVar[str] = "selectsamples"
     runner: ClassVar[str] = "engine.sampling:select_samples"
     result_type: ClassVar[Type[Any]] = SamplesResult
-    inputs: ClassVar[Tuple[str, ...]] = ("source",)
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "crosswalk")
 
     source: RasterSource
     output: str
@@ -156,6 +156,7 @@ class SelectSamples(Job):
     seed: int = 0
     extent: Optional[Extent] = None
     classes: Tuple[int, ...] = ()
+    crosswalk: str = ""
     legend: Legend = Legend()
 
     def __post_init__(self) -> None:
@@ -174,7 +175,7 @@ class SelectVectorSamples(Job):
     runner: ClassVar[str] = "engine.sampling:select_vector_samples"
     result_type: ClassVar[Type[Any]] = SamplesResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "rates")
-    inputs: ClassVar[Tuple[str, ...]] = ("vector", "raster", "mask", "rates_file")
+    inputs: ClassVar[Tuple[str, ...]] = ("vector", "raster", "mask", "rates_file", "crosswalk")
 
     vector: VectorSource
     field: str
@@ -188,6 +189,7 @@ class SelectVectorSamples(Job):
     sampler: str = "spread"
     seed: int = 0
     classes: Tuple[int, ...] = ()
+    crosswalk: str = ""
     legend: Legend = Legend()
     rates: str = ""
 
@@ -443,7 +445,7 @@ class ExtractPatches(Job):
     result_type: ClassVar[Type[Any]] = PatchesResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "footprints")
     folders: ClassVar[Tuple[str, ...]] = ("output",)
-    inputs: ClassVar[Tuple[str, ...]] = ("source", "samples")
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "samples", "crosswalk")
 
     source: RasterSource
     samples: VectorSource
@@ -457,6 +459,7 @@ class ExtractPatches(Job):
     nodata_rule: str = "any"
     max_nodata: float = 0.0
     classes: Tuple[int, ...] = ()
+    crosswalk: str = ""
     legend: Legend = Legend()
 
     def __post_init__(self) -> None:

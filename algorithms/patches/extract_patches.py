@@ -25,6 +25,7 @@ class ExtractPatches(JobAlgorithm):
     NODATA_RULE = "NODATA_RULE"
     MAX_NODATA = "MAX_NODATA"
     CLASSES = "CLASSES"
+    CROSSWALK = "CROSSWALK"
     LEGEND = "LEGEND"
     NOMENCLATURE = "NOMENCLATURE"
     OUTPUT = "OUTPUT"
@@ -102,6 +103,7 @@ class ExtractPatches(JobAlgorithm):
                 advanced=True,
             ),
             p.keep_list(),
+            p.crosswalk(),
             p.folder_output(
                 self.OUTPUT, tr("Patch dataset"), tr("Folder with the patches, their labels and dataset.json.")
             ),
@@ -130,6 +132,7 @@ class ExtractPatches(JobAlgorithm):
             nodata_rule=values.choice(self.NODATA_RULE),
             max_nodata=values.real(self.MAX_NODATA),
             classes=values.integers(self.CLASSES),
+            crosswalk=values.path(self.CROSSWALK),
             legend=values.legend(self.SAMPLES, self.FIELD),
         )
 

@@ -22,6 +22,7 @@ class SelectSamples(JobAlgorithm):
     SEED = "SEED"
     EXTENT = "EXTENT"
     CLASSES = "CLASSES"
+    CROSSWALK = "CROSSWALK"
     LEGEND = "LEGEND"
     NOMENCLATURE = "NOMENCLATURE"
     OUTPUT = "OUTPUT"
@@ -75,6 +76,7 @@ class SelectSamples(JobAlgorithm):
             ),
             p.seed(),
             p.keep_list(),
+            p.crosswalk(),
             p.legend(),
             p.sink(
                 self.OUTPUT,
@@ -98,6 +100,7 @@ class SelectSamples(JobAlgorithm):
             seed=values.integer(self.SEED),
             extent=values.extent(self.EXTENT),
             classes=values.integers(self.CLASSES),
+            crosswalk=values.path(self.CROSSWALK),
             legend=values.legend(self.INPUT),
         )
 

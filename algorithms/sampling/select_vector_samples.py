@@ -23,6 +23,7 @@ class SelectVectorSamples(JobAlgorithm):
     SAMPLER = "SAMPLER"
     SEED = "SEED"
     CLASSES = "CLASSES"
+    CROSSWALK = "CROSSWALK"
     LEGEND = "LEGEND"
     NOMENCLATURE = "NOMENCLATURE"
     OUTPUT = "OUTPUT"
@@ -100,6 +101,7 @@ class SelectVectorSamples(JobAlgorithm):
             ),
             p.seed(),
             p.keep_list(),
+            p.crosswalk(),
             p.legend(),
             p.sink(
                 self.OUTPUT,
@@ -132,6 +134,7 @@ class SelectVectorSamples(JobAlgorithm):
             sampler=values.choice(self.SAMPLER),
             seed=values.integer(self.SEED),
             classes=values.integers(self.CLASSES),
+            crosswalk=values.path(self.CROSSWALK),
             legend=values.legend(self.INPUT, self.FIELD),
             rates=values.output(self.RATES),
         )

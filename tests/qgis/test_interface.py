@@ -15,13 +15,13 @@ VECTOR_STRATEGIES = ["upto", "smallest", "constant", "percent", "total", "byclas
 # Published: what stands here never changes and never goes; what is new is added.
 PUBLISHED = {
     "selectsamples": (
-        "INPUT BAND STRATEGY COUNT SAMPLER EXTENT NODATA PAD SEED CLASSES LEGEND NOMENCLATURE OUTPUT".split(),
+        "INPUT BAND STRATEGY COUNT SAMPLER EXTENT NODATA PAD SEED CLASSES CROSSWALK LEGEND NOMENCLATURE OUTPUT".split(),
         ["OUTPUT", "SAMPLE_COUNT", "COUNTS"],
     ),
     "selectvectorsamples": (
         [
             "INPUT", "FIELD", "RASTER", "STRATEGY", "COUNT", "PERCENT", "RATES_FILE", "SAMPLER", "MASK", "SEED",
-            "CLASSES", *LEGEND, "OUTPUT", "RATES",
+            "CLASSES", "CROSSWALK", *LEGEND, "OUTPUT", "RATES",
         ],
         ["OUTPUT", "RATES", "SAMPLE_COUNT", "COUNTS"],
     ),
@@ -45,7 +45,7 @@ PUBLISHED = {
     "extractpatches": (
         [
             *SOURCE, "SAMPLES", "FIELD", "PATCH_SIZE", "EDGE", *LEGEND, "SCALE", "OFFSET", "NODATA", "NODATA_RULE",
-            "MAX_NODATA", "CLASSES", "OUTPUT", "FOOTPRINTS",
+            "MAX_NODATA", "CLASSES", "CROSSWALK", "OUTPUT", "FOOTPRINTS",
         ],
         ["OUTPUT", "FOOTPRINTS", "ACCEPTED", "REJECTED"],
     ),
