@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 import shapely
 
 from ..tasks.context import Context
@@ -25,6 +26,8 @@ from .vectors import CHUNK_FEATURES, LayerWriter, on_grid, read_layer, vector_pa
 
 # Values held at once while reading: a few times this in bytes with masks and sums.
 _BLOCK_VALUES = 6_000_000
+# GDAL would take 5 % of the memory; areas that lie side by side share few blocks.
+_CACHE_BYTES = 64 * 2**20
 # Random windows that are tried for each one that is wanted, before the run gives up.
 _MOST_TRIES = 50
 # More classes than this are a measurement; their counts are kept for every patch.
@@ -70,6 +73,7 @@ def select_patches(job: SelectPatches, context: Context) -> PatchSelectionResult
     """
     vector_path(job.output)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
         reader = stack.enter_context(RasterReader(job.source))
         labels = _open_labels(job.labels, reader, stack)
         _check_size(job, reader)
@@ -199,7 +203,11 @@ def _at_random(job: SelectPatches, scan: _Scan, tiling: Optional[Tiling], contex
         number, start = number + len(parts[-1]), start + many
     found = _joined(parts).take(np.arange(min(number, job.count)))
     if len(found) < job.count:
-        context.warn(f"Only {len(found)} of {job.count} patches were found in {start} random places.")
+        looked = min(start, len(sequence))
+        context.warn(
+            f"Only {len(found)} of {job.count} patches were found in {looked} random places. Choose a smaller "
+            "PATCH_SIZE or MIN_LABELLED to find more."
+        )
     return found
 
 
@@ -275,7 +283,8 @@ class _Scan:
             return
         pixels = _BLOCK_VALUES // len(reader.bands)
         # Rows of a striped file are stored whole: reading it in columns would decode each of them several times.
-        whole = self.grid.width * 2 * size <= pixels
+        most = 4 * pixels if reader.striped else pixels // 2
+        whole = self.grid.width * size <= most
         across = self.grid.width if whole else max(size, int(pixels**0.5) - size)
         down = max(size, pixels // (min(across, self.grid.width) + size) - size)
         area_of = windows.rows // down * (self.grid.width // across + 1) + windows.cols // across
@@ -300,15 +309,26 @@ class _Scan:
         return np.asarray(reader.read(*box, rule="all")[1].all(axis=0))
 
     def _sums(self, mask: Array, places: Tuple[Numbers, Numbers]) -> Numbers:
-        """Return the number of true pixels in each window, from the sums over all rectangles at the origin."""
+        """Return the number of true pixels in each window; its first row and column are given within the mask."""
+        rows, cols = places
         if not mask.any():
-            return np.zeros(len(places[0]), dtype=np.int64)
-        sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int32)
-        np.cumsum(mask, axis=0, dtype=np.int32, out=sums[1:, 1:])
-        np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
-        (top, left), (bottom, right) = places, (places[0] + self._size, places[1] + self._size)
-        found = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        return np.asarray(found, dtype=np.int64)
+            return np.zeros(len(rows), dtype=np.int64)
+        starts, which = np.unique(rows, return_inverse=True)
+        if len(starts) * self._size <= 4 * len(mask):
+            below = np.stack([mask[row : row + self._size].sum(axis=0, dtype=np.int32) for row in starts])
+        else:
+            below = self._running(mask, starts)
+        along = np.zeros((len(starts), mask.shape[1] + 1), dtype=np.int64)
+        np.cumsum(below, axis=1, out=along[:, 1:])
+        return np.asarray(along[which, cols + self._size] - along[which, cols])
+
+    def _running(self, mask: Array, starts: Numbers) -> Array:
+        """Return the column sums of the rows from each start on ``(R, W)``, for windows that overlap much."""
+        sums = np.zeros((mask.shape[0] + 1, mask.shape[1]), dtype=np.int32)
+        # Row by row: numpy's own sum along the first axis goes down column by column, and is ten times slower.
+        for row, values in enumerate(mask):
+            np.add(sums[row], values, out=sums[row + 1])
+        return np.asarray(sums[starts + self._size] - sums[starts])
 
     def _count(
         self, counts: npt.NDArray[np.int32], members: Numbers, raw: Array, valid: Array, places: Tuple[Numbers, Numbers]

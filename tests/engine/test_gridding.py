@@ -192,7 +192,7 @@ def test_fewer_random_windows_than_wanted_are_all_there_are(tmp_path):
     source = raster(tmp_path / "i.tif", shape=(12, 13))
     result, table = select(source, tmp_path, mode="random", count=100, patch_size=10)
     assert sorted(places(table)) == [(row, col) for row in range(3) for col in range(4)]
-    assert result.warnings == ("Only 12 of 100 patches were found in 100 random places.",)
+    assert result.warnings[0].startswith("Only 12 of 100 patches were found in 12 random places.")
 
 
 def test_random_windows_that_share_pixels_are_counted_or_left_out(image, tmp_path):
