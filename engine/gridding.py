@@ -30,6 +30,8 @@ _BLOCK_VALUES = 6_000_000
 _CACHE_BYTES = 64 * 2**20
 # Random windows that are tried for each one that is wanted, before the run gives up.
 _MOST_TRIES = 50
+# More patches, or random places to try, than this are not held in memory.
+_MOST_PATCHES = 20_000_000
 # More classes than this are a measurement; their counts are kept for every patch.
 _MOST_CLASSES = 256
 # Default side of blocks and sub-tiles: ten patches, or a fifth of the raster's shorter side where that is less.
@@ -172,12 +174,27 @@ def _on_grid(job: SelectPatches, scan: _Scan, context: Context) -> _Windows:
     grid = scan.grid
     rows = grid_starts(grid.height, job.patch_size, job.step, job.offset)
     cols = grid_starts(grid.width, job.patch_size, job.step, job.offset)
-    context.log(f"Grid of {len(cols)} x {len(rows)} = {len(rows) * len(cols)} patches.")
+    count = len(rows) * len(cols)
+    if count > _MOST_PATCHES:
+        raise BadInput(
+            f"STEP {job.step} gives {count} patches on '{scan.name}', more than {_MOST_PATCHES}.", "Give a larger STEP."
+        )
+    context.log(f"Grid of {len(cols)} x {len(rows)} = {count} patches.")
+    _tell_of_first_pixel(job, grid, count, context)
     windows = _Windows(np.repeat(rows, len(cols)), np.tile(cols, len(rows)))
     found = scan.fit(windows, context)
     if len(found) < len(windows):
         context.log(f"{len(windows) - len(found)} patches with no-data or too few labels were left out.")
     return found
+
+
+def _tell_of_first_pixel(job: SelectPatches, grid: Grid, count: int, context: Context) -> None:
+    """Tell how many patches more a grid from the raster's first pixel on would have, as a warning where it is many."""
+    down, across = (grid_starts(length, job.patch_size, job.step, -1) for length in (grid.height, grid.width))
+    possible = len(down) * len(across)
+    if job.offset == 0 and possible > count:
+        tell = context.warn if possible > 1.1 * count else context.log
+        tell(f"The grid begins at the second pixel, as the reference's; OFFSET -1 would give {possible} patches.")
 
 
 def _at_random(job: SelectPatches, scan: _Scan, tiling: Optional[Tiling], context: Context) -> _Windows:
@@ -187,7 +204,7 @@ def _at_random(job: SelectPatches, scan: _Scan, tiling: Optional[Tiling], contex
     """
     grid, size = scan.grid, job.patch_size
     across, down = grid.width - size + 1, grid.height - size + 1
-    tries = min(across * down, _MOST_TRIES * job.count)
+    tries = min(across * down, _MOST_TRIES * job.count, max(job.count, _MOST_PATCHES))
     generator = np.random.default_rng([job.seed % 2**64, 0])
     keys = generator.choice(across * down, size=tries, replace=False)
     sequence = _Windows(*np.divmod(keys.astype(np.int64), across))
@@ -241,6 +258,7 @@ class _Scan:
 
     def __init__(self, job: SelectPatches, image: RasterReader, labels: Optional[RasterReader]) -> None:
         self.grid: Grid = image.grid
+        self.name = image.name
         self._size = job.patch_size
         self._least = job.min_labelled
         self._balance = job.split == "balanced"

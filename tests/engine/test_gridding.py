@@ -90,6 +90,22 @@ def test_starts_of_the_grid():
     assert grid_starts(9, 8, 4, 5).tolist() == []
 
 
+def test_a_grid_that_loses_many_patches_to_the_first_pixel_says_so(tmp_path):
+    source = raster(tmp_path / "i.tif", shape=(64, 64))
+    result, _ = select(source, tmp_path, patch_size=32, step=32)
+    assert result.patch_count == 1
+    assert result.warnings == (
+        "The grid begins at the second pixel, as the reference's; OFFSET -1 would give 4 patches.",
+    )
+    result, table = select(source, tmp_path, patch_size=32, step=32, offset=-1)
+    assert places(table) == [(0, 0), (0, 32), (32, 0), (32, 32)] and result.warnings == ()
+
+
+def test_too_many_patches_are_refused(large, tmp_path):
+    with pytest.raises(BadInput, match=r"^STEP 1 gives 37739520 patches on 'large.tif', more than 20000000\. Give a"):
+        select(large, tmp_path, patch_size=64, step=1)
+
+
 @pytest.mark.parametrize("size", [4, 5])
 def test_footprints_are_squares_of_whole_pixels(image, tmp_path, size):
     _, table = select(image, tmp_path, patch_size=size, step=50, offset=9)
