@@ -20,6 +20,7 @@ import geopandas
 import numpy as np
 import numpy.typing as npt
 import pandas
+import rasterio
 
 from ..tasks.classtable import ClassEntry, resolve
 from ..tasks.context import Context
@@ -30,6 +31,9 @@ from .rasters import RasterReader, part_name, writing_error
 from .sampling import Strip, count_strips, kept_pixels, points_at
 from .selection import ClassPlan, draw
 from .vectors import vector_path, write_layer
+
+# Strips of the map are read once in each pass, so that a larger cache would hold what is not needed again.
+_CACHE_BYTES = 64 << 20
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -70,7 +74,8 @@ def assessment_sample(job: AssessmentSample, context: Context) -> AssessmentSamp
         DiskFull: no room left.
     """
     vector_path(job.output)
-    with RasterReader(replace(job.map, bands=job.map.bands[:1] or (1,), stack=())) as reader:
+    source = replace(job.map, bands=job.map.bands[:1] or (1,), stack=())
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), RasterReader(source) as reader:
         window = (0, 0, reader.grid.height, reader.grid.width)
         strips = count_strips(reader, window, context)
         design = _design(job, _pixels_of_classes(strips, reader.name), reader.name, context)

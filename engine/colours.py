@@ -20,6 +20,8 @@ from ..tasks.jobs import LabelsFromColours, LabelsFromColoursResult
 from .maps import MapWriter, raster_path
 from .rasters import Array, RasterReader, tile_windows
 
+# Holds a row of the windows of a wide image that is stored in strips; GDAL's own choice grows with the machine.
+_CACHE_BYTES = 128 << 20
 # Colours of no class that are kept apart while counting; a photograph has more than anyone would read.
 _MOST_COLOURS = 10_000
 _SHOWN_COLOURS = 5
@@ -43,7 +45,7 @@ def labels_from_colours(job: LabelsFromColours, context: Context) -> LabelsFromC
     counts = np.zeros(len(classes), np.int64)
     unknown: Counter[int] = Counter()
     unknown_pixels = 0
-    with RasterReader(job.source) as reader:
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), RasterReader(job.source) as reader:
         palette = _palette(job.source.path, reader, context)
         with MapWriter([output], reader.grid, classes, {}) as writer:
             values = np.array([entry.value for entry in classes] + [writer.nodata])
