@@ -163,6 +163,8 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
         if isinstance(definition, QgsProcessingParameterRasterLayer):
             return raster_snapshot(self.parameterAsRasterLayer(parameters, name, context), name, context)
         if isinstance(definition, QgsProcessingParameterMultipleLayers):
+            if definition.layerType() == compat.SOURCE_FILE:
+                return None
             layers = self.parameterAsLayerList(parameters, name, context)
             return tuple(raster_snapshot(layer, name, context) for layer in layers)
         if isinstance(definition, QgsProcessingParameterFeatureSource):

@@ -274,6 +274,12 @@ def file(name: str, title: str, text: str, advanced: bool = False) -> Any:
     return described(QgsProcessingParameterFile(name, title, optional=True, fileFilter=ANY_FILE), text, advanced)
 
 
+def files(name: str, title: str, text: str, optional: bool = False, advanced: bool = False) -> Any:
+    """Several files of any kind, in an order of the user's own."""
+    parameter = QgsProcessingParameterMultipleLayers(name, title, compat.SOURCE_FILE, optional=optional)
+    return described(parameter, text, advanced)
+
+
 def folder(name: str, title: str, text: str, optional: bool = False, advanced: bool = False) -> Any:
     """A folder that exists."""
     parameter = QgsProcessingParameterFile(name, title, behavior=compat.FOLDER, optional=optional)

@@ -12,6 +12,7 @@ from .patches.extract_patches import ExtractPatches
 from .sampling.assessment_sample import AssessmentSample
 from .sampling.labels_from_colours import LabelsFromColours
 from .sampling.polygon_statistics import PolygonStatistics
+from .sampling.sampling_rates import SamplingRates
 from .sampling.select_patches import SelectPatches
 from .sampling.select_samples import SelectSamples
 from .sampling.select_vector_samples import SelectVectorSamples
@@ -27,6 +28,7 @@ ALGORITHMS = (
     SelectSamples,
     SelectVectorSamples,
     PolygonStatistics,
+    SamplingRates,
     SelectPatches,
     SplitSamples,
     AssessmentSample,

@@ -97,6 +97,11 @@ class Values:
         value = self.text(name)
         return os.path.abspath(value) if value else ""
 
+    def files(self, name: str) -> Tuple[str, ...]:
+        """Return the absolute paths of a list of input files."""
+        found = self._algorithm.parameterAsFileList(self.parameters, name, self._context) if self.given(name) else []
+        return tuple(os.path.abspath(path) for path in found)
+
     def integers(self, name: str) -> Tuple[int, ...]:
         """Return the whole numbers of a list as in "1, 2, 5"."""
         return whole_numbers(name, self.text(name).replace(";", ",").split(","))
@@ -113,6 +118,16 @@ class Values:
                     f"{name} holds '{part}', which is not of the form class:number.", "Write it as 3:0.6, 5:0.95."
                 ) from None
         return found
+
+    def reals(self, name: str) -> Tuple[float, ...]:
+        """Return the numbers of a list as in "0.5, 20"."""
+        parts = [part.strip() for part in self.text(name).replace(";", ",").split(",")]
+        try:
+            return tuple(float(part) for part in parts if part)
+        except ValueError:
+            raise BadInput(
+                f"{name} '{self.text(name)}' is no list of numbers.", "Separate numbers by commas: 700, 20, 300."
+            ) from None
 
     def box(self, name: str) -> Optional[Tuple[int, int, int, int]]:
         """Return the box x:y:w:h in pixels, or None when it is not given."""

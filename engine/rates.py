@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Mapping
 
-import numpy as np
-
 from ..tasks.errors import BadInput
 from .textfiles import write_text
 
@@ -61,8 +59,8 @@ def class_rates(
     whole = sum(available.values())
     required: Dict[str, Callable[[str, int], int]] = {
         "upto": lambda name, total: min(count, total),
-        "constant": lambda name, total: count,
-        "smallest": lambda name, total: smallest,
+        "constant": lambda name, total: count if total else 0,
+        "smallest": lambda name, total: smallest if total else 0,
         "total": lambda name, total: int(0.5 + count * total / whole) if whole else 0,
         "byclass": lambda name, total: listed.get(name, 0),
     }
@@ -70,8 +68,8 @@ def class_rates(
 
 
 def share_of(percent: float, total: float) -> int:
-    """Return a share of a number of pixels, rounded half up; the share is a 32-bit number, as in the reference."""
-    return math.floor(0.5 + float(np.float32(percent)) * total)
+    """Return a share of a number of pixels, rounded half up."""
+    return math.floor(0.5 + percent * total)
 
 
 def write_rates(path: str, rates: Mapping[str, Rate]) -> str:

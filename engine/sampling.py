@@ -502,7 +502,8 @@ def _rates(
     available = {text: 0 for _, text in sorted(texts.items())}
     available.update({texts[int(value)]: int(count) for value, count in zip(values, number)})
     listed = _listed(job.rates_file, classes, texts, context) if job.rates_file and job.strategy == "byclass" else {}
-    rates = class_rates(job.strategy, available, job.count, job.percent, listed)
+    # The share is a 32-bit number in the reference, which tells where 0.7 of 375 is rounded to.
+    rates = class_rates(job.strategy, available, job.count, float(np.float32(job.percent)), listed)
     if not any(each.taken for each in rates.values()):
         raise BadInput(
             f"STRATEGY {job.strategy} gives no sample of any class of '{Path(job.vector.path).name}'.",

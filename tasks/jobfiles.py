@@ -98,6 +98,8 @@ def map_paths(job: Job, change: Callable[[str, bool], str]) -> Job:
             fields[field.name] = change(value, True)
         elif isinstance(value, str) and field.name in job.inputs and value:
             fields[field.name] = change(value, False)
+        elif isinstance(value, tuple) and field.name in job.inputs:
+            fields[field.name] = tuple(change(path, False) for path in value)
         else:
             fields[field.name] = _map_source(value, change)
     return dataclasses.replace(job, **fields)

@@ -288,6 +288,70 @@ class SelectPatches(Job):
             )
 
 
+RATES_MODES = ("proportional", "equal", "custom")
+
+
+@dataclass(frozen=True)
+class SamplingRatesResult:
+    """A folder with rates_1.csv, ... in the order of the statistics."""
+
+    output_folder: str
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SamplingRates(Job):
+    """One budget of samples for several images (OTB MultiImageSamplingRate).
+
+    Attributes:
+        statistics: files of `PolygonStatistics`, one per image.
+        counts: custom: the count or share of each image.
+        rates_files: byclass: one file, or one per image (custom).
+    """
+
+    kind: ClassVar[str] = "samplingrates"
+    runner: ClassVar[str] = "engine.samplingrates:sampling_rates"
+    result_type: ClassVar[Type[Any]] = SamplingRatesResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output_folder",)
+    folders: ClassVar[Tuple[str, ...]] = ("output_folder",)
+    inputs: ClassVar[Tuple[str, ...]] = ("statistics", "rates_files")
+
+    statistics: Tuple[str, ...]
+    output_folder: str
+    strategy: str = "upto"
+    mode: str = "proportional"
+    count: int = 1000
+    percent: float = 0.5
+    counts: Tuple[float, ...] = ()
+    rates_files: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("STRATEGY", self.strategy, VECTOR_STRATEGIES)
+        _one_of("MODE", self.mode, RATES_MODES)
+        _at_least("INPUTS", len(self.statistics), 1)
+        _at_least("COUNT", self.count, 1)
+        _share("PERCENT", self.percent)
+        custom, images = self.mode == "custom", len(self.statistics)
+        files = images if custom else 1
+        if self.strategy == "byclass" and len(self.rates_files) != files:
+            raise BadInput(
+                f"STRATEGY byclass with MODE {self.mode} needs {files} RATES_FILES; {len(self.rates_files)} are given.",
+                "Give one file per image in the order of INPUTS with MODE custom, else one for all.",
+            )
+        if not custom or self.strategy in ("byclass", "smallest", "all"):
+            return
+        if len(self.counts) != images:
+            raise BadInput(
+                f"MODE custom needs {images} COUNTS, one per image; {len(self.counts)} are given.",
+                "Give numbers separated by commas, in the order of INPUTS.",
+            )
+        for number in self.counts:
+            if self.strategy == "percent":
+                _share("COUNTS", number)
+            elif number < 1 or number != int(number):
+                raise BadInput(f"COUNTS holds {number:g}.", "Give whole numbers of 1 or more.")
+
+
 @dataclass(frozen=True)
 class SplitResult:
     """Features with a ``split`` field; ``counts`` holds split -> class value (as text) -> features."""
@@ -712,6 +776,7 @@ JOBS: Tuple[Type[Job], ...] = (
     SelectSamples,
     SelectVectorSamples,
     PolygonStatistics,
+    SamplingRates,
     SelectPatches,
     SplitSamples,
     AssessmentSample,

@@ -33,6 +33,10 @@ PUBLISHED = {
         ],
         ["OUTPUT"],
     ),
+    "samplingrates": (
+        ["INPUTS", "STRATEGY", "MODE", "COUNT", "PERCENT", "COUNTS", "RATES_FILES", "OUTPUT_FOLDER"],
+        ["OUTPUT_FOLDER"],
+    ),
     "splitsamples": (
         "INPUT FIELD METHOD TRAIN_SHARE VALIDATION_SHARE RASTER BLOCK_SIZE GUARD SEED OUTPUT".split(),
         ["OUTPUT"],
@@ -83,6 +87,8 @@ PUBLISHED = {
 ENUMS = {
     ("selectsamples", "STRATEGY"): ["upto", "constant", "total", "smallest", "all"],
     ("selectvectorsamples", "STRATEGY"): VECTOR_STRATEGIES,
+    ("samplingrates", "STRATEGY"): VECTOR_STRATEGIES,
+    ("samplingrates", "MODE"): ["proportional", "equal", "custom"],
     ("selectsamples", "SAMPLER"): ["spread", "random", "periodic"],
     ("splitsamples", "METHOD"): ["auto", "polygons", "blocks", "random"],
     ("selectpatches", "MODE"): ["grid", "random"],
