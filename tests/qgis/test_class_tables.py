@@ -1,0 +1,34 @@
+"""Class tables on their way to the engine: coloured label images, and crosswalks."""
+
+import pytest
+from deepscape.tests.qgis.layers import CLASSES
+from qgis.core import QgsPalettedRasterRenderer, QgsRasterLayer
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "walk.csv"
+    path.write_text("from,to\n1,2\n")
+    return str(path)
+
+
+def test_labels_from_colours(run, play, image, tmp_path):
+    target = tmp_path / "labels.tif"
+    play("labelsfromcolours", {"copy": [image, "$output"]}, {"result": {"classes": CLASSES, "unknown_pixels": 3}})
+    outputs = run("labelsfromcolours", INPUT=image, NOMENCLATURE="isprs", TOLERANCE=5, OUTPUT=str(target))
+    job = play.jobs()[-1]
+    assert (job["tolerance"], job["unknown"], job["legend"]["nomenclature"]) == (5, "ignore", "isprs")
+    assert outputs == {"OUTPUT": str(target), "UNKNOWN_PIXELS": 3}
+    assert isinstance(QgsRasterLayer(str(target), "labels").renderer(), QgsPalettedRasterRenderer)
+
+
+def test_a_crosswalk_reaches_every_job_that_reads_classes(
+    run, play, image, points_file, polygons_file, table, tmp_path
+):
+    play("selectsamples", {"copy": [points_file, "$output"]})
+    run("selectsamples", INPUT=image, CROSSWALK=table, OUTPUT="memory:")
+    play("selectvectorsamples", {"copy": [points_file, "$output"]})
+    run("selectvectorsamples", INPUT=polygons_file, RASTER=image, CROSSWALK=table, OUTPUT="memory:")
+    play("extractpatches", {"mkdir": "$output"})
+    run("extractpatches", INPUT=image, SAMPLES=points_file, CROSSWALK=table, OUTPUT=str(tmp_path / "patches"))
+    assert [job["crosswalk"] for job in play.jobs()] == [table] * 3
