@@ -6,11 +6,8 @@ grid; a pixel that the map leaves as no-data is left out, and counted.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -30,9 +27,10 @@ from .classes import FeatureClasses, feature_classes
 from .datasets import PatchDataset
 from .legends import read_map_legend
 from .metrics import metrics_dict, scores
-from .rasters import Grid, RasterReader, part_name, writing_error
+from .rasters import Grid, RasterReader
 from .reports import Section
 from .sampling import feature_pixels
+from .textfiles import write_text
 from .vectors import Layer, crs_name, on_grid, read_layer
 
 Array = npt.NDArray[Any]
@@ -540,17 +538,7 @@ def write_matrix(path: str, matrix: Indices, values: Sequence[int]) -> str:
         DiskFull: no room left.
         BadInput: the folder does not exist or cannot be written.
     """
-    target = path if Path(path).suffix.lower() == ".csv" else path + ".csv"
     labels = ",".join(str(value) for value in values)
     lines = [f"#Reference labels (rows):{labels}", f"#Produced labels (columns):{labels}"]
     lines += [",".join(str(int(count)) for count in row) for row in matrix]
-    part = part_name(target)
-    try:
-        Path(part).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(part, target)
-    except OSError as error:
-        raise writing_error(target, error) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(part)
-    return target
+    return write_text(path, ".csv", "\n".join(lines) + "\n")

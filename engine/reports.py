@@ -6,11 +6,8 @@ on a screen in light or dark and prints on paper.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -20,7 +17,7 @@ from markupsafe import Markup
 
 from ..tasks.classtable import ClassEntry
 from .metrics import scores
-from .rasters import part_name, writing_error
+from .textfiles import write_text
 
 _JINJA = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
@@ -126,17 +123,7 @@ def write_page(path: str, text: str) -> str:
         DiskFull: no room left.
         BadInput: the folder does not exist or cannot be written.
     """
-    target = path if Path(path).suffix.lower() in (".html", ".htm") else path + ".html"
-    part = part_name(target)
-    try:
-        Path(part).write_text(text, encoding="utf-8")
-        os.replace(part, target)
-    except OSError as error:
-        raise writing_error(target, error) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(part)
-    return target
+    return write_text(path, ".html", text, ".htm")
 
 
 def decimal(value: Optional[float], digits: int = 3) -> str:

@@ -9,14 +9,14 @@ from pathlib import Path
 from .rasters import part_name, writing_error
 
 
-def write_text(path: str, suffix: str, text: str) -> str:
-    """Write a text file (a missing suffix such as ``.csv`` is added) and return its real path.
+def write_text(path: str, suffix: str, text: str, *others: str) -> str:
+    """Write a text file and return its real path; ``suffix`` (".csv") is added where it and the ``others`` are missing.
 
     Raises:
         DiskFull: no room left.
         BadInput: the folder does not exist or cannot be written.
     """
-    target = path if Path(path).suffix.lower() == suffix else path + suffix
+    target = path if Path(path).suffix.lower() in (suffix, *others) else path + suffix
     part = part_name(target)
     try:
         Path(part).write_text(text, encoding="utf-8")

@@ -67,7 +67,12 @@ def write_job_file(job: Job, result: Any = None, temporary_folders: Sequence[str
         "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **job_to_plain(portable),
     }
-    _write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    try:
+        replace_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    except OSError as error:
+        raise BadInput(
+            f"The job file '{path}' cannot be written: {error.strerror}.", "Choose a folder that you may write to."
+        ) from error
     return path
 
 
@@ -263,16 +268,17 @@ def keep_model(path: str, store: str) -> str:
     return str(target)
 
 
-def _write_text(path: str, text: str) -> None:
+def replace_text(path: str, text: str) -> None:
+    """Write a text file under a temporary name, and put it in the place of an older one.
+
+    Raises:
+        OSError: it cannot be written; nothing is left, and the older file stays.
+    """
     target = Path(path)
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, target)
-    except OSError as error:
-        raise BadInput(
-            f"The job file '{path}' cannot be written: {error.strerror}.", "Choose a folder that you may write to."
-        ) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -10,7 +10,6 @@ Jobs stand in the order of the work: sampling, patches, training, mapping, asses
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple, Type
@@ -811,11 +810,3 @@ def job_from_plain(data: Mapping[str, Any]) -> Job:
 def result_to_json(result: Any) -> str:
     """Return a result as one line of JSON."""
     return json.dumps(to_plain(result), ensure_ascii=False, sort_keys=True)
-
-
-def with_outputs(job: Job, **paths: str) -> Job:
-    """Return the job with other output paths (the sink's file, a temporary name)."""
-    wrong = sorted(set(paths) - set(job.outputs))
-    if wrong:
-        raise ValueError(f"{job.kind} has no output {wrong[0]}")
-    return dataclasses.replace(job, **paths)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import html
-import json
 from pathlib import Path
 
-from ...models.cards import Card, read_card
+from ...models.cards import read_card
+from ...models.modelinfo import card_facts, class_table, model_page
+from ...tasks import jobfiles
 from ...tasks.errors import BadInput
-from ...tasks.serial import to_plain
 from .. import parameters as p
 from ..base import DeepscapeAlgorithm
 from ..translate import tr
@@ -49,16 +48,16 @@ class ModelInfo(DeepscapeAlgorithm):
         try:
             path = values.path(self.MODEL)
             card = read_card(path)
-            for label, text in facts(card):
+            for label, text in card_facts(card):
                 feedback.pushInfo(f"{label}: {text}")
             outputs = {
                 self.JSON: card.to_json(),
                 self.NETWORK: card.network,
-                self.CLASSES: json.dumps(to_plain(card.classes), ensure_ascii=False),
+                self.CLASSES: class_table(card),
             }
             page = values.output(self.OUTPUT)
             if page:
-                write_text(page, card_page(Path(path).name, card))
+                write_text(page, model_page(Path(path).name, card))
                 outputs[self.OUTPUT] = page
             return outputs
         finally:
@@ -66,63 +65,12 @@ class ModelInfo(DeepscapeAlgorithm):
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a page.
+    """Write a page under a temporary name.
 
     Raises:
         BadInput: it cannot be written.
     """
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        jobfiles.replace_text(path, text)
     except OSError as error:
         raise BadInput(f"'{path}' cannot be written: {error.strerror}.", "Choose another file.") from error
-
-
-def facts(card: Card) -> list[tuple[str, str]]:
-    """Return the card's facts as (label, text)."""
-    found = [
-        (tr("Network"), card.network),
-        (tr("Parameters"), f"{card.parameter_count:,}"),
-        (tr("Created"), card.created),
-    ]
-    for source in card.sources:
-        bands = ", ".join(band.name or f"band {number}" for number, band in enumerate(source.bands, start=1))
-        found.append((tr("Bands"), f"{len(source.bands)} ({bands}), {source.dtype}"))
-        found.append((tr("Patch size"), f"{source.patch_size} x {source.patch_size}"))
-    found.append((tr("Classes"), ", ".join(f"{entry.value} {entry.name}" for entry in card.classes)))
-    if card.res_m is not None:
-        found.append((tr("Pixel size"), f"{card.res_m:.2f} m"))
-    for key, label in _METRICS.items():
-        value = card.metrics.get(key)
-        if isinstance(value, (int, float, str)):
-            found.append((tr(label), f"{value:.4f}" if isinstance(value, float) else str(value)))
-    return found
-
-
-# Key of the card's metrics -> label; the others (matrix, per class) are in the JSON.
-_METRICS = {
-    "overall_accuracy": "Overall accuracy",
-    "kappa": "Kappa",
-    "macro_f1": "Macro F1",
-    "mean_iou": "Mean IoU",
-    "samples": "Samples",
-    "sentence": "Accuracy of",
-    "best_epoch": "Best epoch",
-}
-
-
-def card_page(name: str, card: Card) -> str:
-    """Return the card as a page."""
-    rows = "".join(f"<tr><th>{html.escape(a)}</th><td>{html.escape(b)}</td></tr>" for a, b in facts(card))
-    legend = "".join(
-        f"<tr><td>{entry.value}</td><td style='background:{entry.colour};width:3em'></td>"
-        f"<td>{html.escape(entry.name)}</td></tr>"
-        for entry in card.classes
-    )
-    whole = html.escape(json.dumps(json.loads(card.to_json()), ensure_ascii=False, indent=1))
-    return (
-        f"<!DOCTYPE html>\n<html><head><meta charset='utf-8'><title>{html.escape(name)}</title>"
-        "<style>body{font-family:sans-serif;max-width:60em;margin:2em auto}th{text-align:left;padding-right:1em}"
-        "pre{background:#f4f4f4;padding:1em;overflow:auto}</style></head>"
-        f"<body><h1>{html.escape(name)}</h1><table>{rows}</table><h2>{html.escape(tr('Classes'))}</h2>"
-        f"<table>{legend}</table><details><summary>JSON</summary><pre>{whole}</pre></details></body></html>\n"
-    )
