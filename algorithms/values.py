@@ -150,9 +150,15 @@ class Values:
         return self._snapshots.get(name)
 
     def raster(
-        self, name: str, stack: str = "", bands: str = "", nodata: str = "", required: bool = True
+        self,
+        name: str,
+        stack: str = "",
+        bands: str = "",
+        nodata: str = "",
+        required: bool = True,
+        expressions: str = "",
     ) -> Optional[RasterSource]:
-        """Return a raster source; None when it is not given and not required."""
+        """Return a raster source; None when it is not given and not required. All are names of parameters."""
         shot: Optional[RasterSnapshot] = self._snapshots.get(name)
         if shot is None:
             if required:
@@ -171,6 +177,7 @@ class Values:
             nodata=self.optional_real(nodata) if nodata else None,
             crs=shot.crs,
             label=shot.label,
+            expressions=self.text(expressions) if expressions else "",
         )
 
     def vector(self, name: str, required: bool = True) -> Optional[VectorSource]:

@@ -9,7 +9,7 @@ from typing import Callable, Iterator, Optional, Sequence, Tuple
 import numpy as np
 import numpy.typing as npt
 
-from .rasters import Array, RasterReader
+from .rasters import Array, Grid, RasterReader
 
 Vector = npt.NDArray[np.float64]
 
@@ -103,11 +103,28 @@ def scene_statistics(
     """
     scale = np.array([b.scale for b in reader.bands] if scales is None else scales, float)
     offset = np.array([b.offset for b in reader.bands] if offsets is None else offsets, float)
-    statistics = BandStatistics(len(reader.bands))
-    for window in sample_windows(reader.grid.height, reader.grid.width):
-        if check is not None:
-            check()
-        statistics.add(*reader.read(*window, rule))
-    return SceneStatistics(
-        statistics.mean * scale + offset, statistics.deviation * np.abs(scale), statistics.count.astype(np.int64)
+    found = sampled_statistics(
+        reader.grid,
+        len(reader.bands),
+        lambda row, col, height, width: reader.read(row, col, height, width, rule),
+        check or (lambda: None),
     )
+    return SceneStatistics(found.mean * scale + offset, found.std * np.abs(scale), found.count)
+
+
+def sampled_statistics(
+    grid: Grid, bands: int, read: Callable[[int, int, int, int], Tuple[Array, Array]], check: Callable[[], None]
+) -> SceneStatistics:
+    """Return the statistics of what ``read`` gives, from a regular sample of a grid's windows (all of a small one).
+
+    Args:
+        grid: of the scene.
+        bands: their number.
+        read: gives values and validity ``(C, H, W)`` of a window (row, col, height, width).
+        check: called between windows; raises when the job is cancelled.
+    """
+    statistics = BandStatistics(bands)
+    for window in sample_windows(grid.height, grid.width):
+        check()
+        statistics.add(*read(*window))
+    return SceneStatistics(statistics.mean, statistics.deviation, statistics.count.astype(np.int64))

@@ -36,7 +36,8 @@ class DatasetBand:
     """One band: name, no-data number, the scale and offset that were applied, and the scene's mean and deviation.
 
     ``explicit`` is True when the user gave scale or offset in place of the file's own. ``scene_mean`` and ``scene_std``
-    are in physical units over the scene's valid pixels (a regular sample of large scenes).
+    are in physical units over the scene's valid pixels (a regular sample of large scenes). ``expression`` is what a
+    computed band was computed by, empty for a band of the scene.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DatasetBand:
     explicit: bool
     scene_mean: float
     scene_std: float
+    expression: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,9 @@ class PatchDataset:
         numbers = np.array([np.nan if band.nodata is None else band.nodata for band in part.bands])[:, None, None]
         missing = raw == numbers
         if part.nodata_rule == "all":
-            missing = missing.all(axis=1, keepdims=True) & np.ones_like(missing)
+            # A computed band has no number: where it is missing, it holds NaN.
+            own = [index for index, band in enumerate(part.bands) if not band.expression]
+            missing = missing[:, own].all(axis=1, keepdims=True) & np.ones_like(missing)
         values[missing] = np.nan
         return values
 

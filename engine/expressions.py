@@ -1,4 +1,4 @@
-"""Arithmetic over bands, written by the user: ``(B8 - B4) / (B8 + B4); B2 / bandmax(B2)``.
+"""Arithmetic over bands, written by the user: ``NDVI = (B8 - B4) / (B8 + B4); B2 / bandmax(B2)``.
 
 Python's own grammar is parsed into a tree (`ast`), and the tree is walked over a list of what is allowed: nothing is
 ever executed as code.
@@ -10,12 +10,14 @@ import ast
 import operator
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, Iterator, Mapping, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, FrozenSet, Iterator, Mapping, Sequence, Tuple, Type, Union
 
 import numpy as np
+import numpy.typing as npt
 
 from ..tasks.errors import BadInput
-from .rasters import Array
+
+Array = npt.NDArray[Any]
 
 _BINARY: Dict[Type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: np.divide, ast.Pow: np.power,
@@ -35,8 +37,11 @@ _FUNCTIONS: Dict[str, Tuple[Callable[..., Any], int, int]] = {
     "exp": (np.exp, 1, 1),
     "where": (np.where, 3, 3),
 }
+Values = Union[Array, Mapping[int, Array]]
 STATISTICS = {"bandmin": "minimum", "bandmax": "maximum", "bandmean": "mean", "bandstd": "deviation"}
 _LONGEST = 10_000
+# A name before an equals sign that is no comparison: a plain word, or any text in quotes.
+_NAMED = re.compile(r"""\s*(?:(?P<word>\w+)|(?P<q>['"])(?P<quoted>[^'"]+)(?P=q))\s*=(?!=)\s*""")
 # Levels of a tree that is walked by recursion.
 _DEEPEST = 150
 
@@ -46,22 +51,24 @@ class BandExpression:
     """One checked expression.
 
     Attributes:
-        text: as written.
+        name: what it is called, ``name = expression``; its text where it is given no name.
+        text: the expression as written, without the name.
         bands: 0-based bands that it uses.
         needs_statistics: True where it asks for statistics of whole bands.
     """
 
+    name: str
     text: str
     bands: FrozenSet[int]
     needs_statistics: bool
     tree: ast.expr
     names: Mapping[str, int]
 
-    def evaluate(self, values: Array, valid: Array, statistics: Mapping[str, Array]) -> Array:
+    def evaluate(self, values: Values, valid: Array, statistics: Mapping[str, Array]) -> Array:
         """Return the expression's value per pixel.
 
         Args:
-            values: the bands, float64 ``(C, H, W)``.
+            values: the bands, float64 ``(C, H, W)``; or only those that are used ``(H, W)``, by their 0-based number.
             valid: False where a value is no-data, ``(C, H, W)``.
             statistics: minimum, maximum, mean and deviation of every band ``(C,)``, where needed.
 
@@ -69,15 +76,13 @@ class BandExpression:
             float64 ``(H, W)``, NaN where a band that is used has no-data, and where the result is not finite.
         """
         with np.errstate(all="ignore"):
-            result = np.array(
-                np.broadcast_to(self._value(self.tree, values, statistics), values.shape[1:]), dtype=float
-            )
+            result = np.array(np.broadcast_to(self._value(self.tree, values, statistics), valid.shape[1:]), dtype=float)
         usable = np.isfinite(result)
         for band in self.bands:
             usable &= valid[band]
         return np.where(usable, result, np.nan)
 
-    def _value(self, node: ast.expr, values: Array, statistics: Mapping[str, Array]) -> Any:
+    def _value(self, node: ast.expr, values: Values, statistics: Mapping[str, Array]) -> Any:
         def of(part: ast.expr) -> Any:
             return self._value(part, values, statistics)
 
@@ -101,8 +106,8 @@ class BandExpression:
         raise TypeError(f"{type(node).__name__} passed the check of expressions")
 
 
-def parse_expressions(text: str, names: Sequence[str]) -> Tuple[BandExpression, ...]:
-    """Parse expressions separated by commas or semicolons.
+def parse_expressions(text: str, names: Sequence[str], where: str = "EXPRESSION") -> Tuple[BandExpression, ...]:
+    """Parse expressions separated by commas or semicolons, each with or without a name (``NDVI = ...``).
 
     Bands are called by their description (in quotes where it is no plain word), or B1, B2 ... by their number, which
     counts only where no band has that description.
@@ -110,13 +115,14 @@ def parse_expressions(text: str, names: Sequence[str]) -> Tuple[BandExpression, 
     Args:
         text: the expressions.
         names: descriptions of the bands, "" where there is none.
+        where: what messages call the text.
 
     Raises:
         BadInput: an expression cannot be understood; names the part, its position and what is allowed.
     """
     if len(text) > _LONGEST:
         raise BadInput(f"The expression has {len(text)} characters, more than {_LONGEST}.", "Write a shorter one.")
-    found = tuple(_parse_one(part, start, names) for start, part in _pieces(text))
+    found = tuple(_parse_one(part, start, names, where) for start, part in _pieces(text))
     if not found:
         raise BadInput("The expression is empty.", "Write one, e.g. (B4 - B3) / (B4 + B3).")
     return found
@@ -139,7 +145,16 @@ def _pieces(text: str) -> Iterator[Tuple[int, str]]:
             start = position + 1
 
 
-def _parse_one(text: str, start: int, names: Sequence[str]) -> BandExpression:
+def _split_name(text: str, start: int) -> Tuple[str, str, int]:
+    """Return name, expression and the expression's start; the name is empty where there is none."""
+    found = _NAMED.match(text)
+    if found is None:
+        return "", text, start
+    return found["word"] or found["quoted"], text[found.end() :], start + found.end()
+
+
+def _parse_one(text: str, start: int, names: Sequence[str], where: str) -> BandExpression:
+    name, text, start = _split_name(text, start)
     try:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError as error:
@@ -150,9 +165,9 @@ def _parse_one(text: str, start: int, names: Sequence[str]) -> BandExpression:
         ) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise BadInput(f"The expression '{text[:50]}' cannot be understood.", "Write a simpler one.") from error
-    checker = _Checker(text, start, names)
+    checker = _Checker(text, start, names, where)
     checker.check(tree)
-    return BandExpression(text, frozenset(checker.used.values()), checker.statistics, tree, checker.used)
+    return BandExpression(name or text, text, frozenset(checker.used.values()), checker.statistics, tree, checker.used)
 
 
 def _band_text(node: ast.expr) -> str:
@@ -164,8 +179,8 @@ def _band_text(node: ast.expr) -> str:
 class _Checker:
     """Walks a tree, refuses what is not allowed and notes the bands."""
 
-    def __init__(self, text: str, start: int, names: Sequence[str]) -> None:
-        self.text, self.start, self.names = text, start, names
+    def __init__(self, text: str, start: int, names: Sequence[str], where: str) -> None:
+        self.text, self.start, self.names, self.where = text, start, names, where
         self.used: Dict[str, int] = {}
         self.statistics = False
 
@@ -173,7 +188,7 @@ class _Checker:
         # Python counts columns in bytes of UTF-8.
         before = self.text.encode("utf-8")[: node.col_offset].decode("utf-8", "ignore")
         part = ast.get_source_segment(self.text, node) or self.text
-        return BadInput(f"'{part}' at character {self.start + len(before) + 1} of EXPRESSION {message}.", remedy)
+        return BadInput(f"'{part}' at character {self.start + len(before) + 1} of {self.where} {message}.", remedy)
 
     def check(self, node: ast.expr, depth: int = 0) -> None:
         if depth > _DEEPEST:

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence,
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 
 from ..models.cards import Card, CardBand, CardSource
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
-from .bandstatistics import SceneStatistics, scene_statistics
+from .bandstatistics import sampled_statistics
+from .computedbands import compute, parse_computed, used_bands
+from .expressions import BandExpression
 from .maps import MapWriter, class_areas, raster_path
 from .preflight import check_resolution, check_scene, check_undeclared_nodata
-from .rasters import BandInfo, Grid, RasterReader
+from .rasters import BandInfo, Grid, RasterReader, reading
 from .runtimes import BATCH, Runtime, create_runtime
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ Window = Tuple[int, int, int, int]
 
 # Side of a tile: the outputs' own block size, 0.2 s of a small network on one core.
 TILE = 256
-# GDAL's block cache in bytes (rasterio takes bytes where the environment variable means megabytes): holds a row of
-# tiles of wide and line-striped scenes, which would otherwise be decoded once per tile.
-CACHE_BYTES = 160_000_000
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,10 @@ class Scene:
     Attributes:
         reader: the open raster.
         source: the model's source.
-        bands: position in the reader of each band of the model.
-        scales: factor to physical units per band of the model ``(C,)``.
+        bands: position in the reader of each of the model's bands that a scene must have ``(C,)``.
+        scales: factor to physical units of each of them.
         offsets: summand likewise.
+        expressions: of the model's computed bands, which follow them ``(E,)``.
     """
 
     reader: RasterReader
@@ -58,19 +57,29 @@ class Scene:
     bands: Tuple[int, ...]
     scales: Array
     offsets: Array
+    expressions: Tuple[BandExpression, ...] = ()
+
+    def values(self, row: int, col: int, height: int, width: int) -> Tuple[npt.NDArray[np.float32], Array]:
+        """Return the model's bands in a window, physical values ``(C + E, H, W)``, and a mask of the same shape.
+
+        What the mask calls no-data may hold anything.
+        """
+        raw, valid = self.reader.read(row, col, height, width, self.source.nodata_rule)
+        raw, valid = raw[list(self.bands)], valid[list(self.bands)]
+        values = np.asarray(self.reader.physical(raw, self.scales, self.offsets), np.float32)
+        if not self.expressions:
+            return values, valid
+        computed = compute(self.expressions, {i: values[i] for i in used_bands(self.expressions)}, valid)
+        return np.concatenate([values, computed]), np.concatenate([valid, ~np.isnan(computed)])
 
     def read(self, row: int, col: int, height: int, width: int) -> Tuple[npt.NDArray[np.float32], Array]:
-        """Return physical values with the patch's margin ``(C, H + p - 1, W + p - 1)``, NaN where no-data, and a mask.
+        """Return the bands with the patch's margin ``(C + E, H + p - 1, W + p - 1)``, NaN where no-data, and a mask.
 
         The mask ``(H, W)`` tells the pixels that hold a value in every band.
         """
         size = self.source.patch_size
         before = size // 2
-        raw, valid = self.reader.read(
-            row - before, col - before, height + size - 1, width + size - 1, self.source.nodata_rule
-        )
-        raw, valid = raw[list(self.bands)], valid[list(self.bands)]
-        values = np.array(self.reader.physical(raw, self.scales, self.offsets), np.float32)
+        values, valid = self.values(row - before, col - before, height + size - 1, width + size - 1)
         values[~valid] = np.nan
         centre: Array = np.all(valid[:, before : before + height, before : before + width], axis=0)
         return values, centre
@@ -103,7 +112,7 @@ def map_scene(
         )
     paths = [raster_path(path) for path in (job.output, job.probabilities, job.confidence)]
     _check_outputs(job, paths)
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES), RasterReader(job.source) as reader:
+    with reading(job.source) as reader:
         scene = open_scene(reader, card, job.continue_anyway, context)
         _preflight(scene, card, job.continue_anyway, context)
         window = _window(job, reader.grid)
@@ -135,11 +144,20 @@ def open_scene(reader: RasterReader, card: Card, continue_anyway: bool, context:
         BadInput: the bands do not fit.
     """
     source = card.sources[0]
-    order = match_bands(reader.bands, source.bands, reader.name, continue_anyway, context)
+    needed = source.scene_bands
+    order = match_bands(reader.bands, needed, reader.name, continue_anyway, context)
     own = [reader.bands[index] for index in order]
-    scales = [band.scale if wanted.scale is None else wanted.scale for band, wanted in zip(own, source.bands)]
-    offsets = [band.offset if wanted.offset is None else wanted.offset for band, wanted in zip(own, source.bands)]
-    return Scene(reader, source, order, np.array(scales, float), np.array(offsets, float))
+    scales = [band.scale if wanted.scale is None else wanted.scale for band, wanted in zip(own, needed)]
+    offsets = [band.offset if wanted.offset is None else wanted.offset for band, wanted in zip(own, needed)]
+    # By the training scene's names: the scene may call its bands otherwise, or have them in another order.
+    names = [band.name for band in needed]
+    expressions = tuple(
+        parse_computed(band.expression, names, "the model's EXPRESSIONS")[0] for band in source.computed_bands
+    )
+    for expression, band in zip(expressions, source.computed_bands):
+        title = "" if band.name == expression.text else f" as '{band.name}'"
+        context.log(f"The model computes {expression.text}{title} from the scene's bands.")
+    return Scene(reader, source, order, np.array(scales, float), np.array(offsets, float), expressions)
 
 
 def match_bands(
@@ -200,17 +218,15 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _preflight(scene: Scene, card: Card, continue_anyway: bool, context: Context) -> None:
-    reader, order = scene.reader, list(scene.bands)
+    reader = scene.reader
     context.progress(0, 1, "Comparing the scene with the training data", "")
     check_resolution(reader, card, context)
     numbers: List[Optional[float]] = [None] * len(reader.bands)
-    scales, offsets = np.ones(len(reader.bands)), np.zeros(len(reader.bands))
-    for position, band, scale, offset in zip(order, scene.source.bands, scene.scales, scene.offsets):
-        numbers[position], scales[position], offsets[position] = band.nodata, scale, offset
+    for position, band in zip(scene.bands, scene.source.scene_bands):
+        numbers[position] = band.nodata
     check_undeclared_nodata(reader, numbers, context)
-    found = scene_statistics(reader, list(scales), list(offsets), scene.source.nodata_rule, context.check)
-    chosen = SceneStatistics(found.mean[order], found.std[order], found.count[order])
-    check_scene(chosen, scene.source.bands, scene=reader.name, continue_anyway=continue_anyway, context=context)
+    found = sampled_statistics(reader.grid, len(scene.source.bands), scene.values, context.check)
+    check_scene(found, scene.source.bands, scene=reader.name, continue_anyway=continue_anyway, context=context)
 
 
 def _window(job: Classify, grid: Grid) -> Window:

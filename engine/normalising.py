@@ -38,7 +38,7 @@ def normalise(job: Normalise, context: Context) -> NormaliseResult:
         statistics = None
         if not expressions or any(expression.needs_statistics for expression in expressions):
             statistics = _gather(reader, windows, context)
-        names = [e.text for e in expressions] or [name or f"B{i}" for i, name in enumerate(given, start=1)]
+        names = [e.name for e in expressions] or [name or f"B{i}" for i, name in enumerate(given, start=1)]
         if not expressions and statistics is not None:
             shift, divisor = _linear(job.method, statistics, names, context)
         with create_raster(

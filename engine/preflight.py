@@ -51,7 +51,7 @@ def check_scene(
 
     Args:
         statistics: of the scene, in the order of ``bands``.
-        bands: of the model card.
+        bands: of the model card; the computed ones are looked at only where the scene's own look as they should.
         scene: what messages call the scene.
         continue_anyway: warn instead of refusing.
         context: for warnings.
@@ -59,14 +59,21 @@ def check_scene(
     Raises:
         BadInput: a band differs too much; names the band, the difference in training deviations and the likely cause.
     """
-    if statistics.count.min() < FEWEST_PIXELS:
+    own = [index for index, band in enumerate(bands) if not band.expression]
+    computed = [index for index, band in enumerate(bands) if band.expression]
+    if statistics.count[own].min() < FEWEST_PIXELS:
         context.log(f"'{scene}' has too few valid pixels to be compared with the training scene.")
         return
-    fit = _Fit(statistics, bands)
-    finding = fit.finding()
+    fit = _Fit(statistics, bands, own)
+    finding, cause = fit.finding(), ""
+    if finding:
+        cause = fit.cause()
+    elif computed:
+        finding = _Fit(statistics, bands, computed).computed_finding(scene, context)
+        cause = "the bands that it is computed from look as in training, so they go together in another way here"
     if not finding:
         return
-    message = f"'{scene}' does not look like the scene that the model was trained on: {finding}; {fit.cause()}."
+    message = f"'{scene}' does not look like the scene that the model was trained on: {finding}; {cause}."
     if continue_anyway:
         context.warn(f"{message} It is mapped all the same, as CONTINUE asks.")
         return
@@ -76,14 +83,21 @@ def check_scene(
 class _Fit:
     """How a scene's statistics lie to those of the training scene, and what would explain it."""
 
-    def __init__(self, statistics: SceneStatistics, bands: Sequence[CardBand]) -> None:
-        self.mean, self.std = statistics.mean, statistics.std
+    def __init__(self, statistics: SceneStatistics, all_bands: Sequence[CardBand], chosen: Sequence[int]) -> None:
+        """Take the chosen bands (0-based)."""
+        self.mean, self.std = statistics.mean[list(chosen)], statistics.std[list(chosen)]
+        bands = [all_bands[index] for index in chosen]
         known = [math.isfinite(b.scene_mean) and math.isfinite(b.scene_std) and b.scene_std > 0 for b in bands]
         self.card_mean = np.array([b.scene_mean if k else b.mean for b, k in zip(bands, known)])
         self.card_std = np.array([b.scene_std if k else b.std for b, k in zip(bands, known)])
         # A band that was constant in training is compared at a millionth of its value, not divided by zero.
         self.card_std = np.maximum(self.card_std, 1e-6 * np.maximum(np.abs(self.card_mean), 1e-6))
-        self.names = [f"band {i + 1}" + (f" ({b.name})" if b.name else "") for i, b in enumerate(bands)]
+        self.names = [
+            f"the computed band {b.name or b.expression}"
+            if b.expression
+            else f"band {i + 1}" + (f" ({b.name})" if b.name else "")
+            for i, b in zip(chosen, bands)
+        ]
 
     def finding(self) -> str:
         """Return what is wrong in words; empty when nothing is."""
@@ -92,15 +106,39 @@ class _Fit:
         worst = int(np.argmax(np.abs(distance)))
         widest = int(np.argmax(ratio))
         if abs(distance[worst]) > MEAN_LIMIT:
-            return (
-                f"{self.names[worst]} differs by {distance[worst]:+.1f} training deviations "
-                f"(mean {self.mean[worst]:.4g} instead of {self.card_mean[worst]:.4g})"
-            )
+            return self._distance_text(worst)
         if ratio[widest] > SPREAD_LIMIT:
             return f"{self.names[widest]} varies {ratio[widest]:.3g} times as much as in training"
         if np.median(ratio) < 1 / FLATNESS_LIMIT:
             flattest = int(np.argmin(ratio))
             return f"{self.names[flattest]} varies {ratio[flattest]:.2g} times as much as in training"
+        return ""
+
+    def _distance_text(self, band: int) -> str:
+        distance = (self.mean[band] - self.card_mean[band]) / self.card_std[band]
+        return (
+            f"{self.names[band]} differs by {distance:+.1f} training deviations "
+            f"(mean {self.mean[band]:.4g} instead of {self.card_mean[band]:.4g})"
+        )
+
+    def computed_finding(self, scene: str, context: Context) -> str:
+        """Return what is wrong with computed bands in words; empty when nothing is, or nothing that a warning won't do.
+
+        A ratio whose divisor comes near 0 in a few pixels has any mean and deviation, which says nothing of the
+        others: the mean has to be far off by the deviation of this scene too, and the spread alone is a warning.
+        """
+        known = np.isfinite(self.mean)
+        distance = np.abs(np.where(known, self.mean - self.card_mean, 0.0)) / np.maximum(self.card_std, self.std)
+        worst = int(np.argmax(np.where(known, distance, 0.0)))
+        if known[worst] and distance[worst] > MEAN_LIMIT:
+            return self._distance_text(worst)
+        ratio = np.where(known, self.std / self.card_std, 0.0)
+        widest = int(np.argmax(ratio))
+        if ratio[widest] > SPREAD_LIMIT:
+            context.warn(
+                f"In '{scene}' {self.names[widest]} varies {ratio[widest]:.3g} times as much as in training, although "
+                "the bands that it is computed from do not (a divisor near 0 in some pixels?)."
+            )
         return ""
 
     def _misfit(self, mean: Floats, std: Floats) -> float:

@@ -29,11 +29,17 @@ from rasterio.windows import Window
 
 from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import Extent, RasterSource
+from .computedbands import compute, parse_computed, used_bands
+from .expressions import BandExpression
 
 Array = npt.NDArray[Any]
 
 # Less free bytes than a block needs: a write that failed then failed for want of room.
 _SMALLEST_ROOM = 1 << 20
+
+# GDAL's block cache in bytes (rasterio takes bytes where the environment variable means megabytes): holds a row of
+# tiles of wide and line-striped scenes, which would otherwise be decoded once per tile. GDAL's own is 5 % of the RAM.
+CACHE_BYTES = 160_000_000
 
 # Side of the tiles of the rasters that are written, and the values that a window of them may hold.
 _TILE = 256
@@ -149,13 +155,18 @@ def _apply(transform: Affine, x: npt.ArrayLike, y: npt.ArrayLike) -> Tuple[Array
 
 @dataclass(frozen=True)
 class BandInfo:
-    """What a file says of one band: its description, no-data number, and scale and offset to physical units."""
+    """What is known of one band: its description, no-data number, and scale and offset to physical units.
+
+    ``expression`` is the text that a computed band is computed by, empty for a band of a file. A computed band is
+    physical already (scale 1, offset 0), and NaN is its no-data.
+    """
 
     name: str
     dtype: str
     nodata: Optional[float]
     scale: float
     offset: float
+    expression: str = ""
 
 
 def reflect_indices(start: int, count: int, size: int) -> npt.NDArray[np.int64]:
@@ -173,7 +184,7 @@ class RasterReader:
 
     Attributes:
         grid: grid of the first file; all files of the stack lie on it.
-        bands: one `BandInfo` per band, in channel order.
+        bands: one `BandInfo` per band, in channel order: the files' bands, then the computed ones.
         dtype: the smallest type that holds all bands.
         block_height: rows of the blocks that the first file is stored in.
         striped: True where the first file's blocks are whole rows.
@@ -181,11 +192,18 @@ class RasterReader:
         name: what messages call the source.
     """
 
-    def __init__(self, source: RasterSource) -> None:
+    def __init__(self, source: RasterSource, *, scale: Optional[float] = None, offset: Optional[float] = None) -> None:
         """Open the files.
 
+        Args:
+            source: the files, their bands, and expressions of further bands.
+            scale: factor to physical units in place of the files' own, for all of their bands.
+            offset: summand likewise.
+
         Raises:
-            BadInput: a file cannot be opened, a band does not exist, or a stacked raster has another grid.
+            BadInput: a file cannot be opened, a band does not exist or holds complex numbers, a stacked raster has
+                another grid, a file lies on ground control points only, a VRT lacks one of its files, or an
+                expression cannot be understood.
         """
         self.name = source.label or Path(source.path).name
         self._lock = threading.Lock()
@@ -211,33 +229,48 @@ class RasterReader:
         except BaseException:
             self.close()
             raise
-        self.bands = tuple(
+        own = tuple(
             BandInfo(
                 name=dataset.descriptions[index - 1] or "",
                 dtype=dataset.dtypes[index - 1],
                 nodata=source.nodata if source.nodata is not None else dataset.nodatavals[index - 1],
-                scale=dataset.scales[index - 1],
-                offset=dataset.offsets[index - 1],
+                scale=dataset.scales[index - 1] if scale is None else scale,
+                offset=dataset.offsets[index - 1] if offset is None else offset,
             )
             for dataset, indices in self._parts
             for index in indices
         )
         self.masked = any(
-            {"per_dataset", "alpha"} & {flag.name for flag in dataset.mask_flag_enums[index - 1]}
-            for dataset, indices in self._parts
-            for index in indices
+            _has_mask(dataset.mask_flag_enums[index - 1]) for dataset, indices in self._parts for index in indices
         )
-        self.dtype = np.result_type(*(np.dtype(band.dtype) for band in self.bands))
+        self._own = own
+        self._expressions: Tuple[BandExpression, ...] = ()
+        self.dtype = np.result_type(*(np.dtype(band.dtype) for band in own))
+        computed: Tuple[BandInfo, ...] = ()
+        if source.expressions.strip():
+            self._expressions = parse_computed(source.expressions, [band.name for band in own])
+            computed = tuple(BandInfo(e.name, "float32", math.nan, 1.0, 0.0, e.text) for e in self._expressions)
+            # float32 holds 16-bit numbers exactly; larger ones make it float64.
+            self.dtype = np.result_type(self.dtype, np.float32)
+        self.bands = own + computed
 
     def _open(self, path: str) -> Any:
         try:
-            return self._stack.enter_context(rasterio.open(path))
+            dataset = self._stack.enter_context(rasterio.open(path))
         except RasterioIOError as error:
             if not Path(path).exists() and ":" not in path[2:]:
                 raise BadInput(f"The raster '{path}' does not exist.", "Check the path.") from error
             raise BadInput(
                 f"The raster '{path}' cannot be read: {error}.", "Save it as GeoTIFF in QGIS and use that."
             ) from error
+        if dataset.count == 0:
+            raise BadInput(f"The raster '{path}' holds several rasters, not bands.", "Choose one of them as a layer.")
+        if dataset.gcps[0] and dataset.transform.is_identity:
+            raise BadInput(
+                f"'{Path(path).name}' lies on ground control points, not on a grid.",
+                "Warp it first with 'Warp (reproject)' and use the result.",
+            )
+        return dataset
 
     def _chosen(self, dataset: Any, bands: Sequence[int]) -> tuple[int, ...]:
         # An alpha band is a mask, not a measurement; it is honoured through dataset_mask below.
@@ -248,7 +281,14 @@ class RasterReader:
                 f"'{self.name}' has no band {wrong}: it has {dataset.count}.",
                 f"Choose bands from 1 to {dataset.count}.",
             )
-        return tuple(bands) or own
+        chosen = tuple(bands) or own
+        odd = next((i for i in chosen if dataset.dtypes[i - 1].startswith("complex")), None)
+        if odd is not None:
+            raise BadInput(
+                f"Band {odd} of '{Path(dataset.name).name}' holds complex numbers ({dataset.dtypes[odd - 1]}).",
+                "Compute real bands first (amplitude, phase or intensity) and use those.",
+            )
+        return chosen
 
     def __enter__(self) -> RasterReader:
         return self
@@ -261,6 +301,17 @@ class RasterReader:
     def close(self) -> None:
         """Close the files."""
         self._stack.close()
+
+    def read_raw(self, row: int, col: int, height: int, width: int) -> Array:
+        """Read a window inside the raster, without its mask: the first file's bands as stored, ``(C, H, W)``."""
+        dataset, indices = self._parts[0]
+        window = Window(col, row, width, height)
+        try:
+            with self._lock:
+                raw: Array = dataset.read(indices, window=window)
+        except RasterioError as error:
+            raise _reading_error(dataset, window, error) from error
+        return raw
 
     def read(self, row: int, col: int, height: int, width: int, rule: str = "any") -> Tuple[Array, Array]:
         """Read a window, reflected at the raster's edges.
@@ -275,7 +326,8 @@ class RasterReader:
 
         Returns:
             The raw values ``(C, height, width)`` in the source's data type, and a mask of the same shape that is True
-            where a value is valid.
+            where a value is valid. Computed bands stand behind the others, NaN where a band that they use has no-data
+            and where their result is not finite.
         """
         rows = reflect_indices(row, height, self.grid.height)
         cols = reflect_indices(col, width, self.grid.width)
@@ -295,19 +347,23 @@ class RasterReader:
                     raws.append(dataset.read(indices, window=window))
                     masks.append(self._file_mask(dataset, indices, window))
                 except RasterioError as error:
-                    raise BadInput(
-                        f"'{Path(dataset.name).name}' is damaged near row {window.row_off}, column {window.col_off}.",
-                        "Copy the file again from its source.",
-                    ) from error
+                    raise _reading_error(dataset, window, error) from error
         raw = np.concatenate([part.astype(self.dtype, copy=False) for part in raws])
         valid = np.concatenate(masks)
         if self.dtype.kind == "f":
             valid &= np.isfinite(raw)
-        numbers = [band.nodata for band in self.bands]
+        numbers = [_number_in(band) for band in self._own]
         if any(number is not None and not math.isnan(number) for number in numbers):
             equal = np.stack([self._equals(raw[i], number) for i, number in enumerate(numbers)])
             valid &= ~(equal.all(axis=0, keepdims=True) if rule == "all" else equal)
-        return raw, valid
+        return self._with_computed(raw, valid) if self._expressions else (raw, valid)
+
+    def _with_computed(self, raw: Array, valid: Array) -> Tuple[Array, Array]:
+        """Append the computed bands to raw values and validity ``(C, H, W)`` of the files' bands."""
+        used = list(used_bands(self._expressions))
+        scales, offsets = (np.array([getattr(self._own[i], key) for i in used]) for key in ("scale", "offset"))
+        found = compute(self._expressions, dict(zip(used, self.physical(raw[used], scales, offsets))), valid)
+        return np.concatenate([raw, found.astype(self.dtype)]), np.concatenate([valid, ~np.isnan(found)])
 
     @staticmethod
     def _equals(values: Array, number: Optional[float]) -> Array:
@@ -322,11 +378,12 @@ class RasterReader:
         flags = [dataset.mask_flag_enums[index - 1] for index in indices]
         mask = np.ones(shape, dtype=bool)
         for position, (index, flag) in enumerate(zip(indices, flags)):
-            names = {f.name for f in flag}
-            if "per_dataset" in names or "alpha" in names:
-                mask[position] = dataset.dataset_mask(window=window) > 0
-            elif "nodata" not in names and "all_valid" not in names:
-                mask[position] = dataset.read_masks(index, window=window) > 0
+            if not _has_mask(flag):
+                continue
+            whole = {"per_dataset", "alpha"} & {f.name for f in flag}
+            mask[position] = (
+                dataset.dataset_mask(window=window) if whole else dataset.read_masks(index, window=window)
+            ) > 0
         return mask
 
     def physical(self, raw: Array, scales: Optional[Array] = None, offsets: Optional[Array] = None) -> Array:
@@ -336,6 +393,50 @@ class RasterReader:
         if np.all(scale == 1) and np.all(offset == 0):
             return raw.astype(np.float32, copy=False)
         return (raw.astype(np.float64) * scale[:, None, None] + offset[:, None, None]).astype(np.float32)
+
+
+def _number_in(band: BandInfo) -> Optional[float]:
+    """Return a band's no-data number as its own type holds it: 0.1 is another number in a stack of float64."""
+    if band.nodata is None or band.dtype != "float32":
+        return band.nodata
+    with np.errstate(over="ignore"):
+        return float(np.float32(band.nodata))
+
+
+def _has_mask(flags: Sequence[Any]) -> bool:
+    """Tell from GDAL's flags whether a band has a mask (of its own, of the dataset, alpha) that no number shows."""
+    names = {flag.name for flag in flags}
+    return bool({"per_dataset", "alpha"} & names) or not {"nodata", "all_valid"} & names
+
+
+def _reading_error(dataset: Any, window: Window, error: RasterioError) -> BadInput:
+    """Return the sentence for a failed read: a file of a VRT that is missing, or damage."""
+    name = Path(dataset.name).name
+    missing = [path for path in dataset.files[1:] if not path.startswith("/vsi") and not Path(path).exists()]
+    if dataset.driver == "VRT" and missing:
+        return BadInput(
+            f"'{name}' refers to '{missing[0]}', which does not exist.", "Bring that file back, or build the VRT again."
+        )
+    return BadInput(
+        f"'{name}' is damaged near row {window.row_off}, column {window.col_off}.",
+        "Copy the file again from its source.",
+    )
+
+
+@contextlib.contextmanager
+def reading(
+    source: RasterSource, *, scale: Optional[float] = None, offset: Optional[float] = None, cache: int = CACHE_BYTES
+) -> Iterator[RasterReader]:
+    """Open a source for reading, with GDAL's block cache bounded as long as it is open.
+
+    Args:
+        source: see `RasterReader`, as for ``scale`` and ``offset``.
+        scale: factor to physical units in place of the files' own.
+        offset: summand likewise.
+        cache: bytes of the block cache, which all rasters share that are open at a time.
+    """
+    with rasterio.Env(GDAL_CACHEMAX=cache), RasterReader(source, scale=scale, offset=offset) as reader:
+        yield reader
 
 
 def tile_windows(grid: Grid, bands: int) -> Iterator[Tuple[int, int, int, int]]:

@@ -382,6 +382,7 @@ def card_source(part: Part, mean: Array, std: Array) -> CardSource:
             scale=band.scale if band.explicit else None,
             offset=band.offset if band.explicit else None,
             nodata=band.nodata,
+            expression=band.expression,
         )
         for number, band in enumerate(source.bands)
     )

@@ -35,6 +35,8 @@ class CardBand:
         scale: factor that the user gave in place of the file's own; None = the file's own is applied.
         offset: summand likewise.
         nodata: no-data number of the training scene's band; None when it declares none.
+        expression: what a computed band is computed by, from the names (or B1, B2 ...) of the source's other bands;
+            empty for a band of the scene. Computed bands stand behind the scene's.
     """
 
     name: str
@@ -45,6 +47,7 @@ class CardBand:
     scale: Optional[float] = None
     offset: Optional[float] = None
     nodata: Optional[float] = None
+    expression: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,16 @@ class CardSource:
     bands: Tuple[CardBand, ...]
     dtype: str = "float32"
     nodata_rule: str = "any"
+
+    @property
+    def scene_bands(self) -> Tuple[CardBand, ...]:
+        """Return the bands that a scene must have: all but the computed ones."""
+        return tuple(band for band in self.bands if not band.expression)
+
+    @property
+    def computed_bands(self) -> Tuple[CardBand, ...]:
+        """Return the bands that are computed from the others."""
+        return tuple(band for band in self.bands if band.expression)
 
 
 @dataclass(frozen=True)

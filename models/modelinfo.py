@@ -9,7 +9,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from ..tasks.errors import BadInput
 from ..tasks.serial import to_plain
-from .cards import Card
+from .cards import Card, CardBand
 from .registry import network_entry
 
 _STYLE = """
@@ -50,8 +50,11 @@ def card_facts(card: Card) -> List[Tuple[str, str]]:
         facts.append(("Trainable parameters", f"{card.parameter_count:,}"))
     for number, source in enumerate(card.sources, start=1):
         of = f" of source {number}" if len(card.sources) > 1 else ""
-        bands = ", ".join(band.name or f"band {place}" for place, band in enumerate(source.bands, start=1))
-        facts.append((f"Bands{of}", f"{len(source.bands)}: {bands} ({source.dtype})"))
+        own, computed = source.scene_bands, source.computed_bands
+        bands = ", ".join(band.name or f"band {place}" for place, band in enumerate(own, start=1))
+        facts.append((f"Bands{of}", f"{len(own)}: {bands} ({source.dtype})"))
+        if computed:
+            facts.append((f"Computed bands{of}", "; ".join(_formula(band) for band in computed)))
         facts.append((f"Patch size{of}", f"{source.patch_size} x {source.patch_size} pixels"))
     facts.append(("Classes", ", ".join(f"{entry.value} {entry.name}" for entry in card.classes)))
     if card.res_m is not None:
@@ -66,6 +69,11 @@ def card_facts(card: Card) -> List[Tuple[str, str]]:
             facts.append((label, _text(metrics[key])))
     facts.extend((label, value) for label, value in _training_facts(card) if value)
     return facts
+
+
+def _formula(band: CardBand) -> str:
+    named = band.name not in ("", band.expression)
+    return f"{band.name} = {band.expression}" if named else band.expression
 
 
 def _training_facts(card: Card) -> List[Tuple[str, str]]:
@@ -128,14 +136,20 @@ def _bands(card: Card, source: int) -> str:
     head = ["Band", "Mean", "Deviation", "Scene mean", "Scene deviation", "Scale", "Offset", "No-data"]
     rows = [
         [
-            band.name or f"band {number}",
+            _formula(band) if band.expression else band.name or f"band {number}",
             *(_text(value) for value in (band.mean, band.std, band.scene_mean, band.scene_std)),
-            *("the file's" if value is None else _text(value) for value in (band.scale, band.offset)),
+            *(_scaling(band, value) for value in (band.scale, band.offset)),
             "none" if band.nodata is None else _text(band.nodata),
         ]
         for number, band in enumerate(card.sources[source].bands, start=1)
     ]
     return _table(head, rows)
+
+
+def _scaling(band: CardBand, value: Optional[float]) -> str:
+    if band.expression:
+        return "none"
+    return "the file's" if value is None else _text(value)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], raw: int = 0) -> str:

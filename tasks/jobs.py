@@ -30,6 +30,7 @@ class RasterSource:
         nodata: overrides the file's own no-data value; None = the file's own.
         crs: WKT given by QGIS when the file itself has none; empty = the file's own.
         label: what the user calls it (layer name), for messages; empty = the file name.
+        expressions: further bands computed from these, ``NDVI = (B4 - B3) / (B4 + B3); ...``; they follow all others.
     """
 
     path: str
@@ -38,6 +39,7 @@ class RasterSource:
     nodata: Optional[float] = None
     crs: str = ""
     label: str = ""
+    expressions: str = ""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,19 @@ def test_physical_values_are_nan_where_no_data(folder):
     assert np.argwhere(np.isnan(dataset.physical(raw))).tolist() == [[0, 0, 0, 0]]
 
 
+def test_a_computed_band_has_no_say_in_what_all_bands_are(folder):
+    description = json.loads((folder / "dataset.json").read_text())
+    source = description["sources"][0]
+    source["nodata_rule"] = "all"
+    source["bands"].append({**source["bands"][1], "name": "x", "nodata": "nan", "expression": "B1 / B2"})
+    (folder / "dataset.json").write_text(json.dumps(description))
+    raw = np.full((1, 3, 3, 3), 5, "float32")
+    raw[0, :, 0, 0] = -1, -1, np.nan
+    raw[0, :, 1, 1] = -1, 5, 0.2
+    physical = PatchDataset(str(folder)).physical(raw)
+    assert np.argwhere(np.isnan(physical)).tolist() == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]]
+
+
 def test_the_content_hash_follows_the_content(folder, tmp_path):
     first = PatchDataset(str(folder)).content_hash()
     shutil.copytree(folder, tmp_path / "copy")

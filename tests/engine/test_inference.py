@@ -462,6 +462,68 @@ def test_reordered_bands_give_the_same_map(tmp_path):
     assert any("taken by name: a, b, c" in line for line in context.lines)
 
 
+def ndvi_of(values):
+    red, infrared = values[0].astype("float64"), values[1].astype("float64")
+    with np.errstate(invalid="ignore"):
+        return ((infrared - red) / (infrared + red)).astype("float32")
+
+
+def both_models(size=3, **computed):
+    """The same random network, with NDVI as a computed band and as one of the scene."""
+    torch.manual_seed(0)
+    module = torch.nn.Conv2d(4, 3, size).eval()
+    own = tuple(needed("red", "nir", "height"))
+    model = model_of(module, size, 4, [1, 2, 3])
+    bands = (*own, CardBand("NDVI", 0.1, 0.3, NAN, NAN, **computed))
+    sources = (CardSource(size, bands),), (CardSource(size, (*own, CardBand("NDVI", 0.1, 0.3, NAN, NAN))),)
+    return [replace(model, card=replace(model.card, sources=source)) for source in sources]
+
+
+def test_a_computed_band_maps_as_the_same_band_of_a_file(tmp_path):
+    values = scene(40, 53).astype("uint16")
+    values[:2, 7, 9] = 0  # 0 / 0: no-data in NDVI
+    one, other = both_models(expression="(nir - red) / (B2 + B1)")
+    full = np.concatenate([values.astype("float32"), ndvi_of(values)[None]])
+    plain = write(tmp_path / "plain.tif", values[[2, 1, 0]], names=("height", "nir", "red"))
+    whole = write(tmp_path / "whole.tif", full, names=("red", "nir", "height", "NDVI"))
+    expected, context = run(other, whole, tmp_path, tile=16), Log()
+    map_of_file, folder = read(expected.output), tmp_path / "again"
+    folder.mkdir()
+    assert map_of_file[7, 9] == expected.nodata_value and len(np.unique(map_of_file)) > 2
+    found = run(one, plain, folder, context)
+    np.testing.assert_array_equal(read(found.output), map_of_file)
+    assert "The model computes (nir - red) / (B2 + B1) as 'NDVI' from the scene's bands." in context.lines
+    # A scene that brings a band of that name: the model's own expression counts.
+    full[3] = 0
+    ignored = write(tmp_path / "ignored.tif", full, names=("red", "nir", "height", "NDVI"))
+    np.testing.assert_array_equal(read(run(one, ignored, folder).output), map_of_file)
+    # A model that knows NDVI as a band of the scene takes one that the source computes.
+    computing = replace(plain, expressions="NDVI = (nir - red) / (nir + red)")
+    np.testing.assert_array_equal(read(run(other, computing, folder, tile=7).output), map_of_file)
+    box = run(one, plain, folder, box=(5, 3, 11, 20))
+    np.testing.assert_array_equal(read(box.output), map_of_file[3:23, 5:16])
+
+
+def test_a_model_s_scale_counts_in_what_it_computes(tmp_path):
+    values = scene(6, 7).astype("uint16")
+    module = torch.nn.Conv2d(4, 2, 1, bias=False).eval()
+    module.weight.data = torch.tensor([[0.0, 0, 0, 1], [0.0, 0, 0, -1]])[:, :, None, None]
+    bands = [CardBand(b.name, 0, 1, NAN, NAN, scale=0.1, offset=-2.0) for b in needed("red", "nir", "height")]
+    source = CardSource(1, (*bands, CardBand("X", 0, 1, NAN, NAN, expression="red - 1")))
+    model = replace(
+        model_of(module, 1, 4, [1, 2]), card=replace(model_of(module, 1, 4, [1, 2]).card, sources=(source,))
+    )
+    result = run(model, write(tmp_path / "s.tif", values, names=("red", "nir", "height")), tmp_path)
+    np.testing.assert_array_equal(read(result.output), np.where(values[0] * 0.1 - 3 >= 0, 1, 2))
+
+
+def test_the_bands_that_a_model_needs_are_those_of_the_scene(tmp_path):
+    model, _ = both_models(expression="(nir - red) / (nir + red)")
+    source = write(tmp_path / "s.tif", scene(6, 7)[:2], names=("red", "nir"))
+    with pytest.raises(BadInput, match=r"has 2 bands \(red, nir\), the model needs 3 \(red, nir, height\)"):
+        run(model, source, tmp_path)
+
+
 def test_chosen_bands_and_stacked_rasters(tmp_path):
     values = scene(9, 9, bands=4)
     source = write(tmp_path / "s.tif", values[[3, 0, 1]])

@@ -45,6 +45,22 @@ def test_facts():
     assert facts["Pixel size of the training scene"] == "9.965 m"
 
 
+def test_computed_bands_show_how_they_are_computed():
+    bands = (
+        CardBand("B4", 1, 1, 1, 1),
+        CardBand("B8", 1, 1, 1, 1),
+        CardBand("NDVI", 0.5, 0.1, NAN, NAN, expression="(B8 - B4) / (B8 + B4)"),
+        CardBand("B4 < B8", 0.5, 0.1, NAN, NAN, expression="B4 < B8"),
+    )
+    card = replace(CARD, sources=(CardSource(7, bands),))
+    facts = dict(card_facts(card))
+    assert facts["Bands"] == "2: B4, B8 (float32)"
+    assert facts["Computed bands"] == "NDVI = (B8 - B4) / (B8 + B4); B4 < B8"
+    page = model_page("m", card)
+    assert "<td>NDVI = (B8 - B4) / (B8 + B4)</td>" in page and "<td>B4 &lt; B8</td>" in page
+    assert "Computed bands" not in dict(card_facts(CARD))
+
+
 def test_titles():
     assert network_title(replace(CARD, network="of_a_later_version")) == "of_a_later_version"
     forest = replace(CARD, kind="forest", network="random_forest", arguments={"features": "window"})

@@ -88,6 +88,38 @@ def test_reversed_bands_are_named(demo, values):
     assert "the order 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1 fits much better" in message
 
 
+NDVI = CardBand("NDVI", 0.4, 0.1, 0.4, 0.1, expression="(B2 - B1) / (B2 + B1)")
+
+
+def with_ndvi(demo, mean, std):
+    count = np.append(demo.count, demo.count[0])
+    return SceneStatistics(np.append(demo.mean, mean), np.append(demo.std, std), count)
+
+
+def test_a_computed_band_alone_is_refused_in_its_own_words(demo):
+    message = refusal(with_ndvi(demo, 0.9, 0.1), [*bands_of(demo), NDVI])
+    assert "the computed band NDVI differs by +5.0 training deviations (mean 0.9 instead of 0.4); the bands" in message
+    assert message.endswith("that it is computed from look as in training, so they go together in another way here.")
+
+
+def test_scene_bands_that_differ_come_first_and_explain_alone(demo, values):
+    shifted = statistics_of(values - 0.1)
+    both = SceneStatistics(
+        np.append(shifted.mean, 0.9), np.append(shifted.std, 0.1), np.append(shifted.count, shifted.count[0])
+    )
+    assert refusal(both, [*bands_of(demo), NDVI]) == refusal(shifted, bands_of(demo))
+
+
+def test_a_few_wild_ratios_are_a_warning(demo):
+    context = Context()
+    check_scene(with_ndvi(demo, 2.4, 900.0), [*bands_of(demo), NDVI], scene="s", continue_anyway=False, context=context)
+    assert len(context.warnings) == 1 and "the computed band NDVI varies 9e+03 times" in context.warnings[0]
+    check_scene(
+        with_ndvi(demo, np.nan, np.nan), [*bands_of(demo), NDVI], scene="s", continue_anyway=False, context=context
+    )
+    assert len(context.warnings) == 1
+
+
 def test_an_unexplained_difference_says_so(demo, values):
     other = values.copy()
     other[3] *= 7

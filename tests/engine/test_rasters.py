@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from deepscape.engine.rasters import Grid, RasterReader, create_raster, reflect_indices, writing_error
+from deepscape.engine.rasters import Grid, RasterReader, create_raster, reading, reflect_indices, writing_error
 from deepscape.tasks.errors import BadInput, DiskFull
 from deepscape.tasks.jobs import Extent, RasterSource
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio._env import get_gdal_config
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
@@ -82,6 +84,41 @@ def test_mask_band_and_alpha_are_masks_of_all_bands(tmp_path):
         assert reader.read(0, 0, 1, 2)[1].tolist() == [[[True, False]]] * 3
 
 
+VRT = """<VRTDataset rasterXSize="3" rasterYSize="1">
+<SRS>EPSG:32654</SRS><GeoTransform>500000,10,0,4000000,0,-10</GeoTransform>{}</VRTDataset>"""
+VRT_SOURCE = (
+    '<SimpleSource><SourceFilename relativeToVRT="1">{}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+)
+
+
+def vrt(path, *bands):
+    parts = [f'<VRTRasterBand dataType="Byte" band="{i}">{text}</VRTRasterBand>' for i, text in enumerate(bands, 1)]
+    path.write_text(VRT.format("".join(parts)))
+    return RasterSource(str(path))
+
+
+def test_a_mask_of_one_band_counts_for_that_band(tmp_path):
+    write(tmp_path / "a.tif", np.array([[[7, 8, 9]]], "uint8"))
+    write(tmp_path / "m.tif", np.array([[[255, 0, 255]]], "uint8"))
+    mask = f'<MaskBand><VRTRasterBand dataType="Byte">{VRT_SOURCE.format("m.tif")}</VRTRasterBand></MaskBand>'
+    source = vrt(tmp_path / "v.vrt", VRT_SOURCE.format("a.tif") + mask, VRT_SOURCE.format("a.tif"))
+    with RasterReader(source) as reader:
+        assert reader.masked
+        assert reader.read(0, 0, 1, 3)[1].tolist() == [[[True, False, True]], [[True, True, True]]]
+    with RasterReader(RasterSource(source.path, bands=(2,))) as reader:
+        assert not reader.masked
+    with RasterReader(write(tmp_path / "n.tif", np.ones((1, 1, 3), "uint8"), nodata=0)) as reader:
+        assert not reader.masked
+
+
+def test_a_number_that_float32_rounds_is_no_data_in_a_stack_of_float64_too(tmp_path):
+    one = write(tmp_path / "a.tif", np.array([[[0.1, 1]]], "float32"), nodata=0.1)
+    write(tmp_path / "b.tif", np.array([[[1, 0.1]]], "float64"), nodata=0.1)
+    with RasterReader(RasterSource(one.path, stack=(str(tmp_path / "b.tif"),))) as reader:
+        assert reader.dtype == np.float64
+        assert reader.read(0, 0, 1, 2)[1].tolist() == [[[False, True]], [[True, False]]]
+
+
 # --- stacks and their errors -----------------------------------------------------------------------------------------
 
 
@@ -105,6 +142,76 @@ def test_what_cannot_be_stacked_or_opened_is_named(tmp_path):
     (tmp_path / "t.tif").write_text("no raster")
     with pytest.raises(BadInput, match="cannot be read"):
         RasterReader(RasterSource(str(tmp_path / "t.tif")))
+
+
+def test_a_vrt_names_the_file_that_it_lacks(tmp_path):
+    source = vrt(tmp_path / "v.vrt", VRT_SOURCE.format("gone.tif"))
+    with RasterReader(source) as reader, pytest.raises(BadInput, match=r"'v\.vrt' refers to '.*gone\.tif', which does"):
+        reader.read(0, 0, 1, 3)
+
+
+def test_complex_numbers_are_refused_where_they_are_wanted(tmp_path):
+    write(tmp_path / "r.tif", np.ones((1, 1, 3), "uint8"))
+    for dtype in ("complex64", "complex128"):
+        one = write(tmp_path / f"{dtype}.tif", np.ones((1, 1, 3), dtype))
+        with pytest.raises(BadInput, match=rf"Band 1 of '{dtype}\.tif' holds complex numbers \({dtype}\)\."):
+            RasterReader(one)
+        with pytest.raises(BadInput, match="complex"):
+            RasterReader(RasterSource(str(tmp_path / "r.tif"), stack=(one.path,)))
+
+
+def test_ground_control_points_are_no_grid(tmp_path):
+    points = [GroundControlPoint(r, c, 1 + c / 4, 1 - r / 3) for r, c in ((0, 0), (0, 4), (3, 0))]
+    with rasterio.open(
+        tmp_path / "g.tif", "w", driver="GTiff", width=4, height=3, count=1, dtype="uint8", gcps=points, crs="EPSG:4326"
+    ) as dataset:
+        dataset.write(np.ones((1, 3, 4), "uint8"))
+    with pytest.raises(BadInput, match=r"'g\.tif' lies on ground control points, not on a grid\."):
+        RasterReader(RasterSource(str(tmp_path / "g.tif")))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"])
+def test_every_real_type_is_read_and_written_exactly(tmp_path, dtype):
+    kind = np.finfo(dtype) if dtype.startswith("float") else np.iinfo(dtype)
+    values = np.array([[[kind.min, 0, 1, kind.max]]], dtype)
+    with RasterReader(write(tmp_path / "i.tif", values)) as reader:
+        found, valid = reader.read(-2, -1, 4, 5)
+        assert found.dtype == dtype and valid.all()
+        np.testing.assert_array_equal(found[0], np.repeat(values[0][:, [1, 0, 1, 2, 3]], 4, axis=0))
+        with create_raster(str(tmp_path / "o.tif"), reader.grid, count=1, dtype=dtype, nodata=None) as target:
+            target.write(values)
+    with rasterio.open(tmp_path / "o.tif") as dataset:
+        np.testing.assert_array_equal(dataset.read(), values)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(10, 0, 500000, 0, 10, 4000000),
+        Affine.translation(500000, 4000000) * Affine.rotation(30) * Affine.scale(10, -10),
+    ],
+    ids=["south-up", "rotated"],
+)
+def test_pixels_keep_their_place_where_north_is_not_up(tmp_path, transform):
+    values = np.arange(12, dtype="uint8").reshape(1, 3, 4)
+    with RasterReader(write(tmp_path / "i.tif", values, transform)) as reader:
+        grid = reader.grid
+        np.testing.assert_array_equal(reader.read(0, 0, 3, 4)[0], values)
+        assert grid.pixel_metres() == pytest.approx(10)
+        x, y = transform @ (2.5, 1.5)
+        assert [int(part[0]) for part in grid.pixels_of(np.array([x]), np.array([y]))] == [1, 2]
+        assert grid.window_of(Extent(x - 1, y - 1, x + 1, y + 1)) == (1, 2, 1, 1)
+        with create_raster(str(tmp_path / "o.tif"), grid, count=1, dtype="uint8", nodata=None) as target:
+            target.write(values)
+    with rasterio.open(tmp_path / "o.tif") as dataset:
+        assert dataset.transform.almost_equals(transform)
+
+
+def test_the_block_cache_is_bounded_while_a_source_is_read(tmp_path):
+    source = write(tmp_path / "i.tif", np.ones((1, 2, 2), "uint8"))
+    with reading(source, cache=12_345_678) as reader:
+        assert get_gdal_config("GDAL_CACHEMAX") == 12_345_678
+        assert reader.read(0, 0, 2, 2)[1].all()
 
 
 def test_a_damaged_file_is_named_with_the_place(tmp_path):
