@@ -28,7 +28,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QColor
 
-from ..tasks.classtable import ClassEntry
+from ..tasks.classtable import ClassEntry, palette_colour
 from . import compat
 from .translate import tr
 
@@ -76,6 +76,13 @@ def by_split(layer: QgsMapLayer) -> None:
     labels = {"train": tr("Training"), "validation": tr("Validation"), "test": tr("Test"), "": tr("Not split")}
     entries = [(value, labels[value], colour) for value, colour in _SPLIT_COLOURS.items()]
     layer.setRenderer(_categorised(layer, "split", entries))
+
+
+def by_fold(layer: QgsMapLayer) -> None:
+    """Paint features by the fold of a cross-validation that they belong to."""
+    folds = sorted(layer.uniqueValues(layer.fields().indexOf("fold")))
+    entries = [(fold, tr("Fold {}").format(fold), palette_colour(number)) for number, fold in enumerate(folds)]
+    layer.setRenderer(_categorised(layer, "fold", entries))
 
 
 def by_split_or_class(classes: Sequence[ClassEntry]) -> Painter:

@@ -123,7 +123,9 @@ VECTOR_STRATEGIES = ("upto", "smallest", "constant", "percent", "total", "byclas
 SAMPLERS = ("spread", "random", "periodic")
 PATCH_MODES = ("grid", "random")
 PATCH_SPLITS = ("none", "chessboard", "proportions", "blocks", "subtiles", "strata", "balanced")
-SPLIT_METHODS = ("auto", "polygons", "blocks", "random")
+SPLIT_METHODS = ("auto", "polygons", "blocks", "random", "scene", "column")
+LENGTH_UNITS = ("pixels", "metres", "map")
+NEAR_RULES = ("drop", "mark")
 
 
 @dataclass(frozen=True)
@@ -355,17 +357,18 @@ class SamplingRates(Job):
 
 @dataclass(frozen=True)
 class SplitResult:
-    """Features with a ``split`` field; ``counts`` holds split -> class value (as text) -> features."""
+    """Features with a field ``split`` or ``fold``; ``counts`` holds its value -> class value (as text) -> features."""
 
     output: str
     counts: Dict[str, Dict[str, int]]
     dropped: int
+    marked: int = 0
     warnings: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class SplitSamples(Job):
-    """Training, validation and test parts that do not touch, stratified by class."""
+    """Training, validation and test parts that do not touch, or folds, stratified by class."""
 
     kind: ClassVar[str] = "splitsamples"
     runner: ClassVar[str] = "engine.splitting:split_samples"
@@ -382,9 +385,18 @@ class SplitSamples(Job):
     train_share: float = 0.6
     validation_share: float = 0.2
     seed: int = 0
+    column: str = ""
+    unit: str = "pixels"
+    folds: int = 0
+    near: str = "drop"
 
     def __post_init__(self) -> None:
         _one_of("METHOD", self.method, SPLIT_METHODS)
+        _one_of("UNIT", self.unit, LENGTH_UNITS)
+        _one_of("NEAR", self.near, NEAR_RULES)
+        _at_least("FOLDS", self.folds, 0)
+        if self.folds == 1:
+            raise BadInput("FOLDS is 1, which leaves nothing to train on.", "Give 2 or more, or 0 for no folds.")
         _share("TRAIN_SHARE", self.train_share)
         _share("VALIDATION_SHARE", self.validation_share)
         _share("TRAIN_SHARE + VALIDATION_SHARE", self.train_share + self.validation_share)

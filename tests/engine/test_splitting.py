@@ -8,7 +8,8 @@ import pandas
 import pyogrio
 import pytest
 import rasterio
-from deepscape.engine.splitting import portions, split_samples
+from deepscape.engine.dealing import portions
+from deepscape.engine.splitting import split_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import RasterSource, SplitSamples, VectorSource
@@ -194,3 +195,367 @@ def test_what_cannot_be_split_is_refused(tmp_path, raster):
     assert "METHOD polygons cannot be used" in refused(plain, method="polygons")
     near = points(tmp_path / "n.gpkg", [0] * 4, range(4), class_id=[1] * 4)
     assert "no feature left in the part 'train' at GUARD 50" in refused(near, method="random", guard=50, raster=raster)
+
+
+# --- scenes, and what a column says ----------------------------------------------------------------------------------
+
+
+def four_cities(path, field="layer", per=30):
+    city = np.repeat(["Paris", "Lyon", "Nice", "Metz"], per)
+    return points(path, np.zeros(4 * per), np.arange(4 * per), class_id=np.arange(4 * per) % 3, **{field: city})
+
+
+def test_scenes_go_whole_to_one_part(tmp_path):
+    context = Context()
+    said = []
+    context.log = said.append
+    result, table = split(
+        four_cities(tmp_path / "p.gpkg"), tmp_path / "s.gpkg", context, method="scene", train_share=0.5,
+        validation_share=0.25,
+    )  # fmt: skip
+    assert table.groupby("layer")["split"].nunique().tolist() == [1] * 4
+    assert table.groupby("split")["layer"].nunique().to_dict() == {"train": 2, "validation": 1, "test": 1}
+    assert result.counts["test"] == {"0": 10, "1": 10, "2": 10}
+    assert "4 scenes by the field 'layer': 'Lyon', 'Metz', 'Nice', 'Paris'." in said
+
+
+def test_leaving_one_scene_out(tmp_path):
+    result, table = split(four_cities(tmp_path / "p.gpkg"), tmp_path / "s.gpkg", method="scene", folds=4)
+    assert "split" not in table
+    assert table.groupby("layer")["fold"].nunique().tolist() == [1] * 4
+    assert sorted(table["fold"].unique().tolist()) == [1, 2, 3, 4]
+    assert table["near"].tolist() == [0] * 120 and (result.dropped, result.marked) == (0, 0)
+    assert result.counts == {str(fold): {"0": 10, "1": 10, "2": 10} for fold in range(1, 5)}
+
+
+def test_the_scene_field_is_the_first_of_the_known_ones_or_the_one_that_is_named(tmp_path):
+    source = points(
+        tmp_path / "p.gpkg", [0] * 6, range(6), class_id=[1] * 6, Tile=[1.0, 1, 2, 2, 3, 3], year=[1, 2, 3, 1, 2, 3]
+    )
+    by_tile = split(source, tmp_path / "s.gpkg", method="scene")[1]
+    assert by_tile.groupby("Tile")["split"].nunique().tolist() == [1, 1, 1]
+    by_year = split(source, tmp_path / "t.gpkg", method="scene", column="year")[1]
+    assert by_year.groupby("year")["split"].nunique().tolist() == [1, 1, 1]
+
+
+def test_a_column_of_parts_is_taken_as_it_is(tmp_path):
+    source = points(
+        tmp_path / "p.gpkg", [0] * 6, range(6), class_id=[1, 1, 1, 2, 2, 2],
+        split=["Training", "val", "testing", "train", "VALID", None],
+    )  # fmt: skip
+    context = Context()
+    result, table = split(source, tmp_path / "s.gpkg", context, method="column", column="split", near="mark")
+    assert table["split"].tolist() == ["train", "validation", "test", "train", "validation", ""]
+    assert result.counts == {
+        "train": {"1": 1, "2": 1}, "validation": {"1": 1, "2": 1}, "test": {"1": 1},
+    }  # fmt: skip
+    assert "Class 2 (Class 2) has no feature left in the part 'test'" in context.warnings[0]
+    assert "1 features without a part in the column stay without one." in context.warnings[1]
+    dropped, table = split(source, tmp_path / "t.gpkg", method="column", column="split")
+    assert len(table) == 5 and dropped.dropped == 1
+
+
+def test_any_other_column_holds_groups(tmp_path):
+    source = points(tmp_path / "p.gpkg", [0] * 12, range(12), class_id=[1, 2] * 6, owner=np.repeat([5, 6, 7], 4))
+    result, table = split(source, tmp_path / "s.gpkg", method="column", column="owner")
+    assert table.groupby("owner")["split"].nunique().tolist() == [1, 1, 1]
+    assert result.counts["validation"] == {"1": 2, "2": 2}
+
+
+def test_columns_that_cannot_be_read_are_refused(tmp_path):
+    source = points(
+        tmp_path / "p.gpkg", [0] * 4, range(4), class_id=[1, 1, 2, 2], mixed=["train", "north", "test", "south"],
+        parts=["train", "test"] * 2, empty=[None] * 4, scene=["a", "a", "b", "b"],
+    )  # fmt: skip
+
+    def refused(**fields):
+        with pytest.raises(BadInput) as caught:
+            split(source, tmp_path / "s.gpkg", **fields)
+        return str(caught.value)
+
+    text = refused(method="column", column="mixed")
+    assert "holds parts and other values: 'north', 'south', 'test', 'train'" in text and "COLUMN of groups" in text
+    assert "METHOD column needs COLUMN" in refused(method="column")
+    assert "has no field 'klass'" in refused(method="scene", column="klass")
+    assert "is empty in every feature" in refused(method="column", column="empty")
+    assert "FOLDS 2 cannot be made: the field 'parts' holds the parts" in refused(
+        method="column", column="parts", folds=2
+    )
+    assert "Class 1 (Class 1) has 1 scenes, fewer than the 3 parts" in refused(method="scene")
+    assert "Class 1 (Class 1) has 1 scenes, fewer than the 2 folds" in refused(method="scene", folds=2)
+    plain = points(tmp_path / "q.gpkg", [0] * 4, range(4), class_id=[1, 1, 2, 2])
+    with pytest.raises(BadInput, match=r"finds no field scene, layer, image or tile in 'q\.gpkg'"):
+        split(plain, tmp_path / "s.gpkg", method="scene")
+    with pytest.raises(BadInput, match="FOLDS is 1"):
+        SplitSamples(plain, "class_id", "x.gpkg", folds=1)
+    with pytest.raises(BadInput, match="UNIT 'miles' is not a valid choice"):
+        SplitSamples(plain, "class_id", "x.gpkg", unit="miles")
+
+
+def test_a_column_that_is_not_used_is_told(tmp_path):
+    context = Context()
+    split(four_cities(tmp_path / "p.gpkg"), tmp_path / "s.gpkg", context, method="random", column="layer")
+    assert context.warnings == ["COLUMN 'layer' is not used: METHOD random does not read it."]
+
+
+# --- folds and marks -------------------------------------------------------------------------------------------------
+
+
+def test_folds_are_of_one_size_and_stratified(tmp_path):
+    source = points(tmp_path / "p.gpkg", np.zeros(64), np.arange(64), class_id=np.repeat(np.arange(8), 8))
+    result, table = split(source, tmp_path / "s.gpkg", method="random", folds=5, train_share=0)
+    # Eight of each class in five folds: three of them get two, in turn.
+    assert table.groupby(["class_id", "fold"]).size().max() == 2
+    assert sorted(table.groupby("fold").size().tolist()) == [12, 13, 13, 13, 13]
+    assert list(result.counts) == ["1", "2", "3", "4", "5"]
+
+
+def test_folds_mark_what_is_near_to_another_fold_and_drop_nothing(tmp_path, raster):
+    rows, cols = (part.ravel() for part in np.mgrid[0:200:4, 0:200:4])
+    source = points(tmp_path / "p.gpkg", rows, cols, class_id=(rows // 4 + cols // 4) % 2, Fold=np.zeros(2500))
+    result, table = split(source, tmp_path / "s.gpkg", raster=raster, method="blocks", folds=3, block_size=40)
+    assert len(table) == 2500 and list(table.columns) == ["class_id", "fold", "near", "geometry"]
+    rows, cols = place(table)
+    distance = np.maximum(np.abs(rows[:, None] - rows), np.abs(cols[:, None] - cols))
+    fold = table["fold"].to_numpy()
+    apart = np.where(fold[:, None] != fold, distance, np.inf).min(axis=1)
+    assert (table["near"] == (apart < 9)).all()
+    assert result.marked == table["near"].sum() > 0 and result.dropped == 0
+
+
+def test_marked_features_stay_with_an_empty_split(tmp_path, raster):
+    rows, cols = (part.ravel() for part in np.mgrid[0:200:4, 0:200:4])
+    source = points(tmp_path / "p.gpkg", rows, cols, class_id=(rows // 4 + cols // 4) % 2)
+    dropped, short = split(source, tmp_path / "s.gpkg", raster=raster, block_size=40)
+    marked, table = split(source, tmp_path / "t.gpkg", raster=raster, block_size=40, near="mark")
+    assert len(table) == 2500 and marked.marked == dropped.dropped == (table["near"] == 1).sum()
+    assert (table["split"] == "").tolist() == (table["near"] == 1).tolist()
+    kept = table[table["near"] == 0]
+    assert kept["split"].tolist() == short["split"].tolist() and "near" not in short
+    assert marked.counts == dropped.counts
+
+
+# --- what holds for every split --------------------------------------------------------------------------------------
+
+
+def claims(table, size):
+    """How many parts claim each pixel by the patches of their samples."""
+    found = np.zeros((4, 260, 260), dtype=bool)
+    for row, col, part in zip(*place(table), table["split"]):
+        top, left = int(row) - size // 2 + 30, int(col) - size // 2 + 30
+        found[["train", "validation", "test", ""].index(part), top : top + size, left : left + size] = True
+    return found[:3].sum(axis=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    guard=st.integers(1, 16),
+    method=st.sampled_from(["blocks", "random", "polygons", "column"]),
+    near=st.sampled_from(["drop", "mark"]),
+)
+def test_no_two_parts_share_a_pixel_and_nothing_is_lost(tmp_path_factory, seed, guard, method, near):
+    tmp_path = tmp_path_factory.mktemp("shared")
+    with rasterio.open(
+        tmp_path / "grid.tif", "w", driver="GTiff", width=200, height=200, count=1, dtype="uint8", crs="EPSG:32654",
+        transform=from_origin(1000, 3000, 10, 10),
+    ):  # fmt: skip
+        pass
+    generator = np.random.default_rng(seed)
+    rows, cols = generator.integers(0, 200, 120), generator.integers(0, 200, 120)
+    rows[:6], cols[:6] = [0, 0, 199, 199, 100, 100], [0, 199, 0, 199, 40, 160]
+    source = points(
+        tmp_path / "p.gpkg", rows, cols, class_id=[1] * 120, originfid=rows // 20 * 10 + cols // 20,
+        district=rows // 50 * 4 + cols // 50,
+    )  # fmt: skip
+    result, table = split(
+        source, tmp_path / "s.gpkg", method=method, column="district" if method == "column" else "",
+        raster=RasterSource(str(tmp_path / "grid.tif")), guard=guard, seed=seed, near=near, train_share=0.6,
+        block_size=50 if method == "blocks" else None,
+    )  # fmt: skip
+    assert claims(table, guard).max() <= 1
+    assert len(table) + result.dropped == 120
+    assert sum(sum(part.values()) for part in result.counts.values()) + result.dropped + result.marked == 120
+    assert result.dropped == 0 if near == "mark" else result.marked == 0
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), method=st.sampled_from(["blocks", "random", "polygons", "scene"]))
+def test_the_order_of_the_features_decides_nothing(tmp_path_factory, seed, method):
+    tmp_path = tmp_path_factory.mktemp("order")
+    generator = np.random.default_rng(seed)
+    places = generator.choice(40_000, 200, replace=False)
+    shuffled = generator.permutation(200)
+    found = []
+    for name, order in (("a", np.arange(200)), ("b", shuffled)):
+        rows, cols = places[order] // 200, places[order] % 200
+        source = points(
+            tmp_path / f"{name}.gpkg", rows, cols, class_id=places[order] % 2, originfid=rows // 20 * 10 + cols // 20,
+            scene=rows // 40, key=order,
+        )  # fmt: skip
+        table = split(
+            source, tmp_path / f"{name}_s.gpkg", method=method, unit="map", block_size=300, guard=30, seed=seed,
+            near="mark", validation_share=0.4,
+        )[1]  # fmt: skip
+        found.append(table.set_index("key")["split"].sort_index().tolist())
+    assert found[0] == found[1]
+
+
+# --- lengths ---------------------------------------------------------------------------------------------------------
+
+
+def cloud(path, lon, lat, crs=4326, **fields):
+    frame = geopandas.GeoDataFrame(fields, geometry=geopandas.points_from_xy(lon, lat), crs=4326).to_crs(crs)
+    pyogrio.write_dataframe(frame, path)
+    return VectorSource(str(path))
+
+
+def ground_distance(table):
+    """The geodesic distance of each sample of a part to the nearest of another part, in metres."""
+    from pyproj import Geod
+
+    places = table.to_crs(4326).geometry
+    lon, lat, part = places.x.to_numpy(), places.y.to_numpy(), table["split"].to_numpy()
+    first, second = (index.ravel() for index in np.mgrid[: len(lon), : len(lon)])
+    distance = Geod(ellps="WGS84").inv(lon[first], lat[first], lon[second], lat[second])[2]
+    return distance[part[first] != part[second]]
+
+
+@pytest.mark.parametrize(
+    ("lon", "lat", "crs"),
+    [
+        (10, 60, 3857),  # map units are twice the metres
+        (10, 60, 4326),
+        (180, -17, 4326),  # Fiji, on both sides of the antimeridian
+        (180, -17, 32701),
+        (30, -89.7, 3031),  # around the pole
+        (45, 88, 3413),
+        (45, 78, 3413),
+    ],
+)
+def test_blocks_and_guard_in_metres_without_an_image(tmp_path, lon, lat, crs):
+    generator = np.random.default_rng(1)
+    # About 60 km wide and high.
+    wide = min(0.3 / np.cos(np.radians(lat)), 179)
+    lon = (lon + generator.uniform(-wide, wide, 500) + 180) % 360 - 180
+    source = cloud(tmp_path / "p.gpkg", lon, np.clip(lat + generator.uniform(-0.3, 0.3, 500), -90, 90), crs,
+                   class_id=np.arange(500) % 3)  # fmt: skip
+    result, table = split(
+        source, tmp_path / "s.gpkg", method="blocks", unit="metres", block_size=12_000, guard=1_500, near="drop"
+    )
+    # By max(|dx|, |dy|) the guard is the distance along the axes; the diagonal is longer.
+    assert ground_distance(table).min() >= 1_500 * (1 - 2e-3)
+    assert 0 < result.dropped < 350
+    assert {part: set(counts) for part, counts in result.counts.items()} == {
+        part: set("012") for part in ("train", "validation", "test")
+    }
+
+
+def test_a_raster_across_the_antimeridian_finds_samples_on_both_sides(tmp_path):
+    with rasterio.open(
+        tmp_path / "fiji.tif", "w", driver="GTiff", width=400, height=400, count=1, dtype="uint8", crs="EPSG:4326",
+        transform=from_origin(179, -16, 0.005, 0.005),
+    ):  # fmt: skip
+        pass
+    generator = np.random.default_rng(2)
+    lon = (180 + generator.uniform(-1, 1, 400) + 180) % 360 - 180
+    source = cloud(tmp_path / "p.gpkg", lon, generator.uniform(-18, -16, 400), class_id=np.arange(400) % 2)
+    result, table = split(
+        source, tmp_path / "s.gpkg", raster=RasterSource(str(tmp_path / "fiji.tif")), block_size=100, guard=9
+    )
+    col = np.floor((table.geometry.x % 360 - 179) / 0.005)
+    row = np.floor((-16 - table.geometry.y) / 0.005)
+    assert 0 <= col.min() and col.max() < 400
+    assert table.groupby(row // 100 * 4 + col // 100)["split"].nunique().max() == 1
+    distance = np.maximum(
+        np.abs(row.to_numpy()[:, None] - row.to_numpy()), np.abs(col.to_numpy()[:, None] - col.to_numpy())
+    )
+    assert distance[table["split"].to_numpy()[:, None] != table["split"].to_numpy()].min() >= 9
+    assert 0 < result.dropped < 200
+
+
+def test_the_edges_of_a_world_map_are_neighbours(tmp_path):
+    with rasterio.open(
+        tmp_path / "world.tif", "w", driver="GTiff", width=3600, height=1800, count=1, dtype="uint8", crs="EPSG:4326",
+        transform=from_origin(-180, 90, 0.1, 0.1),
+    ):  # fmt: skip
+        pass
+    shapes = [box(-179.95, 0, -179.0, 1), box(179.0, 0, 179.95, 1), box(0, 0, 1, 1), box(90, 0, 91, 1)]
+    # The last one crosses the antimeridian, cut into two parts as the GeoJSON specification asks for.
+    shapes.append(MultiPolygon([box(179.5, 20, 180, 21), box(-180, 20, -179.5, 21)]))
+    shapes.append(box(-179.4, 20, -179.0, 21))
+    frame = geopandas.GeoDataFrame({"class_id": [1] * 6, "split": ["train", "test"] * 3}, geometry=shapes, crs=4326)
+    pyogrio.write_dataframe(frame, tmp_path / "v.gpkg")
+    table = split(
+        VectorSource(str(tmp_path / "v.gpkg")), tmp_path / "s.gpkg", method="column", column="split", near="mark",
+        raster=RasterSource(str(tmp_path / "world.tif")), guard=1.5,
+    )[1]  # fmt: skip
+    assert table["near"].tolist() == [1, 0, 0, 0, 1, 0]
+    assert table["split"].tolist() == ["", "test", "train", "test", "", "test"]
+
+
+def test_metres_of_a_mercator_image_are_those_of_the_ground(tmp_path):
+    with rasterio.open(
+        tmp_path / "m.tif", "w", driver="GTiff", width=100, height=100, count=1, dtype="uint8", crs="EPSG:3857",
+        transform=from_origin(1_113_195, 8_400_000, 10, 10),
+    ):  # fmt: skip
+        pass
+    x = 1_113_200 + 10 * np.array([0, 15, 17, 40])
+    frame = geopandas.GeoDataFrame(
+        {"class_id": [1] * 4, "split": ["test", "train", "train", "train"]},
+        geometry=geopandas.points_from_xy(x, [8_399_505] * 4), crs=3857,
+    )  # fmt: skip
+    pyogrio.write_dataframe(frame, tmp_path / "p.gpkg")
+    table = split(
+        VectorSource(str(tmp_path / "p.gpkg")), tmp_path / "s.gpkg", method="column", column="split", near="mark",
+        raster=RasterSource(str(tmp_path / "m.tif")), unit="metres", guard=80,
+    )[1]  # fmt: skip
+    # At 60 degrees a pixel of 10 map units is 5 m wide: 80 m are 16 pixels.
+    assert table["near"].tolist() == [0, 1, 0, 0]
+
+
+def test_the_computed_block_is_the_range_of_the_variogram(tmp_path):
+    values = np.random.default_rng(0).normal(size=(10, 10))
+    with rasterio.open(
+        tmp_path / "g.tif", "w", driver="GTiff", width=1200, height=1200, count=1, dtype="float32", crs="EPSG:32654",
+        transform=from_origin(1000, 3000, 10, 10),
+    ) as out:  # fmt: skip
+        out.write(np.kron(values, np.ones((120, 120))).astype("float32"), 1)
+    rows, cols = (part.ravel() for part in np.mgrid[0:1200:24, 0:1200:24])
+    source = points(tmp_path / "p.gpkg", rows, cols, class_id=(rows // 24 + cols // 24) % 2)
+    context = Context()
+    said = []
+    context.log = said.append
+    _, table = split(source, tmp_path / "s.gpkg", context, raster=RasterSource(str(tmp_path / "g.tif")))
+    text = next(text for text in said if text.startswith("Blocks of"))
+    side = int(text.split()[2])
+    assert 100 <= side < 240 and "ten patches are 90; pixels resemble each other up to" in text
+    rows, cols = place(table)
+    assert table.groupby(rows // side * 50 + cols // side)["split"].nunique().max() == 1
+
+
+def test_a_computed_block_leaves_enough_blocks_and_warns(tmp_path, raster):
+    # All samples in a corner of 40 x 40 pixels: one block of the usual side.
+    rows, cols = (part.ravel() for part in np.mgrid[0:40:2, 0:40:2])
+    source = points(tmp_path / "p.gpkg", rows, cols, class_id=[1] * 400)
+    table = split(source, tmp_path / "s.gpkg", raster=raster, guard=3)[1]
+    rows, cols = place(table)
+    assert table.groupby(rows // 20 * 10 + cols // 20)["split"].nunique().max() == 1
+    assert set(table["split"]) == {"train", "validation", "test"}
+
+
+def test_lengths_that_cannot_be_measured_are_refused(tmp_path, raster):
+    source = points(tmp_path / "p.gpkg", [0] * 4, range(4), class_id=[1] * 4)
+
+    def refused(**fields):
+        with pytest.raises(BadInput) as caught:
+            split(source, tmp_path / "s.gpkg", method="blocks", **fields)
+        return str(caught.value)
+
+    assert "METHOD blocks needs RASTER or BLOCK_SIZE" in refused(unit="metres")
+    assert "BLOCK_SIZE is 3 metres, less than a pixel" in refused(unit="metres", block_size=3, raster=raster)
+    assert "BLOCK_SIZE is 0 map units, less than a pixel" in refused(unit="map", block_size=0)
+    frame = pyogrio.read_dataframe(tmp_path / "p.gpkg").set_crs(None, allow_override=True)
+    pyogrio.write_dataframe(frame, tmp_path / "n.gpkg")
+    with pytest.raises(BadInput, match=r"UNIT metres cannot be used: 'n\.gpkg' has no CRS"):
+        split(VectorSource(str(tmp_path / "n.gpkg")), tmp_path / "s.gpkg", method="blocks", unit="metres", block_size=9)

@@ -38,7 +38,10 @@ PUBLISHED = {
         ["OUTPUT_FOLDER"],
     ),
     "splitsamples": (
-        "INPUT FIELD METHOD TRAIN_SHARE VALIDATION_SHARE RASTER BLOCK_SIZE GUARD SEED OUTPUT".split(),
+        [
+            "INPUT", "FIELD", "METHOD", "TRAIN_SHARE", "VALIDATION_SHARE", "RASTER", "COLUMN", "UNIT", "BLOCK_SIZE",
+            "GUARD", "NEAR", "FOLDS", "SEED", "OUTPUT",
+        ],
         ["OUTPUT"],
     ),
     "assessmentsample": (
@@ -90,7 +93,9 @@ ENUMS = {
     ("samplingrates", "STRATEGY"): VECTOR_STRATEGIES,
     ("samplingrates", "MODE"): ["proportional", "equal", "custom"],
     ("selectsamples", "SAMPLER"): ["spread", "random", "periodic"],
-    ("splitsamples", "METHOD"): ["auto", "polygons", "blocks", "random"],
+    ("splitsamples", "METHOD"): ["auto", "polygons", "blocks", "random", "scene", "column"],
+    ("splitsamples", "UNIT"): ["pixels", "metres", "map"],
+    ("splitsamples", "NEAR"): ["drop", "mark"],
     ("selectpatches", "MODE"): ["grid", "random"],
     ("selectpatches", "SPLIT"): "none chessboard proportions blocks subtiles strata balanced".split(),
     ("extractpatches", "EDGE"): ["reject", "reflect"],
@@ -137,6 +142,7 @@ DEFAULTS = {
     ("selectpatches", "VALIDATION_SHARE"): 0.2,
     ("splitsamples", "TRAIN_SHARE"): 0.6,
     ("splitsamples", "BLOCK_SIZE"): None,
+    ("splitsamples", "FOLDS"): 0,
     ("trainrandomforest", "TREES"): 100,
     ("classify", "CONTINUE"): False,
 }
