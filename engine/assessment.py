@@ -29,7 +29,7 @@ from .legends import read_map_legend
 from .metrics import metrics_dict, scores
 from .rasters import Grid, RasterReader
 from .reports import Section
-from .sampling import feature_pixels
+from .featurepixels import feature_pixels
 from .textfiles import write_text
 from .vectors import Layer, crs_name, on_grid, read_layer
 

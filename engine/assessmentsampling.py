@@ -28,7 +28,7 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import AssessmentSample, AssessmentSampleResult
 from .legends import read_map_legend
 from .rasters import RasterReader, part_name, writing_error
-from .sampling import Strip, count_strips, kept_pixels, points_at
+from .rastersampling import Strip, count_strips, kept_pixels, points_at
 from .selection import ClassPlan, draw
 from .vectors import vector_path, write_layer
 

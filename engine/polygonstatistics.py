@@ -10,8 +10,8 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import PolygonStatistics, PolygonStatisticsResult
 from .classes import class_texts, feature_classes
+from .featurepixels import nothing_labelled, pixel_chunks
 from .rasters import RasterReader
-from .sampling import nothing_labelled, pixels_by_feature
 from .textfiles import write_text
 from .vectors import on_grid, read_layer
 
@@ -36,11 +36,14 @@ def polygon_statistics(job: PolygonStatistics, context: Context) -> PolygonStati
         texts = class_texts(layer, job.field, classes)
         per_class: Dict[str, int] = {}
         per_feature: Dict[str, int] = {}
-        for position, found in pixels_by_feature(layer, classes, reader.grid, job.mask, context):
-            if found is not None:
-                text = texts[int(classes.ids[position])]
-                per_class[text] = per_class.get(text, 0) + len(found)
-                per_feature[str(layer.frame.index[position])] = len(found)
+        for chunk in pixel_chunks(layer, classes, reader.grid, job.mask, context):
+            inside = ~chunk.outside
+            features = layer.frame.index[chunk.positions[inside]]
+            ids = classes.ids[chunk.positions[inside]]
+            for feature, value, count in zip(features.tolist(), ids.tolist(), chunk.counts[inside].tolist()):
+                text = texts[value]
+                per_class[text] = per_class.get(text, 0) + count
+                per_feature[str(feature)] = count
         if not any(per_class.values()):
             raise nothing_labelled(given, reader, masked=job.mask is not None)
     for text, count in sorted(per_class.items()):

@@ -298,6 +298,77 @@ def _shade(share: float, hit: bool) -> str:
     return f"background:rgb({mixed[0]},{mixed[1]},{mixed[2]});color:{ink}"
 
 
+_BARS = _JINJA.from_string("""<svg viewBox="0 0 900 {{ height }}" role="img" aria-label="{{ label }}" font-size="13">
+{% for tick in ticks %}<line x1="{{ tick.x }}" x2="{{ tick.x }}" y1="26" y2="{{ height - 4 }}" stroke="#d8dee6"/>
+<text x="{{ tick.x }}" y="18" text-anchor="middle" fill="#5b6675" font-size="11">{{ tick.text }}</text>
+{% endfor %}
+{% for row in rows %}<text x="192" y="{{ row.y + 5 }}" text-anchor="end" fill="#1c2430">{{ row.name }}</text>
+{% for bar in row.bars %}
+<rect x="200" y="{{ bar.y }}" width="{{ bar.width }}" height="{{ thick }}" fill="{{ row.colour }}"
+fill-opacity="{{ bar.fill }}" stroke="#1c2430" stroke-width="0.7"/>
+<text x="{{ 206 + bar.width }}" y="{{ bar.y + thick - 3 }}" fill="#5b6675" font-size="11">{{ bar.text }}</text>
+{% endfor %}{% endfor %}
+</svg>""")
+
+# More than this between the largest and the smallest count, and the axis is logarithmic.
+_LINEAR_RATIO = 100
+
+
+def bars(classes: Sequence[ClassEntry], series: Mapping[str, Sequence[int]]) -> Markup:
+    """Return counts per class as horizontal bars in the classes' colours, as inline SVG.
+
+    The axis is logarithmic where the counts differ by more than a factor of 100.
+
+    Args:
+        classes: one group of bars each.
+        series: what is counted -> one count per class; the first is drawn pale, the others full.
+    """
+    counts = [count for values in series.values() for count in values]
+    most = max(counts, default=0)
+    if most == 0:
+        return Markup()
+    least = min(count for count in counts if count)
+    logarithmic = most / least > _LINEAR_RATIO
+    low = 10.0 ** (math.ceil(math.log10(least)) - 1) if logarithmic else 0.0
+    ticks = _axis(0, most)[2]
+    if logarithmic:
+        ticks = [10.0**power for power in range(round(math.log10(low)), math.ceil(math.log10(most)) + 1)]
+    high = ticks[-1]
+
+    def width(count: float) -> float:
+        if count <= 0:
+            return 0.0
+        share = math.log(count / low) / math.log(high / low) if logarithmic else count / high
+        return round(590 * share, 1)
+
+    thick, step = 15, 17 * len(series) + 12
+    rows = [
+        {
+            "y": 34 + step * place + (step - 12) / 2,
+            "name": entry.name if len(entry.name) <= 26 else entry.name[:25] + "\u2026",
+            "colour": entry.colour,
+            "bars": [
+                {
+                    "y": 34 + step * place + 17 * number,
+                    "width": width(values[place]),
+                    "fill": 0.35 if number == 0 else 1,
+                    "text": f"{grouped(values[place])} {name}",
+                }
+                for number, (name, values) in enumerate(series.items())
+            ],
+        }
+        for place, entry in enumerate(classes)
+    ]
+    return _fill(
+        _BARS,
+        height=40 + step * len(rows),
+        label=" and ".join(series) + " per class" + (", logarithmic" if logarithmic else ""),
+        ticks=[{"x": 200 + width(tick) if tick > low else 200, "text": grouped(tick)} for tick in ticks],
+        rows=rows,
+        thick=thick,
+    )
+
+
 _CURVES = _JINJA.from_string("""<figure><figcaption>{{ title }}</figcaption>
 <svg viewBox="0 0 450 250" role="img" aria-label="{{ title }}">
 <g font-size="11" fill="#5b6675">

@@ -68,7 +68,7 @@ def read_layer(source: VectorSource, context: Context) -> Layer:
     """
     name = source.label or Path(source.path).name
     try:
-        frame = pyogrio.read_dataframe(source.path, layer=source.layer or None, fid_as_index=True)
+        frame = pyogrio.read_dataframe(source.path, layer=source.layer or None, fid_as_index=True, force_2d=True)
     except _READ_ERRORS as error:
         if not Path(source.path).exists():
             raise BadInput(f"The layer '{source.path}' does not exist.", "Check the path.") from error

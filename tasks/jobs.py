@@ -130,7 +130,7 @@ NEAR_RULES = ("drop", "mark")
 
 @dataclass(frozen=True)
 class SamplesResult:
-    """Points written to ``output``; ``counts`` holds class value (as text) -> samples. ``rates`` is a CSV file."""
+    """Points written to ``output``; ``counts`` holds class value (as text) -> samples. ``rates`` is CSV, ``report`` HTML."""
 
     output: str
     sample_count: int
@@ -138,6 +138,7 @@ class SamplesResult:
     classes: Tuple[ClassEntry, ...]
     warnings: Tuple[str, ...] = ()
     rates: str = ""
+    report: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,9 @@ class SelectSamples(Job):
     """Points from a label raster (OTB LabelImageSampleSelection and better samplers)."""
 
     kind: ClassVar[str] = "selectsamples"
-    runner: ClassVar[str] = "engine.sampling:select_samples"
+    runner: ClassVar[str] = "engine.rastersampling:select_samples"
     result_type: ClassVar[Type[Any]] = SamplesResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "report")
     inputs: ClassVar[Tuple[str, ...]] = ("source", "crosswalk")
 
     source: RasterSource
@@ -161,11 +163,15 @@ class SelectSamples(Job):
     classes: Tuple[int, ...] = ()
     crosswalk: str = ""
     legend: Legend = Legend()
+    min_distance: Optional[int] = None
+    report: str = ""
 
     def __post_init__(self) -> None:
         _one_of("STRATEGY", self.strategy, RASTER_STRATEGIES)
         _one_of("SAMPLER", self.sampler, SAMPLERS)
         _at_least("COUNT", self.count, 1)
+        if self.min_distance is not None:
+            _at_least("MIN_DISTANCE", self.min_distance, 1)
         _at_least("PAD", self.pad, 0)
         _at_least("BAND", self.band, 1)
 
@@ -175,9 +181,9 @@ class SelectVectorSamples(Job):
     """Points from polygons, lines or points on the grid of a raster (OTB PolygonClassStatistics + SampleSelection)."""
 
     kind: ClassVar[str] = "selectvectorsamples"
-    runner: ClassVar[str] = "engine.sampling:select_vector_samples"
+    runner: ClassVar[str] = "engine.vectorsampling:select_vector_samples"
     result_type: ClassVar[Type[Any]] = SamplesResult
-    outputs: ClassVar[Tuple[str, ...]] = ("output", "rates")
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "rates", "report")
     inputs: ClassVar[Tuple[str, ...]] = ("vector", "raster", "mask", "rates_file", "crosswalk")
 
     vector: VectorSource
@@ -195,11 +201,17 @@ class SelectVectorSamples(Job):
     crosswalk: str = ""
     legend: Legend = Legend()
     rates: str = ""
+    erode_polygons: int = 0
+    min_distance: Optional[int] = None
+    report: str = ""
 
     def __post_init__(self) -> None:
         _one_of("STRATEGY", self.strategy, VECTOR_STRATEGIES)
         _one_of("SAMPLER", self.sampler, SAMPLERS)
         _at_least("COUNT", self.count, 1)
+        _at_least("ERODE_POLYGONS", self.erode_polygons, 0)
+        if self.min_distance is not None:
+            _at_least("MIN_DISTANCE", self.min_distance, 1)
         _share("PERCENT", self.percent)
         if self.strategy == "byclass" and not self.rates_file:
             raise BadInput("STRATEGY byclass needs RATES_FILE.", "Give a CSV file with each class and its samples.")

@@ -11,7 +11,7 @@ import rasterio
 import rasterio.features
 import rasterio.windows
 from deepscape.engine.polygonstatistics import polygon_statistics, read_statistics
-from deepscape.engine.sampling import select_vector_samples
+from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.jobs import PolygonStatistics, RasterSource, SelectVectorSamples, VectorSource
 from rasterio.transform import from_origin

@@ -6,7 +6,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
-from deepscape.engine import sampling
+from deepscape.engine import rastersampling
 from deepscape.engine.assessmentsampling import allocate, assessment_sample, sample_size
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
@@ -113,7 +113,7 @@ def test_codes_differ_between_maps_and_seeds(tmp_path):
 def test_the_result_depends_on_the_seed_alone(tmp_path, labels, monkeypatch):
     source = write(tmp_path / "m.tif", labels, 255)
     first, _ = run(tmp_path, source, total=300)
-    monkeypatch.setattr(sampling, "_STRIP_PIXELS", 700)
+    monkeypatch.setattr(rastersampling, "_STRIP_PIXELS", 700)
     again, _ = run(tmp_path, source, total=300)
     assert first.equals(again)
     other, _ = run(tmp_path, source, total=300, seed=1)

@@ -9,8 +9,9 @@ from deepscape.engine.classes import class_texts, feature_classes
 from deepscape.engine.crosswalks import Crosswalk, read_crosswalk
 from deepscape.engine.datasets import PatchDataset
 from deepscape.engine.patches import extract_patches
-from deepscape.engine.sampling import select_samples, select_vector_samples
+from deepscape.engine.rastersampling import select_samples
 from deepscape.engine.vectors import Layer
+from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.classtable import ClassEntry, Legend
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput

@@ -10,7 +10,7 @@ from deepscape.engine import leakage
 from deepscape.engine.datasets import DatasetDescription, DatasetScene, DatasetSource, PatchDataset
 from deepscape.engine.leakage import SharedPixels, shared_pixels
 from deepscape.engine.patches import extract_patches
-from deepscape.engine.sampling import select_vector_samples
+from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.jobs import ExtractPatches, RasterSource, SelectVectorSamples, VectorSource
 from hypothesis import given

@@ -1,0 +1,284 @@
+"""Selecting sample points from polygons, lines or points, on a raster's grid.
+
+Follows OTB's PolygonClassStatistics and SampleSelection, whose periodic sampler is kept as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from ..tasks.jobs import SamplesResult, SelectVectorSamples
+from .classes import FeatureClasses, class_texts, feature_classes
+from .crosswalks import read_crosswalk
+from .featurepixels import nothing_labelled, pixel_chunks
+from .rasters import Grid, RasterReader
+from .rastersampling import points_at
+from .rates import Rate, class_rates, read_required, write_rates
+from .samplingreport import ClassSamples, write_samples_report
+from .selection import ClassPlan, Ordinals, draw, periodic_by_rate
+from .thinning import Spacing, shuffled, thin, thinned_sentence
+from .vectors import CHUNK_FEATURES, Layer, LayerWriter, on_grid, read_layer, vector_path
+
+# Fields of the input that are replaced in the output, whatever their case.
+_OWN_FIELDS = ("class_id", "class_name", "originfid")
+
+
+@dataclass(frozen=True, eq=False)
+class _FeaturePixels:
+    """The pixels of all features in the order of traversal; arrays ``(N,)`` of the smallest type that holds them.
+
+    Attributes:
+        keys: ``row * width + col``.
+        features: position of the feature in the layer.
+        classes: class of the feature, as its place in the table of classes.
+    """
+
+    keys: npt.NDArray[Any]
+    features: npt.NDArray[np.int32]
+    classes: npt.NDArray[Any]
+
+    def take(self, kept: npt.NDArray[Any]) -> _FeaturePixels:
+        """Return the pixels of a mask or of places."""
+        return _FeaturePixels(self.keys[kept], self.features[kept], self.classes[kept])
+
+
+def select_vector_samples(job: SelectVectorSamples, context: Context) -> SamplesResult:
+    """Select pixel centres inside polygons, on lines and at points, ordered by class.
+
+    A pixel that two features of one class share counts once, for the first; one that two classes claim is ignored.
+
+    Raises:
+        BadInput: the layer is empty or has no such field, no pixel is covered, the mask lies on another grid, or a file
+            cannot be read or written.
+        DiskFull: no room left.
+    """
+    vector_path(job.output)
+    with RasterReader(job.raster) as reader:
+        given = read_layer(job.vector, context)
+        layer = on_grid(given, reader.grid, reader.name, context)
+        classes = feature_classes(layer, job.field, context, job.legend, job.classes, read_crosswalk(job.crosswalk))
+        pixels = _pixels_of_features(job, layer, classes, reader.grid, context)
+        if len(pixels.keys) == 0:
+            if context.warnings and job.erode_polygons:
+                raise BadInput(
+                    f"ERODE_POLYGONS {job.erode_polygons} leaves no pixel of any polygon of '{layer.name}'.",
+                    "Cut fewer pixels from the edges.",
+                )
+            raise nothing_labelled(given, reader, masked=job.mask is not None)
+        pixels = _without_doubles(pixels, context)
+        rates = _rates(job, pixels, classes, class_texts(layer, job.field, classes), context)
+        chosen = _choose(job, pixels, classes, rates, reader.grid, context)
+        rates_path = write_rates(job.rates, {text: each for text, each in rates.values()}) if job.rates else ""
+        counts = {value: len(places) for value, places in chosen.items()}
+        path = _write(job, layer, classes, pixels, np.concatenate(list(chosen.values())), reader.grid, context)
+        report = _report(job, layer, classes, rates, counts, context) if job.report else ""
+    table = tuple(entry for entry in classes.classes if entry.value in counts)
+    by_text = {str(value): number for value, number in counts.items()}
+    return SamplesResult(
+        path, sum(counts.values()), by_text, table, tuple(context.warnings), rates=rates_path, report=report
+    )
+
+
+def _pixels_of_features(
+    job: SelectVectorSamples, layer: Layer, classes: FeatureClasses, grid: Grid, context: Context
+) -> _FeaturePixels:
+    places = np.searchsorted([entry.value for entry in classes.classes], classes.ids)
+    places = places.astype(np.min_scalar_type(len(classes.classes)))
+    key_type = np.min_scalar_type(grid.width * grid.height)
+    keys: List[npt.NDArray[Any]] = [np.empty(0, dtype=key_type)]
+    features: List[npt.NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
+    for chunk in pixel_chunks(layer, classes, grid, job.mask, context, job.erode_polygons):
+        keys.append(chunk.keys.astype(key_type))
+        features.append(np.repeat(chunk.positions.astype(np.int32), chunk.counts))
+    owners = np.concatenate(features)
+    features.clear()
+    return _FeaturePixels(np.concatenate(keys), owners, places[owners])
+
+
+def _without_doubles(pixels: _FeaturePixels, context: Context) -> _FeaturePixels:
+    """Leave out pixels that two classes claim, and the repetitions of those that one class claims twice."""
+    ordered = np.sort(pixels.keys)
+    doubles = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    if len(doubles) == 0:
+        return pixels
+    shared = np.flatnonzero(doubles[np.minimum(np.searchsorted(doubles, pixels.keys), len(doubles) - 1)] == pixels.keys)
+    order = shared[np.argsort(pixels.keys[shared], kind="stable")]
+    keys, places = pixels.keys[order], pixels.classes[order]
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    clear = np.minimum.reduceat(places, starts) == np.maximum.reduceat(places, starts)
+    if not clear.all():
+        context.warn(
+            f"{np.count_nonzero(~clear)} pixels are claimed by features of two classes; they are ignored. Correct the "
+            "overlapping features to use them."
+        )
+    kept = np.ones(len(pixels.keys), dtype=bool)
+    kept[shared] = False
+    kept[order[starts[clear]]] = True
+    if not kept.any():
+        raise BadInput("Every labelled pixel is claimed by features of two classes.", "Check the class field.")
+    return pixels.take(kept)
+
+
+def _rates(
+    job: SelectVectorSamples, pixels: _FeaturePixels, classes: FeatureClasses, texts: Dict[int, str], context: Context
+) -> Dict[int, Tuple[str, Rate]]:
+    """Return class id -> the text of its field and its rate, of every class of the layer; ascending."""
+    numbers = np.bincount(pixels.classes, minlength=len(classes.classes))
+    available = {text: 0 for _, text in sorted(texts.items())}
+    available.update({texts[entry.value]: int(number) for entry, number in zip(classes.classes, numbers)})
+    listed = _listed(job.rates_file, classes, texts, context) if job.rates_file and job.strategy == "byclass" else {}
+    # The share is a 32-bit number in the reference, which tells where 0.7 of 375 is rounded to.
+    rates = class_rates(job.strategy, available, job.count, float(np.float32(job.percent)), listed)
+    if not any(each.taken for each in rates.values()):
+        raise BadInput(
+            f"STRATEGY {job.strategy} gives no sample of any class of '{Path(job.vector.path).name}'.",
+            "Ask for more with COUNT, PERCENT or RATES_FILE.",
+        )
+    return {value: (text, rates[text]) for value, text in sorted(texts.items())}
+
+
+def _listed(path: str, classes: FeatureClasses, texts: Dict[int, str], context: Context) -> Dict[str, int]:
+    """Return the text of a class -> samples of a file of rates, which calls classes by text, name or number."""
+    text_of = {str(value): text for value, text in texts.items()}
+    text_of.update({name: texts[value] for value, name in classes.name_of().items()})
+    text_of.update({text: text for text in texts.values()})
+    listed = read_required(path)
+    unknown = [name for name in listed if name not in text_of]
+    if unknown:
+        context.warn(f"'{Path(path).name}' lists {', '.join(unknown[:10])}, which is no class of the layer.")
+    return {text_of[name]: count for name, count in listed.items() if name in text_of}
+
+
+def _choose(
+    job: SelectVectorSamples,
+    pixels: _FeaturePixels,
+    classes: FeatureClasses,
+    rates: Dict[int, Tuple[str, Rate]],
+    grid: Grid,
+    context: Context,
+) -> Dict[int, npt.NDArray[np.int64]]:
+    """Return class id -> the places of its chosen pixels in the order of traversal; classes ascending."""
+    names = classes.name_of()
+    place_of = {entry.value: place for place, entry in enumerate(classes.classes)}
+    chosen: Dict[int, npt.NDArray[np.int64]] = {}
+    offers: Dict[int, npt.NDArray[np.int64]] = {}
+    for value, (_, each) in rates.items():
+        asked = job.count if job.strategy == "upto" else each.required
+        if each.available == 0:
+            context.warn(f"No pixel is left of class {value}.")
+        elif each.taken == 0:
+            context.warn(f"Class {value} ({names[value]}) gets no sample.")
+        elif asked > each.available:
+            context.warn(f"Class {value} has {each.available} pixels, fewer than the {asked} asked for: all are taken.")
+        if each.taken:
+            ordinals = _ordinals(job, each.available, each.taken, value)
+            own = np.flatnonzero(pixels.classes == place_of[value])
+            chosen[value] = own[ordinals]
+            if job.min_distance is not None:
+                offers[value] = own[_offered(job, each.available, ordinals, value)]
+            context.log(f"Class {value} ({names[value]}): {each.available} pixels, {len(ordinals)} samples.")
+    if job.min_distance is not None:
+        chosen = _thinned(job.min_distance, pixels, offers, chosen, names, grid, context)
+    if len(chosen) == 1:
+        context.warn(f"The samples have one class only ({next(iter(chosen))}); a classifier needs two or more.")
+    return chosen
+
+
+def _ordinals(job: SelectVectorSamples, available: int, wanted: int, value: int) -> Ordinals:
+    if wanted < available and job.sampler == "periodic":
+        return periodic_by_rate(available, wanted)
+    drawn = draw(available, wanted, job.seed, value) if job.sampler == "random" else None
+    return ClassPlan(available, wanted, 1, "spread", drawn).between(0, available)
+
+
+def _offered(job: SelectVectorSamples, available: int, ordinals: Ordinals, value: int) -> Ordinals:
+    """Return the ordinals of a class in the order in which they become samples: the chosen ones, then all others."""
+    if job.sampler == "periodic":
+        return ordinals
+    others = np.ones(available, dtype=bool)
+    others[ordinals] = False
+    rest = np.flatnonzero(others)
+    first = ordinals[shuffled(len(ordinals), job.seed, value)]
+    return np.concatenate([first, rest[shuffled(len(rest), job.seed, value, turn=1)]])
+
+
+def _thinned(
+    distance: int,
+    pixels: _FeaturePixels,
+    offers: Dict[int, npt.NDArray[np.int64]],
+    chosen: Dict[int, npt.NDArray[np.int64]],
+    names: Dict[int, str],
+    grid: Grid,
+    context: Context,
+) -> Dict[int, npt.NDArray[np.int64]]:
+    """Return what is chosen where samples keep a distance from each other; warns of classes that give fewer."""
+    keys = {value: pixels.keys[places].astype(np.int64) for value, places in offers.items()}
+    wanted = {value: len(places) for value, places in chosen.items()}
+    kept = thin(Spacing(distance, grid.width), keys, wanted, context)
+    for value, places in kept.items():
+        if len(places) < wanted[value]:
+            context.warn(thinned_sentence(distance, f"{value} ({names[value]})", wanted[value], len(places)))
+    return {value: np.sort(offers[value][kept[value]]) for value in chosen if len(kept[value])}
+
+
+def _write(
+    job: SelectVectorSamples,
+    layer: Layer,
+    classes: FeatureClasses,
+    pixels: _FeaturePixels,
+    chosen: npt.NDArray[np.int64],
+    grid: Grid,
+    context: Context,
+) -> str:
+    """Write the chosen pixels as points in pieces and return the path."""
+    fields = [name for name in layer.fields if name.lower() not in _OWN_FIELDS]
+    ids = np.array([entry.value for entry in classes.classes], dtype=np.int64)
+    names = np.array([entry.name for entry in classes.classes], dtype=object)
+    with LayerWriter(job.output, "Point", grid.crs) as writer:
+        for start in range(0, len(chosen), CHUNK_FEATURES):
+            context.check()
+            some = pixels.take(chosen[start : start + CHUNK_FEATURES])
+            values: Dict[str, Any] = {
+                name: layer.frame[name].iloc[some.features].reset_index(drop=True) for name in fields
+            }
+            values["class_id"] = ids[some.classes]
+            values["class_name"] = names[some.classes]
+            values["originfid"] = layer.frame.index.to_numpy(dtype=np.int64)[some.features]
+            rows, cols = np.divmod(some.keys.astype(np.int64), grid.width)
+            writer.write(points_at(grid, rows, cols), values)
+            context.progress(min(start + CHUNK_FEATURES, len(chosen)), len(chosen), "Writing samples", "points")
+    return writer.path
+
+
+def _report(
+    job: SelectVectorSamples,
+    layer: Layer,
+    classes: FeatureClasses,
+    rates: Dict[int, Tuple[str, Rate]],
+    counts: Dict[int, int],
+    context: Context,
+) -> str:
+    ids, numbers = np.unique(classes.ids[classes.known], return_counts=True)
+    features = dict(zip(ids.tolist(), numbers.tolist()))
+    rows = [
+        ClassSamples(
+            entry, rates[entry.value][1].available, counts.get(entry.value, 0), rates[entry.value][1].required,
+            features.get(entry.value, 0),
+        )
+        for entry in classes.classes
+    ]  # fmt: skip
+    facts = [
+        ("Layer", layer.name), ("Class field", job.field), ("Image", job.raster.label or Path(job.raster.path).name),
+        ("Strategy", job.strategy), ("Sampler", f"{job.sampler}, seed {job.seed}"),
+        ("Cut from polygons", f"{job.erode_polygons} pixels"),
+        ("Least distance", "none" if job.min_distance is None else f"{job.min_distance} pixels"),
+    ]  # fmt: skip
+    return write_samples_report(job.report, layer.name, rows, facts, context.warnings)
