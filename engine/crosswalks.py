@@ -30,11 +30,14 @@ class Crosswalk:
         name: of the file, for messages.
         targets: text of a class -> class value, None where it is ignored.
         given: class value -> name and colour; either may be empty.
+        map_legend: True where the layer's style names the classes that are wanted (a map's), False where it names
+            those of the data.
     """
 
     name: str
     targets: Mapping[str, Optional[int]]
     given: Mapping[int, Tuple[str, str]]
+    map_legend: bool = False
 
     def check(self, present: Collection[str], data: str, context: Context) -> None:
         """Warn about listed classes that do not occur in the data, and log those that stay as they are.
@@ -119,13 +122,17 @@ class Crosswalk:
 
     def _without_old(self, legend: Legend) -> Legend:
         """Return the legend without those classes of the layer's style whose values now mean something else."""
+        if self.map_legend:
+            return legend
         changed = {int(text) for text, target in self.targets.items() if _is_number(text) and int(text) != target}
         changed |= {target for text, target in self.targets.items() if target is not None and text != str(target)}
         return replace(legend, layer_classes=tuple(e for e in legend.layer_classes if e.value not in changed))
 
 
-def read_crosswalk(path: str) -> Optional[Crosswalk]:
+def read_crosswalk(path: str, map_legend: bool = False) -> Optional[Crosswalk]:
     """Read a crosswalk; None for an empty path. Columns are separated by commas, semicolons or tabs.
+
+    ``map_legend``: the layer's style names the wanted classes, see `Crosswalk`.
 
     Raises:
         BadInput: the file cannot be read, lacks a column, lists a class twice, gives a class two names or colours, or
@@ -153,7 +160,7 @@ def read_crosswalk(path: str) -> Optional[Crosswalk]:
             _give(given, int(target), row.get("name", ""), row.get("colour") or row.get("color", ""), name)
     if not targets:
         raise BadInput(f"CROSSWALK '{name}' lists no class.", _REMEDY)
-    return Crosswalk(name, targets, given)
+    return Crosswalk(name, targets, given, map_legend)
 
 
 def _rows(text: str, name: str) -> List[Dict[str, str]]:
