@@ -1,19 +1,22 @@
 """Assessing a map against a reference raster, or reference points or polygons: one summed confusion matrix.
 
-Rows are the reference, columns the map. Nothing is resampled but the reference, by nearest neighbour, onto the map's
-grid; a pixel that the map leaves as no-data is left out, and counted.
+Rows are the reference, columns the map. Nothing is resampled but the reference, onto the map's grid (`denselabels`); a
+pixel that the map leaves as no-data is left out, and counted. ERODE leaves out reference pixels with another class in a
+disc of that radius, as the ISPRS benchmark scores on a reference with eroded boundaries.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas
-import pyproj
+import scipy.ndimage
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
@@ -24,12 +27,14 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import Assess, AssessResult, RasterSource
 from . import reports
 from .classes import FeatureClasses, feature_classes
+from .crosswalks import Crosswalk, read_crosswalk
 from .datasets import PatchDataset
+from .denselabels import open_labels, way_between, whole_numbers
+from .featurepixels import feature_pixels
 from .legends import read_map_legend
 from .metrics import metrics_dict, scores
 from .rasters import Grid, RasterReader
 from .reports import Section
-from .featurepixels import feature_pixels
 from .textfiles import write_text
 from .vectors import Layer, crs_name, on_grid, read_layer
 
@@ -60,6 +65,7 @@ def assess(job: Assess, context: Context) -> AssessResult:
         BadInput: an input cannot be used, map and reference do not overlap, or no labelled pixel is mapped.
         DiskFull: no room left.
     """
+    crosswalk = read_crosswalk(job.crosswalk, map_legend=True)
     with RasterReader(_one_band(job.map)) as mapped:
         own = read_map_legend(job.map.path)
         layer_values = {entry.value for entry in job.legend.layer_classes}
@@ -68,10 +74,10 @@ def assess(job: Assess, context: Context) -> AssessResult:
         field = _TrainingField(job.training, mapped.grid, context) if job.training else None
         tally = _Tally(mapped, field)
         if job.reference is not None:
-            names = _compare_raster(job.reference, tally, context)
-            table = resolve(tally.values(), legend)
+            names = _compare_raster(job, job.reference, tally, context)
+            table = (crosswalk.table if crosswalk else resolve)(tally.values(), legend)
         else:
-            names, classes = _compare_samples(job, legend, tally, context)
+            names, classes = _compare_samples(job, legend, crosswalk, tally, context)
             known = {entry.value: entry for entry in classes.classes}
             table = tuple(known.get(entry.value, entry) for entry in resolve(tally.values(), legend))
         return _result(job, table, tally, names, [entry.value for entry in legend.layer_classes], context)
@@ -92,6 +98,7 @@ class _Tally:
         by_feature: polygon -> (reference, map) -> pixels.
         unmapped: reference pixels on which the map is no-data.
         shared: reference pixels in the field of training patches.
+        eroded: reference pixels near another class (ERODE).
     """
 
     def __init__(self, mapped: RasterReader, field: Optional[_TrainingField]) -> None:
@@ -100,6 +107,7 @@ class _Tally:
         self.by_feature: Dict[int, Counter[Tuple[int, int]]] = {}
         self.unmapped = 0
         self.shared = 0
+        self.eroded = 0
         self._field = field
 
     def add(self, pixels: _Pixels, values: Array, valid: Array) -> None:
@@ -141,101 +149,64 @@ def _combinations(*arrays: Indices) -> Iterator[Tuple[int, ...]]:
         yield (*reversed(combination), count)
 
 
-def whole_numbers(values: Array, name: str) -> Indices:
-    """Return class values as integers.
-
-    Raises:
-        BadInput: one is no whole number; names it.
-    """
-    if values.dtype.kind == "f":
-        wrong = values[values != np.floor(values)]
-        if len(wrong):
-            raise BadInput(
-                f"'{name}' holds the value {wrong[0]:g}, which is no class.", "Choose a raster of whole numbers."
-            )
-    return values.astype(np.int64)
-
-
-def _compare_raster(source: RasterSource, tally: _Tally, context: Context) -> str:
+def _compare_raster(job: Assess, source: RasterSource, tally: _Tally, context: Context) -> str:
     """Count a reference raster; return its name."""
-    grid = tally.mapped.grid
-    with RasterReader(_one_band(source)) as reference:
-        to_reference = _transformer(grid.crs, reference.grid.crs, tally.mapped.name, reference.name, context)
-        same = to_reference is None and grid.same_as(reference.grid)
-        if not same:
-            context.log(f"'{reference.name}' is brought onto the grid of the map by nearest neighbour.")
-        tile = _TILE if same else _tile_of(grid, reference.grid, to_reference)
+    grid, margin = tally.mapped.grid, job.erode
+    with open_labels(
+        source, None, "", grid, tally.mapped.name, context, crosswalk=job.crosswalk, map_legend=True
+    ) as reference:
         done = 0
-        for top in range(0, grid.height, tile):
-            for left in range(0, grid.width, tile):
+        for top in range(0, grid.height, _TILE):
+            for left in range(0, grid.width, _TILE):
                 context.check()
-                height, width = min(tile, grid.height - top), min(tile, grid.width - left)
-                values, valid = tally.mapped.read(top, left, height, width)
-                rows, cols = (part.reshape(-1) + at for part, at in zip(np.indices((height, width)), (top, left)))
-                if same:
-                    labels, labelled = reference.read(top, left, height, width)
-                    labels, labelled = labels.reshape(-1), labelled.reshape(-1)
-                else:
-                    labels, labelled = _nearest(reference, grid, rows, cols, to_reference)
+                height, width = min(_TILE, grid.height - top), min(_TILE, grid.width - left)
+                around, known = reference.read(top - margin, left - margin, height + 2 * margin, width + 2 * margin)
+                inner = slice(margin, margin + height), slice(margin, margin + width)
+                labels, labelled = around[inner], known[inner]
                 done += height * width
                 context.progress(done, grid.height * grid.width, "Comparing", "pixels")
                 if not labelled.any():
                     continue
-                numbers = whole_numbers(labels[labelled], reference.name)
-                pixels = _Pixels(rows[labelled], cols[labelled], numbers, np.full(len(numbers), -1))
-                tally.add(pixels, values.reshape(-1)[labelled], valid.reshape(-1)[labelled])
+                if margin:
+                    near = near_another_class(around, known, margin)[inner]
+                    tally.eroded += int(np.count_nonzero(near))
+                    labelled = labelled & ~near
+                values, valid = tally.mapped.read(top, left, height, width)
+                rows, cols = np.nonzero(labelled)
+                pixels = _Pixels(rows + top, cols + left, labels[labelled], np.full(len(rows), -1))
+                tally.add(pixels, values[0][labelled], valid[0][labelled])
         if not tally.pairs:
             raise _nothing(reference.name, tally)
+        reference.finish(context)
         return reference.name
 
 
-def _transformer(
-    own: Optional[CRS], other: Optional[CRS], own_name: str, other_name: str, context: Context
-) -> Optional[pyproj.Transformer]:
-    """Return the way from one CRS to another; None where they are the same, or one is unknown (taken as the same)."""
-    if own is None or other is None:
-        if (own is None) != (other is None):
-            nameless = own_name if own is None else other_name
-            context.warn(f"'{nameless}' has no CRS; it is assumed to be {crs_name(own or other)}.")
-        return None
-    if own == other:
-        return None
-    a, b = pyproj.CRS.from_wkt(own.to_wkt()), pyproj.CRS.from_wkt(other.to_wkt())
-    return None if a.equals(b, ignore_axis_order=True) else pyproj.Transformer.from_crs(a, b, always_xy=True)
+def near_another_class(labels: Array, known: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
+    """Return which labelled pixels have a pixel of another class at most ``radius`` pixels away (a disc), ``(H, W)``.
+
+    Pixels without a label are of no class.
+    """
+    present, codes = np.unique(labels[known], return_inverse=True)
+    near = np.zeros(labels.shape, bool)
+    if len(present) < 2:
+        return near
+    # Places in the list of classes: the filters compute in float64, which does not hold every class id.
+    places = np.zeros(labels.shape, np.int32)
+    places[known] = codes
+    for furthest, nothing in ((scipy.ndimage.maximum_filter1d, -1), (scipy.ndimage.minimum_filter1d, len(present))):
+        padded = np.pad(np.where(known, places, nothing), ((radius, radius), (0, 0)), constant_values=nothing)
+        for down in range(-radius, radius + 1):
+            across = math.isqrt(radius * radius - down * down)
+            # A disc is a pile of rows, of each of which the filter takes linear time whatever its length.
+            rows = padded[radius + down : radius + down + len(labels)]
+            found = furthest(rows, 2 * across + 1, axis=1, mode="constant", cval=nothing)
+            near |= (found != nothing) & (found != places)
+    return near & known
 
 
-def _tile_of(grid: Grid, other: Grid, way: Optional[pyproj.Transformer]) -> int:
-    """Return a tile of the map whose footprint in a (possibly much finer) reference is at most 4096 pixels wide."""
-    rows, cols = np.array([grid.height // 2, grid.height // 2 + 1]), np.array([grid.width // 2, grid.width // 2 + 1])
-    x, y = grid.centres_of(rows, cols)
-    if way is not None:
-        x, y = way.transform(x, y)
-    at = np.stack(other.index_of(x, y))
-    ratio = float(np.abs(np.diff(at)).max()) if np.isfinite(at).all() else 1.0
-    return int(np.clip(4096 // max(ratio, 1.0), 8, _TILE))
-
-
-def _nearest(
-    reference: RasterReader, grid: Grid, rows: Indices, cols: Indices, way: Optional[pyproj.Transformer]
-) -> Tuple[Array, Array]:
-    """Return the reference's values and validity at the centres of map pixels, ``(N,)``."""
-    x, y = grid.centres_of(rows, cols)
-    if way is not None:
-        x, y = way.transform(x, y)
-    finite = np.isfinite(x) & np.isfinite(y)
-    theirs = reference.grid
-    at_row, at_col = theirs.pixels_of(np.where(finite, x, 0.0), np.where(finite, y, 0.0))
-    inside = finite & (at_row >= 0) & (at_row < theirs.height) & (at_col >= 0) & (at_col < theirs.width)
-    values, valid = np.zeros(len(rows), reference.dtype), np.zeros(len(rows), bool)
-    if inside.any():
-        r, c = at_row[inside], at_col[inside]
-        block, ok = reference.read(int(r.min()), int(c.min()), int(r.max() - r.min()) + 1, int(c.max() - c.min()) + 1)
-        values[inside] = block[0, r - r.min(), c - c.min()]
-        valid[inside] = ok[0, r - r.min(), c - c.min()]
-    return values, valid
-
-
-def _compare_samples(job: Assess, legend: Legend, tally: _Tally, context: Context) -> Tuple[str, FeatureClasses]:
+def _compare_samples(
+    job: Assess, legend: Legend, crosswalk: Optional[Crosswalk], tally: _Tally, context: Context
+) -> Tuple[str, FeatureClasses]:
     """Count reference points or polygons; return the layer's name and its classes."""
     if job.samples is None:
         raise ValueError("a job without a reference raster has reference samples")
@@ -243,8 +214,10 @@ def _compare_samples(job: Assess, legend: Legend, tally: _Tally, context: Contex
     given = read_layer(job.samples, context)
     layer = on_grid(given, grid, tally.mapped.name, context)
     if not legend.path and legend.nomenclature == "none" and not legend.layer_classes:
-        _refuse_names(layer, job.field, tally.mapped.name)
-    classes = feature_classes(layer, job.field, context, legend)
+        _refuse_names(layer, job.field, tally.mapped.name, crosswalk)
+    classes = feature_classes(layer, job.field, context, legend, crosswalk=crosswalk)
+    if job.erode:
+        _refuse_points(layer, classes)
     pixels = _pixels_of_layer(layer, classes, grid, context)
     if len(pixels.rows) == 0:
         raise BadInput(
@@ -260,6 +233,10 @@ def _compare_samples(job: Assess, legend: Legend, tally: _Tally, context: Contex
         if start == stop:
             continue
         part = _Pixels(*(array[start:stop] for array in vars(pixels).values()))
+        if job.erode:
+            near = _near_in_strip(pixels, (top, left, deep, width), job.erode)
+            tally.eroded += int(np.count_nonzero(near))
+            part = _Pixels(*(array[~near] for array in vars(part).values()))
         values, valid = tally.mapped.read(top, left, min(deep, grid.height - top), width)
         place = part.rows - top, part.cols - left
         tally.add(part, values[0][place], valid[0][place])
@@ -269,13 +246,36 @@ def _compare_samples(job: Assess, legend: Legend, tally: _Tally, context: Contex
     return layer.name, classes
 
 
-def _refuse_names(layer: Layer, field: str, map_name: str) -> None:
-    """Refuse class names where the map tells no names that they could be matched with."""
+def _near_in_strip(pixels: _Pixels, window: Tuple[int, int, int, int], radius: int) -> npt.NDArray[np.bool_]:
+    """Return which pixels in a strip (row, col, height, width) of whole rows lie near another class, ``(N,)``."""
+    top, left, deep, width = window
+    first, start, stop, last = np.searchsorted(pixels.rows, [top - radius, top, top + deep, top + deep + radius])
+    rows, cols = pixels.rows[first:last] - top + radius, pixels.cols[first:last] - left
+    labels, known = np.zeros((deep + 2 * radius, width), np.int64), np.zeros((deep + 2 * radius, width), bool)
+    labels[rows, cols], known[rows, cols] = pixels.classes[first:last], True
+    near = near_another_class(labels, known, radius)
+    return np.asarray(near[pixels.rows[start:stop] - top + radius, pixels.cols[start:stop] - left])
+
+
+def _refuse_points(layer: Layer, classes: FeatureClasses) -> None:
+    """Refuse ERODE of points, which have no boundary."""
+    chosen = np.asarray(layer.frame.geometry.values, dtype=object)[classes.known]
+    if (shapely.get_dimensions(chosen) == 0).any():
+        raise BadInput(
+            f"ERODE leaves out the boundaries of polygons, but '{layer.name}' holds points.",
+            "Set ERODE to 0, or give polygons or a reference raster.",
+        )
+
+
+def _refuse_names(layer: Layer, field: str, map_name: str, crosswalk: Optional[Crosswalk]) -> None:
+    """Refuse class names where neither the map nor the crosswalk tells names that they could be matched with."""
     column = layer.frame[field].dropna().astype(str).str.strip() if field in layer.fields else None
+    if column is not None and crosswalk is not None:
+        column = column[~column.isin(list(crosswalk.targets))]
     if column is not None and not column.str.fullmatch(r"[+-]?\d+(\.0*)?|").all():
         raise BadInput(
             f"The field '{field}' of '{layer.name}' holds class names, but the map '{map_name}' carries none.",
-            "Choose a field with class numbers, or give the LEGEND of the map.",
+            "Choose a field with class numbers, or turn the names into numbers of the map with CROSSWALK.",
         )
 
 
@@ -336,6 +336,11 @@ def _unclaimed(keys: Indices, ids: Indices, context: Context) -> Indices:
 
 
 def _nothing(name: str, tally: _Tally) -> BadInput:
+    if tally.eroded and not tally.unmapped:
+        return BadInput(
+            f"All {tally.eroded} labelled pixels of '{name}' lie nearer to another class than ERODE asks for.",
+            "Choose a smaller ERODE.",
+        )
     if tally.unmapped:
         return BadInput(
             f"The map '{tally.mapped.name}' is no-data on all {tally.unmapped} labelled pixels of '{name}'.",
@@ -360,7 +365,7 @@ class _TrainingField:
         self._theirs = Grid(
             scene.width, scene.height, Affine(*scene.transform), CRS.from_wkt(scene.crs) if scene.crs else None
         )
-        self._way = _transformer(grid.crs, self._theirs.crs, "the map", scene.label, context)
+        self._way = way_between(grid.crs, self._theirs.crs, "the map", scene.label, context)
         size = dataset.description.sources[0].patch_size
         used = dataset.splits != "test"
         tops, lefts = dataset.rows[used] - size // 2, dataset.cols[used] - size // 2
@@ -412,10 +417,12 @@ def _result(
     found = scores(matrix)
     samples = int(matrix.sum())
     polygons = _polygons(tally, table)
-    metrics: Dict[str, Any] = {**metrics_dict(found, table), "unmapped": tally.unmapped}
+    metrics: Dict[str, Any] = {**metrics_dict(found, table), "unmapped": tally.unmapped, "eroded": tally.eroded}
     if polygons:
         metrics["polygons"] = polygons
     _warn(tally, table, samples, reference, legend, context)
+    if job.erode:
+        context.log(f"ERODE {job.erode} leaves out {tally.eroded} reference pixels near another class.")
     sentence = _reach(job, polygons, samples, reference)
     context.log(sentence)
     metrics["reach"] = sentence
@@ -519,6 +526,10 @@ def _page(
         ("Compared pixels", reports.grouped(metrics["samples"])),
         ("Reference pixels without a map value", reports.grouped(tally.unmapped)),
     ]
+    if job.erode:
+        rows.append((f"Reference pixels within {job.erode} pixels of another class", reports.grouped(tally.eroded)))
+    if job.crosswalk:
+        rows.append(("Classes turned into those of the map by", Path(job.crosswalk).name))
     if job.training:
         rows.append(("Reference pixels inside training patches", reports.grouped(tally.shared)))
     sections = [

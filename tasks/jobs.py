@@ -742,7 +742,7 @@ class Assess(Job):
     runner: ClassVar[str] = "engine.assessment:assess"
     result_type: ClassVar[Type[Any]] = AssessResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "matrix")
-    inputs: ClassVar[Tuple[str, ...]] = ("map", "reference", "samples", "training")
+    inputs: ClassVar[Tuple[str, ...]] = ("map", "reference", "samples", "training", "crosswalk")
 
     map: RasterSource
     output: str = ""
@@ -752,8 +752,11 @@ class Assess(Job):
     field: str = ""
     training: str = ""
     legend: Legend = Legend()
+    crosswalk: str = ""
+    erode: int = 0
 
     def __post_init__(self) -> None:
+        _at_least("ERODE", self.erode, 0)
         if (self.reference is None) == (self.samples is None):
             raise BadInput(
                 "Give exactly one of REFERENCE and REFERENCE_SAMPLES.",

@@ -18,6 +18,8 @@ class Assess(JobAlgorithm):
     TRAINING = "TRAINING"
     OUTPUT = "OUTPUT"
     MATRIX = "MATRIX"
+    CROSSWALK = "CROSSWALK"
+    ERODE = "ERODE"
     OVERALL_ACCURACY = "OVERALL_ACCURACY"
     KAPPA = "KAPPA"
     MACRO_F1 = "MACRO_F1"
@@ -55,7 +57,10 @@ class Assess(JobAlgorithm):
             p.raster(
                 self.REFERENCE,
                 tr("Reference raster"),
-                tr("Raster of true classes, on the map's grid. Give this or reference samples."),
+                tr(
+                    "Raster of true classes. Give this or reference samples. On another grid than the map's it is "
+                    "taken by nearest neighbour, or where its pixels are finer by a majority of 0.6."
+                ),
                 optional=True,
             ),
             p.folder(
@@ -81,6 +86,31 @@ class Assess(JobAlgorithm):
                 "CSV (*.csv)",
                 optional=True,
             ),
+            p.added(
+                p.file(
+                    self.CROSSWALK,
+                    tr("Crosswalk"),
+                    tr(
+                        "CSV table with the columns from, to, name and colour that turns the classes of the reference "
+                        "into those of the map: from is a class value or a text of the class field, an empty to leaves "
+                        "the class out, classes that are not listed stay."
+                    ),
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.integer(
+                    self.ERODE,
+                    tr("Erode the reference"),
+                    tr(
+                        "Reference pixels with another class of the reference within a disc of so many pixels are left "
+                        "out, as benchmarks do that do not score boundaries. 0: none."
+                    ),
+                    default=0,
+                    minimum=0,
+                    advanced=True,
+                )
+            ),
         )
         self.add_number(self.OVERALL_ACCURACY, tr("Overall accuracy"), tr("Share of pixels that are right, 0 to 1."))
         self.add_number(self.KAPPA, tr("Kappa"), tr("Agreement beyond chance; empty where it is not defined."))
@@ -98,4 +128,6 @@ class Assess(JobAlgorithm):
             field=values.field(self.FIELD),
             training=values.path(self.TRAINING),
             legend=values.legend(self.INPUT, files=False),
+            crosswalk=values.path(self.CROSSWALK),
+            erode=values.integer(self.ERODE),
         )

@@ -12,7 +12,7 @@ import rasterio.warp
 import shapely
 from affine import Affine
 from deepscape.engine import assessment
-from deepscape.engine.assessment import assess
+from deepscape.engine.assessment import assess, near_another_class
 from deepscape.engine.datasets import (
     DatasetBand,
     DatasetDescription,
@@ -173,6 +173,109 @@ def test_a_reference_on_another_grid_is_taken_by_nearest_neighbour(tmp_path, crs
     assert result.overall_accuracy == 1.0 and result.sample_count == 1200
 
 
+def test_a_reference_with_finer_pixels_is_taken_by_majority(tmp_path):
+    finer = np.kron(np.array([[1, 1, 2, 2], [1, 2, 2, 5], [5, 5, 2, 5], [1, 1, 1, 2]]), np.ones((2, 2))).astype(
+        np.uint8
+    )
+    finer[0, :2] = 5  # half of pixel (0, 0): no majority
+    reference = write(tmp_path / "r.tif", finer, TRANSFORM @ Affine.scale(0.5))
+    result = assess(Assess(class_map(tmp_path), reference=reference), Context())
+    assert result.overall_accuracy == 1.0 and result.sample_count == 14
+    assert any("1 pixels of 'map.tif' hold several labels of the finer 'r.tif'" in text for text in result.warnings)
+
+
+def crosswalk(path, text):
+    path.write_text("from,to,name,colour\n" + text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_crosswalk_turns_the_classes_of_a_reference_raster_into_the_map_s(tmp_path):
+    reference = np.array([[11, 11, 22, 22], [11, 23, 23, 5], [5, 5, 5, 5], [11, 11, 11, 99]], np.uint8)
+    table = crosswalk(tmp_path / "t.csv", "11,1,,\n22,2,,\n23,2,,\n99,,,\n")
+    result = assess(
+        Assess(class_map(tmp_path), reference=write(tmp_path / "r.tif", reference), crosswalk=table), Context()
+    )
+    assert matrix_of(result) == ([1, 2, 5], [[6, 0, 0], [0, 4, 0], [0, 0, 4]])
+    # The names are the map's: its legend speaks of the classes that the table leads to.
+    assert [row["name"] for row in result.metrics["classes"]] == ["Water", "Forest", "Soil"]
+    wrong = crosswalk(tmp_path / "w.csv", "77,1,,\n")
+    with pytest.raises(BadInput, match=r"No class of CROSSWALK 'w\.csv' \(77\) occurs in 'r\.tif'"):
+        assess(
+            replace(Assess(class_map(tmp_path), reference=RasterSource(str(tmp_path / "r.tif"))), crosswalk=wrong),
+            Context(),
+        )
+
+
+def test_a_crosswalk_turns_texts_into_the_map_s_classes(tmp_path):
+    samples = layer(
+        tmp_path / "s.gpkg", [point(0, 0), point(0, 2), point(1, 3), point(3, 0), point(2, 0)],
+        cover=["lake", "wood", "field", "Water", "cloud"],
+    )  # fmt: skip
+    table = crosswalk(tmp_path / "t.csv", "lake,1,,\nwood,2,,\nfield,5,,\ncloud,,,\n")
+    result = assess(Assess(class_map(tmp_path), samples=samples, field="cover", crosswalk=table), Context())
+    # "Water" is not listed: the map's legend knows it.
+    assert matrix_of(result) == ([1, 2, 5], [[2, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert [row["name"] for row in result.metrics["classes"]] == ["Water", "Forest", "Soil"]
+
+
+def test_a_crosswalk_stands_in_for_the_legend_of_a_map_without_one(tmp_path):
+    bare = write(tmp_path / "map.tif", MAP)
+    samples = layer(tmp_path / "s.gpkg", [point(0, 0), point(0, 2)], cover=["lake", "wood"])
+    table = crosswalk(tmp_path / "t.csv", "lake,1,Lake,\nwood,2,Wood,\n")
+    result = assess(Assess(bare, samples=samples, field="cover", crosswalk=table), Context())
+    assert result.overall_accuracy == 1.0
+    assert [row["name"] for row in result.metrics["classes"]] == ["Lake", "Wood"]
+    half = crosswalk(tmp_path / "h.csv", "lake,1,,\n")
+    with pytest.raises(BadInput, match="carries none"):
+        assess(Assess(bare, samples=samples, field="cover", crosswalk=half), Context())
+
+
+def eroded_by_hand(labels, known, radius):
+    near = np.zeros(labels.shape, bool)
+    for row, col in zip(*np.nonzero(known)):
+        for r, c in zip(*np.nonzero(known)):
+            near[row, col] |= (r - row) ** 2 + (c - col) ** 2 <= radius**2 and labels[r, c] != labels[row, col]
+    return near
+
+
+@settings(max_examples=20, deadline=None)
+@given(radius=st.integers(1, 5), seed=st.integers(0, 1000))
+def test_erosion_is_that_of_a_disc(radius, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.kron(rng.choice([-4, 0, 7, 10**12], (3, 4)), np.ones((5, 4), np.int64))
+    known = rng.random(labels.shape) < 0.8
+    assert (near_another_class(labels, known, radius) == eroded_by_hand(labels, known, radius)).all()
+
+
+@pytest.mark.parametrize("kind", ["raster", "polygons"])
+def test_reference_near_another_class_is_left_out(tmp_path, monkeypatch, kind):
+    truth = np.full((40, 50), 1, np.uint8)
+    truth[:, 20:], truth[15:, 30:], truth[30:, :10] = 2, 5, 255
+    mapped = write(tmp_path / "map.tif", np.where(truth == 255, 1, truth).astype(np.uint8))
+    near = eroded_by_hand(truth, truth != 255, 3)
+    if kind == "raster":
+        job = Assess(mapped, reference=write(tmp_path / "r.tif", truth), erode=3)
+    else:
+        shapes = [box(0, 0, 30, 20), box(30, 10, 10, 10), box(0, 20, 15, 30), box(15, 20, 25, 10), box(15, 30, 25, 20)]
+        job = Assess(mapped, samples=layer(tmp_path / "p.gpkg", shapes, c=[1, 1, 2, 2, 5]), field="c", erode=3)
+    whole = assess(job, Context())
+    assert whole.metrics["eroded"] == near.sum() > 200
+    assert whole.sample_count == (truth != 255).sum() - near.sum()
+    monkeypatch.setattr(assessment, "_TILE", 7)
+    monkeypatch.setattr(assessment, "_STRIP_PIXELS", 150)
+    assert assess(job, Context()).metrics["matrix"] == whole.metrics["matrix"]
+    with pytest.raises(BadInput, match="lie nearer to another class than ERODE asks for"):
+        assess(replace(job, erode=60), Context())
+
+
+def test_points_have_no_boundary_to_erode(tmp_path):
+    samples = layer(tmp_path / "s.gpkg", [point(0, 0), point(0, 2)], c=[1, 2])
+    with pytest.raises(BadInput, match=r"ERODE leaves out the boundaries of polygons, but 's\.gpkg' holds points"):
+        assess(Assess(class_map(tmp_path), samples=samples, field="c", erode=1), Context())
+    with pytest.raises(BadInput, match="ERODE"):
+        Assess(class_map(tmp_path), samples=samples, field="c", erode=-1)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
 def test_tiles_do_not_change_the_matrix(height, width, seed):
@@ -271,7 +374,7 @@ def test_bad_input(tmp_path):
     with pytest.raises(BadInput, match="labels no pixel"):
         assess(Assess(source, reference=write(tmp_path / "r.tif", np.full((4, 4), 255, np.uint8))), Context())
     away = write(tmp_path / "a.tif", MAP, transform=Affine(10, 0, 0, 0, -10, 0))
-    with pytest.raises(BadInput, match="labels no pixel"):
+    with pytest.raises(BadInput, match=r"The labels 'a\.tif' \(EPSG:32721\) lie outside 'map\.tif'"):
         assess(Assess(source, reference=away), Context())
     with pytest.raises(BadInput, match=r"1\.5, which is no class"):
         assess(Assess(source, reference=write(tmp_path / "f.tif", np.full((4, 4), 1.5, np.float32))), Context())
