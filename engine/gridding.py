@@ -8,6 +8,7 @@ can hold no-data at all; memory grows with the number of patches alone.
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -20,6 +21,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import PatchSelectionResult, RasterSource, SelectPatches
 from . import patchsplits
+from .lengths import in_pixels, most_pixels
 from .patchsplits import Numbers, Parts, Tiling
 from .rasters import Array, Grid, RasterReader
 from .vectors import CHUNK_FEATURES, LayerWriter, on_grid, read_layer, vector_path
@@ -79,7 +81,7 @@ def select_patches(job: SelectPatches, context: Context) -> PatchSelectionResult
         reader = stack.enter_context(RasterReader(job.source))
         labels = _open_labels(job.labels, reader, stack)
         _check_size(job, reader)
-        tiling = _tiling(job, reader.grid, context)
+        tiling = _tiling(job, reader, context)
         scan = _Scan(job, reader, labels)
         found = _on_grid(job, scan, context) if job.mode == "grid" else _at_random(job, scan, tiling, context)
         if len(found) == 0:
@@ -121,27 +123,39 @@ def _check_size(job: SelectPatches, reader: RasterReader) -> None:
         )
 
 
-def _tiling(job: SelectPatches, grid: Grid, context: Context) -> Optional[Tiling]:
+def _tiling(job: SelectPatches, reader: RasterReader, context: Context) -> Optional[Tiling]:
     """Return the tiles of SPLIT blocks or subtiles; their cuts lie between the footprints of a grid where they can."""
     if job.split not in ("blocks", "subtiles"):
         return None
     is_grid = job.mode == "grid"
     unit, origin = (job.step, job.offset + 1) if is_grid else (1, 0)
-    side = job.block_size
-    if side is None:
+    sides = _sides(job, reader, unit, context)
+    shape = reader.grid.height, reader.grid.width
+    if job.split == "blocks":
+        return patchsplits.blocks(shape, origin, sides)
+    return patchsplits.subtiles(shape, origin, sides, unit, job.seed)
+
+
+def _sides(job: SelectPatches, reader: RasterReader, unit: int, context: Context) -> Tuple[int, int]:
+    """Return rows and columns of a block; metres are those in the middle of the raster."""
+    grid = reader.grid
+    if job.block_size is None:
         shorter = min(grid.width, grid.height)
         side = max(job.patch_size, min(_BLOCK_PATCHES * job.patch_size, shorter // _BLOCKS_PER_SIDE))
         side = max(side // unit, -(-job.patch_size // unit)) * unit
         context.log(f"Blocks of {side} pixels.")
-    if side < job.patch_size:
+        return side, side
+    down, across = in_pixels(job.block_size, job.unit, grid, reader.name)
+    sides = math.ceil(min(down, grid.height)), math.ceil(min(across, grid.width))
+    if job.unit != "pixels":
+        context.log(f"Blocks of {sides[1]} x {sides[0]} pixels, measured in the middle of '{reader.name}'.")
+    if min(down, across) < job.patch_size:
+        what = f"{job.block_size:g}" if job.unit == "pixels" else f"{job.block_size:g} ({min(sides)} pixels)"
         raise BadInput(
-            f"BLOCK_SIZE {side} is less than PATCH_SIZE {job.patch_size}: no patch would lie in one block.",
-            f"Give {job.patch_size} or more, or leave it unset.",
+            f"BLOCK_SIZE {what} is less than PATCH_SIZE {job.patch_size}: no patch would lie in one block.",
+            f"Give {job.patch_size} or more, or leave it unset." if job.unit == "pixels" else "Give a larger one.",
         )
-    shape = grid.height, grid.width
-    if job.split == "blocks":
-        return patchsplits.blocks(shape, origin, side)
-    return patchsplits.subtiles(shape, origin, side, unit, job.seed)
+    return sides
 
 
 def _nothing_found(job: SelectPatches, reader: RasterReader) -> BadInput:
@@ -391,7 +405,7 @@ def _split(
         parts = patchsplits.by_tiles(tiling, windows.rows, windows.cols, job.patch_size, shares, job.seed, context)
     else:
         windows, parts = _balanced(job, windows, context)
-    return _kept(job, windows, parts, context)
+    return _kept(job, windows, parts, reader, context)
 
 
 def _in_strata(
@@ -437,16 +451,19 @@ def _balanced(job: SelectPatches, windows: _Windows, context: Context) -> Tuple[
     return some.take(chosen), parts
 
 
-def _kept(job: SelectPatches, windows: _Windows, parts: Parts, context: Context) -> Tuple[_Windows, Parts]:
+def _kept(
+    job: SelectPatches, windows: _Windows, parts: Parts, reader: RasterReader, context: Context
+) -> Tuple[_Windows, Parts]:
     """Drop what lies across a border of tiles or within GUARD, and warn of pixels that parts share."""
     crossing = parts == patchsplits.NONE
     if crossing.any():
         context.warn(f"{np.count_nonzero(crossing)} patches across the border of two parts were left out.")
     windows, parts = windows.take(~crossing), parts[~crossing]
     if job.guard is not None:
-        near = patchsplits.too_near(windows.rows, windows.cols, parts, job.patch_size + job.guard, context)
+        near = patchsplits.too_near(windows.rows, windows.cols, parts, _reach(job, reader), context)
         if near.any():
-            how = f"less than {job.guard} pixels from" if job.guard else "that share pixels with"
+            unit = "map units" if job.unit == "map" else job.unit
+            how = f"less than {job.guard:g} {unit} from" if job.guard else "that share pixels with"
             context.warn(f"{np.count_nonzero(near)} patches {how} a patch of another part were left out.")
         return windows.take(~near), parts[~near]
     apart = job.mode == "grid" and job.step >= job.patch_size
@@ -458,6 +475,15 @@ def _kept(job: SelectPatches, windows: _Windows, parts: Parts, context: Context)
                 "accuracy. Give GUARD (0 leaves them out), or choose SPLIT blocks."
             )
     return windows, parts
+
+
+def _reach(job: SelectPatches, reader: RasterReader) -> Tuple[int, int]:
+    """Return the rows and columns from one patch to another beyond GUARD, at the place where it takes the most."""
+    grid = reader.grid
+    down, across = most_pixels(job.guard or 0.0, job.unit, grid, reader.name)
+    # Rounding must not make one more pixel of a whole number of them.
+    rows, cols = (math.ceil(min(pixels, most) - 1e-6) for pixels, most in ((down, grid.height), (across, grid.width)))
+    return job.patch_size + rows, job.patch_size + cols
 
 
 def _check_parts(job: SelectPatches, parts: Parts, context: Context) -> None:

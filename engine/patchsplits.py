@@ -109,27 +109,29 @@ class Tiling:
         return np.stack([self.tiles_at(rows + down, cols + across) for down, across in corners])
 
 
-def blocks(shape: Tuple[int, int], origin: int, side: int) -> Tiling:
-    """Return the squares of ``side`` pixels, from row and column ``origin`` of a raster of ``shape`` on."""
-    row_cuts, col_cuts = (_with_margin(np.arange(origin, length, side), side, length) for length in shape)
+def blocks(shape: Tuple[int, int], origin: int, sides: Tuple[int, int]) -> Tiling:
+    """Return rectangles of ``sides`` (rows, columns), from row and column ``origin`` of a raster of ``shape`` on."""
+    row_cuts, col_cuts = (
+        _with_margin(np.arange(origin, length, side), side, length) for length, side in zip(shape, sides)
+    )
     return _tiling(row_cuts, [col_cuts] * len(row_cuts), shape)
 
 
-def subtiles(shape: Tuple[int, int], origin: int, side: int, unit: int, seed: int) -> Tiling:
-    """Return rectangles cut at random: their sides are ``side`` to twice that, cuts at multiples of ``unit``.
+def subtiles(shape: Tuple[int, int], origin: int, sides: Tuple[int, int], unit: int, seed: int) -> Tiling:
+    """Return rectangles cut at random: their rows and columns are ``sides`` to twice that, in multiples of ``unit``.
 
     The rows are cut first, and then every band of rows for itself.
     """
     generator = np.random.default_rng([seed % 2**64, 2])
 
-    def cuts(length: int) -> Numbers:
+    def cuts(length: int, side: int) -> Numbers:
         lowest = math.ceil(side / unit)
         steps = generator.integers(lowest, 2 * lowest, size=length // side + 1)
         places = origin + unit * np.concatenate([[0], np.cumsum(steps)])
         return _with_margin(places[places < length], side, length)
 
-    row_cuts = cuts(shape[0])
-    return _tiling(row_cuts, [cuts(shape[1]) for _ in row_cuts], shape)
+    row_cuts = cuts(shape[0], sides[0])
+    return _tiling(row_cuts, [cuts(shape[1], sides[1]) for _ in row_cuts], shape)
 
 
 def _with_margin(cuts: Numbers, side: int, length: int) -> Numbers:
@@ -215,14 +217,17 @@ def _cosine(amounts: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) ->
 # --- what lies too near ----------------------------------------------------------------------------------------------
 
 
-def too_near(rows: Numbers, cols: Numbers, parts: Parts, reach: int, context: Context) -> npt.NDArray[np.bool_]:
+def too_near(
+    rows: Numbers, cols: Numbers, parts: Parts, reach: Tuple[int, int], context: Context
+) -> npt.NDArray[np.bool_]:
     """Return which footprints to drop: training gives way to validation and test, validation to test.
 
     Args:
         rows: first rows ``(N,)``.
         cols: first columns.
         parts: their parts.
-        reach: footprints of two parts are too near when max(|rows|, |columns|) of their first pixels is less.
+        reach: footprints of two parts are too near when the first pixels of both are less than this many rows and less
+            than this many columns apart.
         context: of the run.
     """
     dropped = np.zeros(len(parts), dtype=bool)
@@ -237,12 +242,12 @@ def sharing(rows: Numbers, cols: Numbers, parts: Parts, size: int, context: Cont
     count = 0
     for part in range(len(PARTS)):
         own, others = np.flatnonzero(parts == part), np.flatnonzero((parts != part) & (parts >= 0))
-        count += int(np.count_nonzero(_near(rows, cols, own, others, size, context)))
+        count += int(np.count_nonzero(_near(rows, cols, own, others, (size, size), context)))
     return count
 
 
 def _near(
-    rows: Numbers, cols: Numbers, own: Numbers, others: Numbers, reach: int, context: Context
+    rows: Numbers, cols: Numbers, own: Numbers, others: Numbers, reach: Tuple[int, int], context: Context
 ) -> npt.NDArray[np.bool_]:
     """Return which of the footprints ``own`` lie nearer than ``reach`` to one of ``others``."""
     from scipy.spatial import cKDTree
@@ -250,13 +255,17 @@ def _near(
     near = np.zeros(len(own), dtype=bool)
     if len(own) == 0 or len(others) == 0:
         return near
-    tree = cKDTree(np.stack([rows[others], cols[others]], axis=1))
+    # In units in which both reaches are the same whole number, so that distances are exact.
+    common = math.lcm(*reach)
+    scale = common // np.array(reach)
+    tree = cKDTree(np.stack([rows[others], cols[others]], axis=1) * scale)
     for start in range(0, len(own), _CHUNK):
         context.check()
         some = own[start : start + _CHUNK]
-        # The bound is exclusive, and distances between whole pixels are exact.
-        distance, _ = tree.query(np.stack([rows[some], cols[some]], axis=1), k=1, p=np.inf, distance_upper_bound=reach)
-        near[start : start + _CHUNK] = distance < reach
+        # The bound is exclusive.
+        places = np.stack([rows[some], cols[some]], axis=1) * scale
+        distance, _ = tree.query(places, k=1, p=np.inf, distance_upper_bound=common)
+        near[start : start + _CHUNK] = distance < common
     return near
 
 

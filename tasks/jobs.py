@@ -271,21 +271,23 @@ class SelectPatches(Job):
     offset: int = 0
     labels: Optional[RasterSource] = None
     split: str = "none"
-    block_size: Optional[int] = None
-    guard: Optional[int] = None
+    block_size: Optional[float] = None
+    guard: Optional[float] = None
     strata: Optional[VectorSource] = None
     train_share: float = 0.6
     validation_share: float = 0.2
     seed: int = 0
+    unit: str = "pixels"
 
     def __post_init__(self) -> None:
         _one_of("MODE", self.mode, PATCH_MODES)
         _one_of("SPLIT", self.split, PATCH_SPLITS)
+        _one_of("UNIT", self.unit, LENGTH_UNITS)
         _at_least("COUNT", self.count, 1)
         _at_least("PATCH_SIZE", self.patch_size, 1)
         _at_least("STEP", self.step, 1)
         _at_least("OFFSET", self.offset, -1)
-        _at_least("BLOCK_SIZE", 1 if self.block_size is None else self.block_size, 1)
+        _at_least("BLOCK_SIZE", 1 if self.block_size is None else self.block_size, 1 if self.unit == "pixels" else 0)
         _at_least("GUARD", 0 if self.guard is None else self.guard, 0)
         _share("MIN_LABELLED", self.min_labelled)
         _share("TRAIN_SHARE", self.train_share)

@@ -23,6 +23,7 @@ class SelectPatches(JobAlgorithm):
     MIN_LABELLED = "MIN_LABELLED"
     SPLIT = "SPLIT"
     STRATA = "STRATA"
+    UNIT = "UNIT"
     BLOCK_SIZE = "BLOCK_SIZE"
     GUARD = "GUARD"
     TRAIN_SHARE = "TRAIN_SHARE"
@@ -117,22 +118,35 @@ class SelectPatches(JobAlgorithm):
 
     def _advanced_parameters(self):
         return [
-            p.integer(
+            p.added(
+                p.choice(
+                    self.UNIT,
+                    tr("Unit of block size and guard"),
+                    tr(
+                        "pixels of the image. metres: on the ground, whatever the CRS (blocks are measured in the "
+                        "middle of the image; the guard holds everywhere). map: units of the image's CRS."
+                    ),
+                    jobs.LENGTH_UNITS,
+                    advanced=True,
+                )
+            ),
+            p.real(
                 self.BLOCK_SIZE,
-                tr("Block size in pixels"),
+                tr("Block size"),
                 tr(
-                    "Side of the blocks, and least side of the sub-tiles. Unset: ten patches, less on a small image; "
-                    "a multiple of the step cuts no patch of a grid."
+                    "Side of the blocks, and least side of the sub-tiles; rounded up to whole pixels. Unset: ten "
+                    "patches, less on a small image; a multiple of the step cuts no patch of a grid."
                 ),
-                minimum=1,
+                minimum=0,
                 advanced=True,
             ),
-            p.integer(
+            p.real(
                 self.GUARD,
-                tr("Guard in pixels"),
+                tr("Guard"),
                 tr(
-                    "Free pixels between patches of different parts; those nearer are left out, training first. 0 "
-                    "leaves out those that share pixels. Unset: none is left out; shared pixels are counted."
+                    "Free distance between patches of different parts, rounded up to whole pixels; those nearer are "
+                    "left out, training first. 0 leaves out those that share pixels. Unset: none is left out; shared "
+                    "pixels are counted."
                 ),
                 minimum=0,
                 advanced=True,
@@ -164,12 +178,13 @@ class SelectPatches(JobAlgorithm):
             offset=values.integer(self.OFFSET),
             labels=values.raster(self.LABELS, required=False),
             split=values.choice(self.SPLIT),
-            block_size=values.optional_integer(self.BLOCK_SIZE),
-            guard=values.optional_integer(self.GUARD),
+            block_size=values.optional_real(self.BLOCK_SIZE),
+            guard=values.optional_real(self.GUARD),
             strata=values.vector(self.STRATA, required=False),
             train_share=values.real(self.TRAIN_SHARE),
             validation_share=values.real(self.VALIDATION_SHARE),
             seed=values.integer(self.SEED),
+            unit=values.choice(self.UNIT),
         )
 
     def painters(self, values, result):

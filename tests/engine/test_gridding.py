@@ -259,6 +259,39 @@ def test_parts_of_blocks_share_no_pixel_and_keep_the_guard(
         assert gap[other].size == 0 or gap[other].min() >= guard
 
 
+@pytest.mark.parametrize(("split", "mode"), [("blocks", "grid"), ("subtiles", "random")])
+def test_blocks_and_guard_in_metres_on_a_geographic_image(tmp_path, split, mode):
+    # At 60 degrees north a pixel of 0.001 degrees is 111.4 m high and 55.8 m wide, in the middle; 55.2 m at the top.
+    path = tmp_path / "north.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=1000, height=700, count=1, dtype="uint8", crs="EPSG:4326",
+        transform=from_origin(20, 60.35, 0.001, 0.001), sparse_ok=True,
+    ):  # fmt: skip
+        pass
+    context = Context()
+    said = []
+    context.log = said.append
+    result, table = select(
+        RasterSource(str(path)), tmp_path, context, mode=mode, patch_size=8, step=8, count=2000, split=split,
+        block_size=5_580, guard=1_000, unit="metres", offset=-1,
+    )  # fmt: skip
+    assert "Blocks of 100 x 51 pixels, measured in the middle of 'north.tif'." in said
+    assert "patches less than 1000 metres from a patch of another part were left out" in result.warnings[-1]
+    assert claims(table, 8, (700, 1000)).max() == 1
+    rows, cols = table["row"].to_numpy(), table["col"].to_numpy()
+    other = table["split"].to_numpy()[:, None] != table["split"].to_numpy()
+    down, across = (np.abs(part[:, None] - part)[other] - 8 for part in (rows, cols))
+    assert np.all((down >= 9) | (across >= 19))
+    assert set(table["split"]) == {"train", "validation", "test"}
+
+
+def test_map_units_are_those_of_the_image(image, tmp_path):
+    result, table = select(image, tmp_path, patch_size=5, step=5, split="blocks", block_size=200, unit="map")
+    blocks = table.assign(block=(table["row"] - 1) // 20 * 10 + (table["col"] - 1) // 20)
+    assert (blocks.groupby("block")["split"].nunique() == 1).all()
+    assert blocks["block"].nunique() == 30 and result.warnings == ()
+
+
 def test_default_blocks_cut_no_patch_of_the_grid(image, tmp_path):
     context = Context()
     result, table = select(image, tmp_path, context, patch_size=5, step=5, split="blocks")
@@ -313,6 +346,10 @@ def test_balance_brings_the_classes_nearer(image, tmp_path):
         ({"patch_size": 102}, "A patch of 102 x 102 pixels is larger than 'image.tif' (121 x 101)."),
         ({"patch_size": 50, "offset": 60}, "No patch of 50 pixels in 'image.tif' is free of no-data."),
         ({"split": "blocks", "patch_size": 20, "block_size": 19}, "BLOCK_SIZE 19 is less than PATCH_SIZE 20"),
+        (
+            {"split": "blocks", "patch_size": 20, "block_size": 150, "unit": "map"},
+            "BLOCK_SIZE 150 (15 pixels) is less than PATCH_SIZE 20",
+        ),
         ({"split": "chessboard", "patch_size": 20, "step": 20, "guard": 1}, "No patch is left in the part 'train'"),
     ],
 )

@@ -82,9 +82,9 @@ def painted(shape, rows, cols, parts, size):
 def test_no_two_parts_of_tiles_share_a_pixel(shape, size, more, origin, unit, seed, random_tiles):
     side = size + more
     tiling = (
-        patchsplits.subtiles(shape, origin, side, unit, seed)
+        patchsplits.subtiles(shape, origin, (side, side + unit), unit, seed)
         if random_tiles
-        else patchsplits.blocks(shape, origin, side)
+        else patchsplits.blocks(shape, origin, (side, side + unit))
     )
     generator = np.random.default_rng(seed)
     rows, cols = (generator.integers(0, length - size + 1, 200) for length in shape)
@@ -100,7 +100,10 @@ def test_no_two_parts_of_tiles_share_a_pixel(shape, size, more, origin, unit, se
     seed=st.integers(0, 99),
 )
 def test_no_tile_is_narrower_than_its_least_side(shape, side, unit, seed):
-    for tiling in (patchsplits.subtiles(shape, 1, side, unit, seed), patchsplits.blocks(shape, 1, side)):
+    for tiling in (
+        patchsplits.subtiles(shape, 1, (side, side), unit, seed),
+        patchsplits.blocks(shape, 1, (side, side)),
+    ):
         rows, cols = np.mgrid[: shape[0], : shape[1]]
         tiles = tiling.tiles_at(rows.ravel(), cols.ravel()).reshape(shape)
         assert set(np.unique(tiles)) == set(range(len(tiling)))
@@ -113,7 +116,7 @@ def test_no_tile_is_narrower_than_its_least_side(shape, side, unit, seed):
 
 def test_blocks_begin_with_the_grid_and_keep_all_of_its_patches():
     rows, cols = (places.ravel() for places in np.mgrid[1:993:8, 1:993:8])
-    tiling = patchsplits.blocks((1000, 1000), 1, 40)
+    tiling = patchsplits.blocks((1000, 1000), 1, (40, 40))
     parts = patchsplits.by_tiles(tiling, rows, cols, 8, HALVES, 0, Context())
     shares = np.bincount(parts, minlength=3) / len(rows)
     assert parts.min() == 0
@@ -121,11 +124,11 @@ def test_blocks_begin_with_the_grid_and_keep_all_of_its_patches():
 
 
 def test_subtiles_are_of_different_sizes_and_depend_on_the_seed():
-    tiling = patchsplits.subtiles((1000, 1000), 0, 100, 1, 5)
+    tiling = patchsplits.subtiles((1000, 1000), 0, (100, 100), 1, 5)
     heights = np.diff(tiling.row_cuts)
     assert (heights.min(), heights.max()) >= (100, 110)
     assert heights.max() < 300 and len(set(heights)) > 1
-    again, other = (patchsplits.subtiles((1000, 1000), 0, 100, 1, seed) for seed in (5, 6))
+    again, other = (patchsplits.subtiles((1000, 1000), 0, (100, 100), 1, seed) for seed in (5, 6))
     assert again.tile_keys.tolist() == tiling.tile_keys.tolist() != other.tile_keys.tolist()
 
 
@@ -158,19 +161,19 @@ def test_the_rarest_class_of_each_patch():
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 200), reach=st.integers(1, 30))
-def test_what_is_left_lies_apart(seed, reach):
+@given(seed=st.integers(0, 200), reach=st.integers(1, 30), wider=st.sampled_from([0, 0, 1, 7]))
+def test_what_is_left_lies_apart(seed, reach, wider):
     generator = np.random.default_rng(seed)
     rows, cols = generator.integers(0, 100, 60), generator.integers(0, 100, 60)
     parts = generator.integers(0, 3, 60).astype(np.int8)
-    left = ~patchsplits.too_near(rows, cols, parts, reach, Context())
-    distance = np.maximum(np.abs(rows[:, None] - rows), np.abs(cols[:, None] - cols))
+    left = ~patchsplits.too_near(rows, cols, parts, (reach, reach + wider), Context())
     other = parts[:, None] != parts
-    assert not np.any((distance < reach) & other & left[:, None] & left)
+    near = (np.abs(rows[:, None] - rows) < reach) & (np.abs(cols[:, None] - cols) < reach + wider) & other
+    assert not np.any(near & left[:, None] & left)
     # Nothing is dropped without need, and the test part never.
-    assert np.all(((distance < reach) & other).any(axis=1)[~left])
+    assert np.all(near.any(axis=1)[~left])
     assert left[parts == 2].all()
-    near = ((distance < reach) & other).any(axis=1)
+    near = ((np.maximum(np.abs(rows[:, None] - rows), np.abs(cols[:, None] - cols)) < reach) & other).any(axis=1)
     assert patchsplits.sharing(rows, cols, parts, reach, Context()) == np.count_nonzero(near)
 
 

@@ -29,7 +29,7 @@ PUBLISHED = {
     "selectpatches": (
         [
             "INPUT", "MODE", "PATCH_SIZE", "STEP", "COUNT", "LABELS", "MIN_LABELLED", "SPLIT", "TRAIN_SHARE",
-            "VALIDATION_SHARE", "STRATA", "BLOCK_SIZE", "GUARD", "OFFSET", "NODATA", "SEED", "OUTPUT",
+            "VALIDATION_SHARE", "STRATA", "UNIT", "BLOCK_SIZE", "GUARD", "OFFSET", "NODATA", "SEED", "OUTPUT",
         ],
         ["OUTPUT"],
     ),
@@ -97,6 +97,7 @@ ENUMS = {
     ("splitsamples", "UNIT"): ["pixels", "metres", "map"],
     ("splitsamples", "NEAR"): ["drop", "mark"],
     ("selectpatches", "MODE"): ["grid", "random"],
+    ("selectpatches", "UNIT"): ["pixels", "metres", "map"],
     ("selectpatches", "SPLIT"): "none chessboard proportions blocks subtiles strata balanced".split(),
     ("extractpatches", "EDGE"): ["reject", "reflect"],
     ("extractpatches", "NODATA_RULE"): ["any", "all"],
