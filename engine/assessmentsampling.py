@@ -10,8 +10,6 @@ points come in random order, and nothing else in the layer tells the class. An e
 
 from __future__ import annotations
 
-import csv
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Tuple
@@ -27,9 +25,10 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import AssessmentSample, AssessmentSampleResult
 from .legends import read_map_legend
-from .rasters import RasterReader, part_name, writing_error
+from .rasters import RasterReader
 from .rastersampling import Strip, count_strips, kept_pixels, points_at
 from .selection import ClassPlan, draw
+from .textfiles import csv_text, write_text
 from .vectors import vector_path, write_layer
 
 # Strips of the map are read once in each pass, so that a larger cache would hold what is not needed again.
@@ -240,18 +239,7 @@ def _strata(design: _Design) -> Dict[str, Any]:
 
 def _write_key(path: str, strata: Mapping[str, Mapping[str, Any]]) -> str:
     """Write the strata as CSV, ordered by code, and return the real path."""
-    target = path if Path(path).suffix else path + ".csv"
-    part = part_name(target)
     columns = ["stratum", "class_id", "name", "pixels", "share", "samples", "weight"]
-    try:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            rows = [{"class_id": value, **stratum} for value, stratum in strata.items()]
-            writer.writerows(sorted(rows, key=lambda row: int(str(row["stratum"]))))
-        os.replace(part, target)
-    except OSError as error:
-        raise writing_error(target, error) from error
-    finally:
-        Path(part).unlink(missing_ok=True)
-    return target
+    rows = [{"class_id": value, **stratum} for value, stratum in strata.items()]
+    rows.sort(key=lambda row: int(str(row["stratum"])))
+    return write_text(path, Path(path).suffix.lower() or ".csv", csv_text(columns, rows))

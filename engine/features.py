@@ -6,21 +6,13 @@ operations in the same order, hence the same bits, whatever the tile.
 
 from __future__ import annotations
 
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-
-
-def feature_names(kind: str, bands: Sequence[str]) -> List[str]:
-    """Return what each feature is called, in their order; ``kind`` is pixel or window."""
-    names = [name or f"band {number}" for number, name in enumerate(bands, start=1)]
-    if kind == "pixel":
-        return names
-    return names + [f"mean of {name}" for name in names] + [f"deviation of {name}" for name in names]
 
 
 def forest_features(kind: str, values: Array, patch_size: int, fill: Array) -> Floats:

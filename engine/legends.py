@@ -6,7 +6,6 @@ A colour table inside the file, category names and a raster attribute table in `
 
 from __future__ import annotations
 
-import os
 import xml.etree.ElementTree as ElementTree  # nosec B405 - sidecars are parsed with entity declarations refused
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -16,6 +15,7 @@ from rasterio.errors import RasterioError
 
 from ..tasks.classtable import ClassEntry, palette_colour, raster_qml, read_qml
 from ..tasks.errors import BadInput
+from .textfiles import write_text
 
 Colour = Tuple[int, int, int, int]
 
@@ -49,10 +49,11 @@ def write_sidecars(path: str, classes: Sequence[ClassEntry], counts: Mapping[int
         counts: class value -> pixels.
 
     Raises:
-        OSError: they cannot be written.
+        DiskFull: no room left.
+        BadInput: they cannot be written.
     """
-    _write(aux_path(path), _merged_aux(path, classes, counts))
-    _write(qml_path(path), raster_qml(classes))
+    write_text(aux_path(path), ".xml", _merged_aux(path, classes, counts))
+    write_text(qml_path(path), ".qml", raster_qml(classes))
 
 
 def aux_path(path: str) -> str:
@@ -63,16 +64,6 @@ def aux_path(path: str) -> str:
 def qml_path(path: str) -> str:
     """Return the name of the style that QGIS loads with a raster."""
     return str(Path(path).with_suffix(".qml"))
-
-
-def _write(path: str, text: str) -> None:
-    part = path + ".part"
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
 
 
 def _rgb(colour: str) -> Tuple[int, int, int]:

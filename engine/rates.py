@@ -83,6 +83,15 @@ def write_rates(path: str, rates: Mapping[str, Rate]) -> str:
     return write_text(path, ".csv", "\n".join([_HEADER, *lines]) + "\n")
 
 
+def is_rates_file(path: str) -> bool:
+    """Tell whether a file begins as `write_rates` begins it."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline().rstrip("\n") == _HEADER
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def read_required(path: str) -> Dict[str, int]:
     """Read the samples per class from a file of rates, or any with class and number in its first two columns.
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-from pathlib import Path
+import re
 from typing import Callable, Dict, List, Mapping, Sequence
 
 from ..tasks.context import Context
 from ..tasks.jobs import SamplingRates, SamplingRatesResult
+from .folders import filled_folder
 from .polygonstatistics import read_statistics
-from .rasters import part_name, writing_error
-from .rates import Rate, class_rates, rate, read_required, share_of, write_rates
+from .rates import Rate, class_rates, is_rates_file, rate, read_required, share_of, write_rates
 
 Counts = Mapping[str, int]
+
+# What `_write_folder` calls its files: no leading zero.
+_OWN_NAME = re.compile(r"rates_([1-9][0-9]*)\.csv")
 
 
 def sampling_rates(job: SamplingRates, context: Context) -> SamplingRatesResult:
@@ -40,7 +42,7 @@ def sampling_rates(job: SamplingRates, context: Context) -> SamplingRatesResult:
                 f"Image {number} has fewer pixels than are asked of class {', '.join(short[:10])}: all are taken."
             )
         context.log(f"Image {number}: {sum(of.taken for of in table.values())} samples.")
-    folder = _write_folder(job.output_folder, rates)
+    folder = _write_folder(job.output_folder, rates, context)
     return SamplingRatesResult(folder, warnings=tuple(context.warnings))
 
 
@@ -106,19 +108,19 @@ def _shared_total(job: SamplingRates, available: Sequence[Counts]) -> List[Dict[
     return [class_rates("total", counts, budget, 0.0, {}) for counts, budget in zip(available, budgets)]
 
 
-def _write_folder(path: str, rates: Sequence[Dict[str, Rate]]) -> str:
-    """Write the files into a temporary folder beside and move them when all are there."""
-    folder = part_name(path.rstrip("/\\"))
-    try:
-        os.makedirs(folder)
-        names = [
-            Path(write_rates(os.path.join(folder, f"rates_{n}.csv"), table)).name for n, table in enumerate(rates, 1)
-        ]
-        os.makedirs(path, exist_ok=True)
-        for name in names:
-            os.replace(os.path.join(folder, name), os.path.join(path, name))
-    except OSError as error:
-        raise writing_error(os.path.join(path, "rates_1.csv"), error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _write_folder(path: str, rates: Sequence[Dict[str, Rate]], context: Context) -> str:
+    """Write the files all together, and remove those of an earlier run with more images: they are of no image here."""
+    with filled_folder(path) as folder:
+        for number, table in enumerate(rates, start=1):
+            write_rates(os.path.join(folder, f"rates_{number}.csv"), table)
+    for name in sorted(os.listdir(path)):
+        numbered = _OWN_NAME.fullmatch(name)
+        old = os.path.join(path, name)
+        if numbered and int(numbered[1]) > len(rates) and is_rates_file(old):
+            try:
+                os.remove(old)
+            except OSError as error:
+                context.warn(f"'{old}' of an earlier run cannot be removed: {error.strerror}.")
+                continue
+            context.log(f"'{name}' of an earlier run with more images is removed.")
     return path

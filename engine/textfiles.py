@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
 from pathlib import Path
+from typing import Any, Iterable, Mapping, Sequence
 
 from .rasters import part_name, writing_error
 
@@ -27,3 +30,12 @@ def write_text(path: str, suffix: str, text: str, *others: str) -> str:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)
     return target
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a table as CSV: a line of the columns, then one of each row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

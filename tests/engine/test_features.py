@@ -44,9 +44,3 @@ def test_the_centre_of_an_even_patch_is_right_of_and_below_the_middle():
 def test_a_patch_without_valid_pixels_becomes_the_fill():
     patch = np.full((2, 3, 3), np.nan, dtype=np.float32)
     assert features.window_features(patch, 3, FILL).reshape(-1).tolist() == [10, -3, 10, -3, 0, 0]
-
-
-def test_names_follow_the_features():
-    assert features.feature_names("window", ["B2", ""]) == [
-        "B2", "band 2", "mean of B2", "mean of band 2", "deviation of B2", "deviation of band 2",
-    ]  # fmt: skip

@@ -76,6 +76,20 @@ def test_custom_and_warnings(tmp_path, statistics, rates_files):
     assert context.warnings == ["RATES_FILES lists 9, which no image has."]
 
 
+def test_files_of_an_earlier_run_with_more_images_go(tmp_path, statistics):
+    folder, context = tmp_path / "r", Context()
+    sampling_rates(SamplingRates(statistics, str(folder)), context)
+    (folder / "rates_4.csv").write_text("1;20\n", encoding="utf-8")
+    (folder / "rates_03.csv").write_text((folder / "rates_3.csv").read_text(encoding="utf-8"), encoding="utf-8")
+    logged = []
+    context.log = logged.append
+    sampling_rates(SamplingRates(statistics[:2], str(folder)), context)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "rates_03.csv", "rates_1.csv", "rates_2.csv", "rates_4.csv",
+    ]  # fmt: skip
+    assert logged[-1] == "'rates_3.csv' of an earlier run with more images is removed."
+
+
 def test_bad_jobs_are_refused(tmp_path, statistics):
     folder = str(tmp_path / "r")
     for fields, message in (
