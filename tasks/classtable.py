@@ -2,12 +2,13 @@
 
 Standard library only: both sides of the seam use it. Names and colours are resolved in the order of precedence
 LEGEND file, NOMENCLATURE, the layer's categorised renderer, a name field beside the class field, a colour-blind-safe
-palette (`resolve`).
+palette, of which well-known names of land cover get their conventional colours (`resolve`).
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree  # nosec B405 - legends are the user's own files, see read_qml
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, Optional, Tuple
 
+from .conventions import conventional_colours
 from .errors import BadInput
 
 STYLES = Path(__file__).resolve().parent.parent / "styles"
@@ -178,12 +180,32 @@ def resolve(
         sources.append({entry.value: entry for entry in read_legend(legend.path)})
     sources.append({entry.value: entry for entry in nomenclature(legend.nomenclature)})
     sources.append({entry.value: entry for entry in legend.layer_classes})
-    table = []
-    for number, value in enumerate(sorted(set(int(v) for v in values))):
-        known = next((source[value] for source in sources if value in source), None)
-        name = (names or {}).get(value) or f"Class {value}"
-        table.append(known or ClassEntry(value, name, palette_colour(number)))
-    return tuple(table)
+    wanted = sorted(set(int(v) for v in values))
+    known = {value: next((source[value] for source in sources if value in source), None) for value in wanted}
+    named = {value: (names or {}).get(value) or f"Class {value}" for value in wanted}
+    colours = _free_colours(named, {value: entry.colour for value, entry in known.items() if entry is not None})
+    return tuple(known[value] or ClassEntry(value, named[value], colours[value]) for value in wanted)
+
+
+def _free_colours(named: Mapping[int, str], given: Mapping[int, str]) -> Dict[int, str]:
+    """Return the colours of the classes that no legend gives one: conventional ones first, the palette's for the rest.
+
+    Args:
+        named: class value -> name, ascending.
+        given: class value -> the legend's colour.
+    """
+    colours = dict(given)
+    for value, name in named.items():
+        free = [colour for colour in conventional_colours(name) if colour not in colours.values()]
+        if value not in colours and free:
+            colours[value] = free[0]
+    for number, value in enumerate(named):
+        if value not in colours:
+            own = palette_colour(number)
+            others = (palette_colour(other) for other in itertools.count())
+            taken = set(colours.values())
+            colours[value] = own if own not in taken else next(colour for colour in others if colour not in taken)
+    return colours
 
 
 def class_ids_of_names(names: Iterable[str], legend: Legend = Legend()) -> Dict[str, int]:

@@ -14,6 +14,7 @@ from deepscape.tasks.classtable import (
     read_legend,
     resolve,
 )
+from deepscape.tasks.conventions import conventional_colours
 from deepscape.tasks.errors import BadInput
 
 WATER, WOOD = ClassEntry(0, "Water", "#7fbcfc"), ClassEntry(300, "Bois é", "#106b00")
@@ -116,6 +117,29 @@ def test_ids_of_names_keep_those_of_the_legend_and_fill_the_gaps():
 def test_palette_colours_are_distinct_also_beyond_its_length():
     colours = [palette_colour(number) for number in range(40)]
     assert len(set(colours)) == 40 and all(ClassEntry(0, "", colour) for colour in colours)
+
+
+def test_well_known_names_get_their_conventional_colours():
+    names = {1: "Bare soil", 2: "Eaux", 3: "Forêt de feuillus", 4: "Class 4", 5: "Water bodies", 6: "Buildings", 7: "x"}
+    table = resolve(names, names=names)
+    assert [entry.colour for entry in table] == [
+        "#bbbbbb", "#4477aa", "#117733", PALETTE[1], "#332288", "#cc6677", PALETTE[2],
+    ]  # fmt: skip
+    assert len({entry.colour for entry in table}) == 7
+    assert resolve(reversed(list(names)), names=names) == table
+
+
+def test_a_legend_wins_over_convention_and_its_colours_are_not_given_twice():
+    legend = Legend(layer_classes=(ClassEntry(1, "Water", "#ff0000"), ClassEntry(2, "Lake", "#4477aa")))
+    names = {1: "Water", 2: "Lake", 3: "River"}
+    assert [entry.colour for entry in resolve(names, legend, names)] == ["#ff0000", "#4477aa", "#332288"]
+
+
+@pytest.mark.parametrize(
+    "name", ["non-forest", "other than water", "Water and forest", "Class 3", "Seattle", "crossroads", ""]
+)
+def test_names_that_say_nothing_sure_keep_the_palette(name):
+    assert conventional_colours(name) == ()
 
 
 @pytest.mark.parametrize("name", [name for name in NOMENCLATURES if name != "none"])
