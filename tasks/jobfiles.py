@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from .classtable import Legend
-from .errors import BadInput
+from .errors import BadInput, DeepscapeError
 from .jobs import Job, RasterSource, VectorSource, job_from_plain, job_to_plain
 from .protocol import plugin_version
 from .serial import to_plain
@@ -29,9 +29,28 @@ FORMAT = "deepscape-job"
 
 
 def job_file_name(output: str) -> str:
-    """Return an output's job file: ``map.tif`` -> ``map.job.json``, the folder ``patches/`` -> ``patches.job.json``."""
+    """Return an output's job file: ``map.tif`` -> ``map.job.json``, the folder ``patches/`` -> ``patches.job.json``.
+
+    Where that is the job file of another output that is still there (``map.gpkg``), it is ``map.tif.job.json``.
+    """
     path = Path(output)
-    return str(path.with_name((path.name if path.is_dir() else path.stem) + SUFFIX))
+    usual = path.with_name((path.name if path.is_dir() else path.stem) + SUFFIX)
+    return str(_full_name(path) if _is_of_another(usual, path) else usual)
+
+
+def _full_name(output: Path) -> Path:
+    return output.with_name(output.name + SUFFIX)
+
+
+def _is_of_another(file: Path, output: Path) -> bool:
+    """Tell whether a job file tells how another output was made, which is still there."""
+    if not file.is_file():
+        return False
+    try:
+        made = [os.path.realpath(path) for path in output_paths(read_job_file(str(file))).values()]
+    except DeepscapeError:  # no job file, or of a newer plugin: it is replaced as ever
+        return False
+    return os.path.realpath(output) not in made and any(os.path.exists(path) for path in made)
 
 
 def is_temporary(path: str, temporary_folders: Sequence[str]) -> bool:
@@ -73,6 +92,9 @@ def write_job_file(job: Job, result: Any = None, temporary_folders: Sequence[str
         raise BadInput(
             f"The job file '{path}' cannot be written: {error.strerror}.", "Choose a folder that you may write to."
         ) from error
+    longer = _full_name(Path(first))
+    if str(longer) != path and longer.is_file() and not _is_of_another(longer, Path(first)):
+        longer.unlink()  # of an earlier run: two files must not tell how one output was made
     return path
 
 
@@ -104,7 +126,9 @@ def map_paths(job: Job, change: Callable[[str, bool], str]) -> Job:
         elif isinstance(value, str) and field.name in job.inputs and value:
             fields[field.name] = change(value, False)
         elif isinstance(value, tuple) and field.name in job.inputs:
-            fields[field.name] = tuple(change(path, False) for path in value)
+            fields[field.name] = tuple(
+                change(item, False) if isinstance(item, str) else _map_source(item, change) for item in value
+            )
         else:
             fields[field.name] = _map_source(value, change)
     return dataclasses.replace(job, **fields)

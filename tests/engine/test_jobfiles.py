@@ -55,6 +55,24 @@ def test_a_folder_with_a_dot_keeps_its_whole_name(tmp_path):
     assert jobfiles.job_file_name(str(tmp_path / "patches.v2")) == str(tmp_path / "patches.v2.job.json")
 
 
+def test_two_outputs_that_differ_in_their_suffix_keep_a_job_file_each(folder):
+    project = folder / "project"
+    model, raster = project / "model.safetensors", project / "model.tif"
+    training = TrainClassifier(str(project), str(model))
+    usual = str(project / "model.job.json")
+    assert jobfiles.write_job_file(training) == usual
+    raster.write_text("")
+    mapping = classify(folder, output=str(raster))
+    assert jobfiles.write_job_file(mapping) == str(project / "model.tif.job.json")
+    assert jobfiles.read_job_file(usual) == training
+    assert jobfiles.read_job_file(str(project / "model.tif.job.json")) == mapping
+    # The same output made by another job, and one whose neighbour is gone, take the usual name.
+    assert jobfiles.write_job_file(classify(folder, model="", output=str(model))) == usual
+    model.unlink()
+    assert jobfiles.write_job_file(mapping) == usual
+    assert not (project / "model.tif.job.json").exists()
+
+
 def test_a_job_file_is_relative_and_moves_with_its_folders(folder, tmp_path):
     job = classify(folder, source=RasterSource(str(folder / "scenes" / "scène 1.tif"), bands=(1, 2)))
     path = jobfiles.write_job_file(job)
