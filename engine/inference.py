@@ -154,9 +154,9 @@ def open_scene(reader: RasterReader, card: Card, continue_anyway: bool, context:
     expressions = tuple(
         parse_computed(band.expression, names, "the model's EXPRESSIONS")[0] for band in source.computed_bands
     )
-    for expression, band in zip(expressions, source.computed_bands):
-        title = "" if band.name == expression.text else f" as '{band.name}'"
-        context.log(f"The model computes {expression.text}{title} from the scene's bands.")
+    if expressions:
+        formulas = "; ".join(band.formula for band in source.computed_bands)
+        context.log(f"The model computes from the scene's bands: {formulas}.")
     return Scene(reader, source, order, np.array(scales, float), np.array(offsets, float), expressions)
 
 

@@ -15,7 +15,7 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import Normalise, NormaliseResult
 from .bandstatistics import BandStatistics
 from .expressions import STATISTICS, BandExpression, parse_expressions
-from .rasters import Array, RasterReader, create_raster, tile_windows
+from .rasters import Array, RasterReader, create_raster, reading, tile_windows
 
 
 def normalise(job: Normalise, context: Context) -> NormaliseResult:
@@ -28,7 +28,7 @@ def normalise(job: Normalise, context: Context) -> NormaliseResult:
         BadInput: a raster or the expression cannot be understood, or the output cannot be written.
         DiskFull: no room left.
     """
-    with RasterReader(job.source) as reader:
+    with reading(job.source) as reader:
         given = [band.name for band in reader.bands]
         expressions: Tuple[BandExpression, ...] = ()
         if job.method == "expression":

@@ -264,7 +264,10 @@ class RasterReader:
                 f"The raster '{path}' cannot be read: {error}.", "Save it as GeoTIFF in QGIS and use that."
             ) from error
         if dataset.count == 0:
-            raise BadInput(f"The raster '{path}' holds several rasters, not bands.", "Choose one of them as a layer.")
+            raise BadInput(
+                f"'{Path(path).name}' holds several rasters, none of which is chosen.",
+                f"Add it to QGIS and choose one of its layers: {', '.join(dataset.subdatasets[:3]) or 'it has none'}.",
+            )
         if dataset.gcps[0] and dataset.transform.is_identity:
             raise BadInput(
                 f"'{Path(path).name}' lies on ground control points, not on a grid.",

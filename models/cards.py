@@ -49,6 +49,12 @@ class CardBand:
     nodata: Optional[float] = None
     expression: str = ""
 
+    @property
+    def formula(self) -> str:
+        """Return how a computed band is written: ``NDVI = (B8 - B4) / (B8 + B4)``, or without a name."""
+        named = self.name not in ("", self.expression)
+        return f"{self.name} = {self.expression}" if named else self.expression
+
 
 @dataclass(frozen=True)
 class CardSource:

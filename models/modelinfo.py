@@ -54,7 +54,7 @@ def card_facts(card: Card) -> List[Tuple[str, str]]:
         bands = ", ".join(band.name or f"band {place}" for place, band in enumerate(own, start=1))
         facts.append((f"Bands{of}", f"{len(own)}: {bands} ({source.dtype})"))
         if computed:
-            facts.append((f"Computed bands{of}", "; ".join(_formula(band) for band in computed)))
+            facts.append((f"Computed bands{of}", "; ".join(band.formula for band in computed)))
         facts.append((f"Patch size{of}", f"{source.patch_size} x {source.patch_size} pixels"))
     facts.append(("Classes", ", ".join(f"{entry.value} {entry.name}" for entry in card.classes)))
     if card.res_m is not None:
@@ -69,11 +69,6 @@ def card_facts(card: Card) -> List[Tuple[str, str]]:
             facts.append((label, _text(metrics[key])))
     facts.extend((label, value) for label, value in _training_facts(card) if value)
     return facts
-
-
-def _formula(band: CardBand) -> str:
-    named = band.name not in ("", band.expression)
-    return f"{band.name} = {band.expression}" if named else band.expression
 
 
 def _training_facts(card: Card) -> List[Tuple[str, str]]:
@@ -136,7 +131,7 @@ def _bands(card: Card, source: int) -> str:
     head = ["Band", "Mean", "Deviation", "Scene mean", "Scene deviation", "Scale", "Offset", "No-data"]
     rows = [
         [
-            _formula(band) if band.expression else band.name or f"band {number}",
+            band.formula if band.expression else band.name or f"band {number}",
             *(_text(value) for value in (band.mean, band.std, band.scene_mean, band.scene_std)),
             *(_scaling(band, value) for value in (band.scale, band.offset)),
             "none" if band.nodata is None else _text(band.nodata),

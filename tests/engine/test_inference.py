@@ -492,7 +492,7 @@ def test_a_computed_band_maps_as_the_same_band_of_a_file(tmp_path):
     assert map_of_file[7, 9] == expected.nodata_value and len(np.unique(map_of_file)) > 2
     found = run(one, plain, folder, context)
     np.testing.assert_array_equal(read(found.output), map_of_file)
-    assert "The model computes (nir - red) / (B2 + B1) as 'NDVI' from the scene's bands." in context.lines
+    assert "The model computes from the scene's bands: NDVI = (nir - red) / (B2 + B1)." in context.lines
     # A scene that brings a band of that name: the model's own expression counts.
     full[3] = 0
     ignored = write(tmp_path / "ignored.tif", full, names=("red", "nir", "height", "NDVI"))

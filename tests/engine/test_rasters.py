@@ -160,6 +160,21 @@ def test_complex_numbers_are_refused_where_they_are_wanted(tmp_path):
             RasterReader(RasterSource(str(tmp_path / "r.tif"), stack=(one.path,)))
 
 
+def test_a_container_names_its_rasters(tmp_path):
+    path = tmp_path / "two.gpkg"
+    for table, options in (("one", {}), ("two", {"APPEND_SUBDATASET": "YES"})):
+        with rasterio.open(
+            path, "w", driver="GPKG", width=4, height=3, count=1, dtype="uint8", crs=UTM,
+            transform=from_origin(500000, 4000000, 10, 10), RASTER_TABLE=table, **options,
+        ) as dataset:  # fmt: skip
+            dataset.write(np.ones((1, 3, 4), "uint8"))
+    with pytest.raises(BadInput, match=r"'two\.gpkg' holds several rasters") as caught:
+        RasterReader(RasterSource(str(path)))
+    assert f"GPKG:{path}:one, GPKG:{path}:two" in caught.value.remedy
+    with RasterReader(RasterSource(f"GPKG:{path}:two")) as reader:
+        assert (reader.grid.width, reader.grid.height) == (4, 3)
+
+
 def test_ground_control_points_are_no_grid(tmp_path):
     points = [GroundControlPoint(r, c, 1 + c / 4, 1 - r / 3) for r, c in ((0, 0), (0, 4), (3, 0))]
     with rasterio.open(
