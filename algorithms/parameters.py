@@ -145,6 +145,23 @@ def sampler() -> Any:
     )
 
 
+def min_distance() -> Any:
+    """MIN_DISTANCE; it came after the algorithms that have it were published."""
+    return added(
+        integer(
+            "MIN_DISTANCE",
+            tr("Least distance in pixels"),
+            tr(
+                "Samples of all classes keep this distance from each other, max(|dx|, |dy|). A class takes other "
+                "pixels in place of those that are too near (not with the sampler periodic); what it lacks in the end "
+                "is told. Unset: any distance."
+            ),
+            minimum=1,
+            advanced=True,
+        )
+    )
+
+
 # --- inputs ----------------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +331,12 @@ def file_output(name: str, title: str, text: str, file_filter: str, optional: bo
 def folder_output(name: str, title: str, text: str) -> Any:
     """A folder that the engine writes."""
     return described(QgsProcessingParameterFolderDestination(name, title), text)
+
+
+def samples_report() -> Any:
+    """REPORT of a selection of samples; it came after the algorithms that have it were published."""
+    text = tr("A page with the pixels and samples of each class, as a table and a chart.")
+    return added(file_output("REPORT", tr("Report"), text, "HTML (*.html)", optional=True))
 
 
 def report(text: str) -> Any:

@@ -55,6 +55,10 @@ class VectorSnapshot:
     categories: Tuple[Tuple[Any, str, str], ...]
     category_field: str
 
+    def shows(self, field: str) -> bool:
+        """Tell whether the source has a field of this name."""
+        return field in self.source.fields().names()
+
     def classes_of(self, field: str) -> Tuple[ClassEntry, ...]:
         """Return the classes that the style shows for a field; none when it shows another one."""
         if not field or field != self.category_field:

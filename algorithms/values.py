@@ -84,11 +84,19 @@ class Values:
         """Return a text, empty when it is not given."""
         return str(self._algorithm.parameterAsString(self.parameters, name, self._context)) if self.given(name) else ""
 
-    def field(self, name: str) -> str:
-        """Return the name of a field; its default, or empty, when it is not given."""
+    def field(self, name: str, layer: str = "") -> str:
+        """Return the name of a field; its default, or empty, when it is not given.
+
+        Where the vector input ``layer`` has no such field, it is the one by whose values that layer is styled.
+        """
         if not self.given(name):
             # QGIS 3.22 has no field for a missing value, whatever its default.
-            return str(self._algorithm.parameterDefinition(name).defaultValue() or "")
+            default = str(self._algorithm.parameterDefinition(name).defaultValue() or "")
+            shot = self._snapshots.get(layer)
+            if not isinstance(shot, VectorSnapshot) or shot.shows(default) or not shot.shows(shot.category_field):
+                return default
+            self._feedback.pushInfo(f"{name}: {shot.category_field}, by whose values '{shot.label}' is styled.")
+            return shot.category_field
         found = self._algorithm.parameterAsFields(self.parameters, name, self._context)
         return str(found[0]) if found else ""
 
@@ -206,7 +214,7 @@ class Values:
         if isinstance(shot, RasterSnapshot):
             classes = shot.classes
         elif isinstance(shot, VectorSnapshot):
-            classes = shot.classes_of(self.field(field))
+            classes = shot.classes_of(self.field(field, layer))
         if not files:
             return Legend(layer_classes=classes)
         return Legend(self.path("LEGEND"), self.choice("NOMENCLATURE"), classes)

@@ -25,7 +25,9 @@ class SelectSamples(JobAlgorithm):
     CROSSWALK = "CROSSWALK"
     LEGEND = "LEGEND"
     NOMENCLATURE = "NOMENCLATURE"
+    MIN_DISTANCE = "MIN_DISTANCE"
     OUTPUT = "OUTPUT"
+    REPORT = "REPORT"
     SAMPLE_COUNT = "SAMPLE_COUNT"
     COUNTS = "COUNTS"
 
@@ -74,6 +76,7 @@ class SelectSamples(JobAlgorithm):
                 minimum=0,
                 advanced=True,
             ),
+            p.min_distance(),
             p.seed(),
             p.keep_list(),
             p.crosswalk(),
@@ -84,6 +87,7 @@ class SelectSamples(JobAlgorithm):
                 tr("Points with class_id, class_name and weight (pixels of the class per point)."),
                 compat.SOURCE_POINT,
             ),
+            p.samples_report(),
         )
         self.add_number(self.SAMPLE_COUNT, tr("Number of samples"), tr("Points that were written."))
         self.add_string(self.COUNTS, tr("Samples per class"), tr("JSON: class value -> points."))
@@ -102,6 +106,8 @@ class SelectSamples(JobAlgorithm):
             classes=values.integers(self.CLASSES),
             crosswalk=values.path(self.CROSSWALK),
             legend=values.legend(self.INPUT),
+            min_distance=values.optional_integer(self.MIN_DISTANCE),
+            report=values.output(self.REPORT),
         )
 
     def painters(self, values, result):

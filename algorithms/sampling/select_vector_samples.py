@@ -26,8 +26,11 @@ class SelectVectorSamples(JobAlgorithm):
     CROSSWALK = "CROSSWALK"
     LEGEND = "LEGEND"
     NOMENCLATURE = "NOMENCLATURE"
+    ERODE_POLYGONS = "ERODE_POLYGONS"
+    MIN_DISTANCE = "MIN_DISTANCE"
     OUTPUT = "OUTPUT"
     RATES = "RATES"
+    REPORT = "REPORT"
     SAMPLE_COUNT = "SAMPLE_COUNT"
     COUNTS = "COUNTS"
 
@@ -47,11 +50,16 @@ class SelectVectorSamples(JobAlgorithm):
     def initAlgorithm(self, configuration=None):
         self.add_parameters(
             p.vector(self.INPUT, tr("Labelled layer"), tr("Polygons, lines or points with their class in a field.")),
-            p.field(
-                self.FIELD,
-                tr("Class field"),
-                tr("Field that holds the class: whole numbers, or names, which get numbers."),
-                self.INPUT,
+            p.added(
+                p.field(
+                    self.FIELD,
+                    tr("Class field"),
+                    tr(
+                        "Field that holds the class: whole numbers, or names, which get numbers. Empty: class_id, or "
+                        "the field by whose values the layer is styled (categorised)."
+                    ),
+                    self.INPUT,
+                )
             ),
             p.raster(self.RASTER, tr("Image"), tr("The image whose pixels are sampled: it sets the grid.")),
             p.choice(
@@ -99,6 +107,20 @@ class SelectVectorSamples(JobAlgorithm):
                 tr("Raster of the image's grid: only pixels above 0 are sampled."),
                 optional=True,
             ),
+            p.added(
+                p.integer(
+                    self.ERODE_POLYGONS,
+                    tr("Pixels cut from polygons"),
+                    tr(
+                        "Pixels that are cut from the inner edge of each polygon, where borders are drawn inexactly "
+                        "and pixels are mixed. Lines and points stay as they are."
+                    ),
+                    default=0,
+                    minimum=0,
+                    advanced=True,
+                )
+            ),
+            p.min_distance(),
             p.seed(),
             p.keep_list(),
             p.crosswalk(),
@@ -116,6 +138,7 @@ class SelectVectorSamples(JobAlgorithm):
                 "CSV (*.csv)",
                 optional=True,
             ),
+            p.samples_report(),
         )
         self.add_number(self.SAMPLE_COUNT, tr("Number of samples"), tr("Points that were written."))
         self.add_string(self.COUNTS, tr("Samples per class"), tr("JSON: class value -> points."))
@@ -123,7 +146,7 @@ class SelectVectorSamples(JobAlgorithm):
     def job(self, values):
         return jobs.SelectVectorSamples(
             vector=values.vector(self.INPUT),
-            field=values.field(self.FIELD),
+            field=values.field(self.FIELD, self.INPUT),
             raster=values.raster(self.RASTER),
             output=values.output(self.OUTPUT),
             mask=values.raster(self.MASK, required=False),
@@ -137,6 +160,9 @@ class SelectVectorSamples(JobAlgorithm):
             crosswalk=values.path(self.CROSSWALK),
             legend=values.legend(self.INPUT, self.FIELD),
             rates=values.output(self.RATES),
+            erode_polygons=values.integer(self.ERODE_POLYGONS),
+            min_distance=values.optional_integer(self.MIN_DISTANCE),
+            report=values.output(self.REPORT),
         )
 
     def painters(self, values, result):

@@ -148,6 +148,26 @@ def categorised(layer, attribute="class_id"):
     return layer
 
 
+@pytest.mark.parametrize(("attribute", "expected"), [("kind", "kind"), ('"kind"', "kind"), ("upper(kind)", "class_id")])
+def test_an_empty_field_is_the_one_of_the_style(sample, context, attribute, expected):
+    layer = categorised(memory_polygons(("water", "wood"), "kind:string"), attribute)
+    QgsProject.instance().addMapLayer(layer)
+    assert sample(layer.id(), field=None)["field"] == expected
+
+
+def test_an_empty_field_is_class_id_whatever_the_style(sample, context):
+    layer = categorised(memory_polygons((1, 7), "class_id:integer&field=split:string"), "split")
+    QgsProject.instance().addMapLayer(layer)
+    assert sample(layer.id(), field=None)["field"] == "class_id"
+
+
+def test_erosion_and_distance_reach_the_engine(sample, polygons_file, tmp_path):
+    job = sample(polygons_file, ERODE_POLYGONS=2, MIN_DISTANCE=5, REPORT=str(tmp_path / "r.html"))
+    assert (job["erode_polygons"], job["min_distance"], job["report"]) == (2, 5, str(tmp_path / "r.html"))
+    job = sample(polygons_file)
+    assert (job["erode_polygons"], job["min_distance"], job["report"]) == (0, None, "")
+
+
 FOREST = {"value": 7, "name": "Forest", "colour": "#106b00"}
 
 

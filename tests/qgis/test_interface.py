@@ -15,15 +15,18 @@ VECTOR_STRATEGIES = ["upto", "smallest", "constant", "percent", "total", "byclas
 # Published: what stands here never changes and never goes; what is new is added.
 PUBLISHED = {
     "selectsamples": (
-        "INPUT BAND STRATEGY COUNT SAMPLER EXTENT NODATA PAD SEED CLASSES CROSSWALK LEGEND NOMENCLATURE OUTPUT".split(),
-        ["OUTPUT", "SAMPLE_COUNT", "COUNTS"],
+        (
+            "INPUT BAND STRATEGY COUNT SAMPLER EXTENT NODATA PAD MIN_DISTANCE SEED CLASSES CROSSWALK LEGEND "
+            "NOMENCLATURE OUTPUT REPORT"
+        ).split(),
+        ["OUTPUT", "REPORT", "SAMPLE_COUNT", "COUNTS"],
     ),
     "selectvectorsamples": (
         [
-            "INPUT", "FIELD", "RASTER", "STRATEGY", "COUNT", "PERCENT", "RATES_FILE", "SAMPLER", "MASK", "SEED",
-            "CLASSES", "CROSSWALK", *LEGEND, "OUTPUT", "RATES",
+            "INPUT", "FIELD", "RASTER", "STRATEGY", "COUNT", "PERCENT", "RATES_FILE", "SAMPLER", "MASK",
+            "ERODE_POLYGONS", "MIN_DISTANCE", "SEED", "CLASSES", "CROSSWALK", *LEGEND, "OUTPUT", "RATES", "REPORT",
         ],
-        ["OUTPUT", "RATES", "SAMPLE_COUNT", "COUNTS"],
+        ["OUTPUT", "RATES", "REPORT", "SAMPLE_COUNT", "COUNTS"],
     ),
     "polygonstatistics": (["INPUT", "FIELD", "RASTER", "MASK", "OUTPUT"], ["OUTPUT", "COUNTS"]),
     "selectpatches": (
@@ -120,6 +123,10 @@ DEFAULTS = {
     ("selectsamples", "NODATA"): None,
     ("selectvectorsamples", "PERCENT"): 0.5,
     ("selectvectorsamples", "RATES"): None,
+    ("selectvectorsamples", "ERODE_POLYGONS"): 0,
+    ("selectvectorsamples", "MIN_DISTANCE"): None,
+    ("selectsamples", "MIN_DISTANCE"): None,
+    ("selectsamples", "REPORT"): None,
     ("selectsamples", "BAND"): 1,
     ("extractpatches", "PATCH_SIZE"): 9,
     ("extractpatches", "SCALE"): None,
