@@ -69,7 +69,10 @@ class SelectPatches(JobAlgorithm):
             p.raster(
                 self.LABELS,
                 tr("Labels"),
-                tr("Raster of classes on the image's grid; what is no-data there is not labelled."),
+                tr(
+                    "Raster of classes; what is no-data there is not labelled. One of another grid or CRS is brought "
+                    "onto the image's: by nearest neighbour, or where it is finer by a majority of 0.6 in each pixel."
+                ),
                 optional=True,
             ),
             p.real(

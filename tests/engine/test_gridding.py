@@ -5,7 +5,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
-from deepscape.engine import gridding
+from deepscape.engine import patchscan
 from deepscape.engine.gridding import grid_starts, select_patches
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput, JobCancelled
@@ -151,7 +151,7 @@ def test_patches_with_nodata_are_left_out_whatever_is_read_at_once(tmp_path_fact
     other = np.where(generator.random(invalid.shape) < 0.2, 7, 1)
     source = raster(tmp_path / "i.tif", [np.where(invalid, 7, 3), np.where(invalid, 7, other)], nodata=7)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gridding, "_BLOCK_VALUES", values)
+        patch.setattr(patchscan, "_BLOCK_VALUES", values)
         result, table = select(source, tmp_path, patch_size=size, step=step)
     assert places(table) == expected(invalid, size, step)
     assert result.patch_count == len(table)
@@ -199,7 +199,7 @@ def test_random_windows_are_as_many_as_wanted_and_repeat_with_the_seed(tmp_path)
     assert table["col"].min() >= 150 and table["col"].max() <= 300 - 16
     assert (table["row"].min(), table["row"].max()) == (pytest.approx(0, abs=8), pytest.approx(184, abs=8))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gridding, "_BLOCK_VALUES", 1000)
+        patch.setattr(patchscan, "_BLOCK_VALUES", 1000)
         assert places(select(source, tmp_path, mode="random", count=300, patch_size=16, seed=2)[1]) == places(table)
     assert places(select(source, tmp_path, mode="random", count=300, patch_size=16, seed=3)[1]) != places(table)
 
@@ -337,6 +337,58 @@ def test_balance_brings_the_classes_nearer(image, tmp_path):
     assert set(table["split"][rare[0]]) == set(table["split"][rare[1]]) == {"train", "validation", "test"}
 
 
+# --- labels of another grid ------------------------------------------------------------------------------------------
+
+
+def test_coarse_labels_in_another_crs_are_taken_by_nearest_neighbour(image, tmp_path):
+    # Six degrees of longitude further the image's rows run aslant; 0.001 degrees are about 100 m, ten pixels.
+    with rasterio.open(
+        tmp_path / "labels.tif", "w", driver="GTiff", width=40, height=40, count=1, dtype="uint8", crs="EPSG:4326",
+        transform=from_origin(136.505, 0.032, 0.001, 0.001), nodata=0,
+    ) as dataset:  # fmt: skip
+        dataset.write(np.tile(np.repeat([1, 0], 20), (40, 1)).astype("uint8"), 1)
+    context = Context()
+    said = []
+    context.log = said.append
+    labels = RasterSource(str(tmp_path / "labels.tif"))
+    _, table = select(image, tmp_path, context, patch_size=10, step=10, labels=labels, min_labelled=0)
+    assert "'labels.tif' is brought onto the grid of 'image.tif' by nearest neighbour." in said
+    # What a label raster that was warped onto the image by GDAL would say.
+    from rasterio.warp import reproject
+
+    with rasterio.open(image.path) as grid, rasterio.open(labels.path) as source:
+        warped = np.zeros(grid.shape, "uint8")
+        reproject(
+            source.read(1), warped, src_transform=source.transform, src_crs=source.crs, dst_transform=grid.transform,
+            dst_crs=grid.crs, src_nodata=0, dst_nodata=0, tolerance=0,
+        )  # fmt: skip
+    wanted = [(warped[row : row + 10, col : col + 10] > 0).mean() for row, col in places(table)]
+    assert 0 < np.mean(wanted) < 1
+    assert np.abs(table["labelled"] - wanted).max() <= 0.02
+
+
+@pytest.mark.parametrize("values", [6_000_000, 900])
+def test_finer_labels_are_taken_by_majority(image, tmp_path, monkeypatch, values):
+    monkeypatch.setattr(patchscan, "_BLOCK_VALUES", values)
+    # Five by five labels in each pixel: class 1 on 15 of them, which is enough, or on 14, which is not.
+    fine = np.full((505, 605), 2)
+    cells = fine.reshape(101, 5, 121, 5).transpose(0, 2, 1, 3).reshape(101, 121, 25)
+    cells[:, :, :15] = 1
+    cells[:, 61:, 14] = 2
+    fine = cells.reshape(101, 121, 5, 5).transpose(0, 2, 1, 3).reshape(505, 605)
+    with rasterio.open(
+        tmp_path / "fine.tif", "w", driver="GTiff", width=605, height=505, count=1, dtype="uint8", crs="EPSG:32654",
+        transform=from_origin(1000, 3000, 2, 2),
+    ) as dataset:  # fmt: skip
+        dataset.write(fine.astype("uint8"), 1)
+    result, table = select(
+        image, tmp_path, patch_size=10, step=10, labels=RasterSource(str(tmp_path / "fine.tif")), min_labelled=0
+    )
+    assert table["labelled"][table["col"] < 51].tolist() == [1.0] * 50
+    assert table["labelled"][table["col"] > 61].tolist() == [0.0] * 50
+    assert any("hold several labels of the finer 'fine.tif'" in text for text in result.warnings)
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -379,10 +431,13 @@ def test_what_the_job_itself_refuses(fields, said):
     assert said in str(error.value)
 
 
-def test_labels_of_another_grid_and_of_no_class(image, tmp_path):
-    other = raster(tmp_path / "other.tif", np.ones((101, 121)), origin=(1005, 3000))
-    with pytest.raises(BadInput, match=r"LABELS 'other.tif' .* does not lie on the grid of 'image.tif'"):
+def test_labels_elsewhere_and_of_no_class(image, tmp_path):
+    other = raster(tmp_path / "other.tif", np.ones((101, 121)), origin=(900_000, 3000))
+    with pytest.raises(BadInput, match=r"The labels 'other\.tif' .* lie outside 'image\.tif'"):
         select(image, tmp_path, patch_size=10, labels=other)
+    with pytest.raises(BadInput, match=r"'nothing\.tif' labels no pixel of 'image\.tif' where it was read"):
+        nothing = raster(tmp_path / "nothing.tif", np.zeros((101, 121)), origin=(1005, 3000), nodata=0)
+        select(image, tmp_path, patch_size=10, labels=nothing)
     halves = raster(tmp_path / "halves.tif", np.full((101, 121), 0.5), dtype="float32")
     with pytest.raises(BadInput, match=r"LABELS holds the value 0\.5, which is no class"):
         select(image, tmp_path, patch_size=10, labels=halves, split="balanced")
