@@ -71,7 +71,7 @@ def assess(job: Assess, context: Context) -> AssessResult:
         layer_values = {entry.value for entry in job.legend.layer_classes}
         further = tuple(entry for entry in own if entry.value not in layer_values)
         legend = replace(job.legend, layer_classes=job.legend.layer_classes + further)
-        field = _TrainingField(job.training, mapped.grid, context) if job.training else None
+        field = _training_field(job.training, mapped.grid, context) if job.training else None
         tally = _Tally(mapped, field)
         if job.reference is not None:
             names = _compare_raster(job, job.reference, tally, context)
@@ -98,6 +98,7 @@ class _Tally:
         by_feature: polygon -> (reference, map) -> pixels.
         unmapped: reference pixels on which the map is no-data.
         shared: reference pixels in the field of training patches.
+        knows_training: whether it is known where these lie.
         eroded: reference pixels near another class (ERODE).
     """
 
@@ -108,6 +109,7 @@ class _Tally:
         self.unmapped = 0
         self.shared = 0
         self.eroded = 0
+        self.knows_training = field is not None
         self._field = field
 
     def add(self, pixels: _Pixels, values: Array, valid: Array) -> None:
@@ -355,6 +357,16 @@ def _nothing(name: str, tally: _Tally) -> BadInput:
 # --- the field of the training patches -------------------------------------------------------------------------------
 
 
+def _training_field(folder: str, grid: Grid, context: Context) -> Optional[_TrainingField]:
+    """Return where the training patches lie; None, with a warning, for imported ones, of which nobody knows it."""
+    if PatchDataset(folder).description.scene.width == 0:
+        context.warn(
+            f"Where the patches of '{folder}' lie is not known: reference pixels inside them were not looked for."
+        )
+        return None
+    return _TrainingField(folder, grid, context)
+
+
 class _TrainingField:
     """Where the patches that a model learned from (training and validation, not test) took their pixels."""
 
@@ -531,7 +543,8 @@ def _page(
     if job.crosswalk:
         rows.append(("Classes turned into those of the map by", Path(job.crosswalk).name))
     if job.training:
-        rows.append(("Reference pixels inside training patches", reports.grouped(tally.shared)))
+        known = reports.grouped(tally.shared) if tally.knows_training else "not known"
+        rows.append(("Reference pixels inside training patches", known))
     sections = [
         Section("Warnings", reports.warnings_list(context.warnings)),
         Section("Accuracy", headline, metrics["reach"]),

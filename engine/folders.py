@@ -30,6 +30,9 @@ def filled_folder(path: str) -> Iterator[str]:
         os.makedirs(path, exist_ok=True)
         for name in names:
             os.replace(os.path.join(part, name), os.path.join(path, name))
+            # Statistics that GDAL noted of an older file of this name describe other pixels.
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(path, name + ".aux.xml"))
     except (OSError, RasterioError) as error:
         raise writing_error(os.path.join(path, "files"), error) from error
     finally:

@@ -361,6 +361,13 @@ def test_reference_pixels_in_training_patches_are_counted(tmp_path):
         tmp_path / "e", [(0, 0)], 1, ["train"], "EPSG:4326", Affine(1e-4, 0, geographic.x, 0, -1e-4, geographic.y)
     )
     assert assess(replace(job, training=other), Context()).shared_pixels == 1
+    description = Path(other, "dataset.json")
+    plain = json.loads(description.read_text())
+    plain["scene"].update(path="", width=0, height=0)
+    description.write_text(json.dumps(plain))
+    context = Context()
+    assert assess(replace(job, training=other), context).shared_pixels == 0
+    assert "lie is not known: reference pixels inside them were not looked for." in context.warnings[-1]
 
 
 def test_bad_input(tmp_path):
