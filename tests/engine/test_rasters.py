@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from deepscape.engine.rasters import Grid, RasterReader, create_raster, reading, reflect_indices, writing_error
+from deepscape.engine.rasters import Grid, RasterReader, create_raster, reading, writing_error
 from deepscape.tasks.errors import BadInput, DiskFull
 from deepscape.tasks.jobs import Extent, RasterSource
 from hypothesis import given
@@ -28,13 +28,7 @@ def write(path, array, transform=None, crs=UTM, **profile):
     return RasterSource(str(path))
 
 
-# --- reflection and windows ------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 12), st.integers(0, 40), st.integers(0, 40))
-def test_reflected_indices_are_those_of_numpy(size, before, after):
-    expected = np.pad(np.arange(size), (before, after), mode="reflect")
-    np.testing.assert_array_equal(reflect_indices(-before, before + size + after, size), expected)
+# --- windows ---------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(-15, 12), st.integers(-15, 12), st.integers(1, 20), st.integers(1, 20))
@@ -259,59 +253,6 @@ def test_a_file_without_crs_takes_the_one_given(tmp_path):
         assert reader.grid.crs is None and reader.grid.pixel_metres() is None
     with RasterReader(RasterSource(source.path, crs=UTM.to_wkt())) as reader:
         assert reader.grid.crs == UTM
-
-
-# --- grids -----------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 99), st.integers(0, 79), st.floats(0.001, 0.999), st.floats(0.001, 0.999))
-def test_a_point_belongs_to_the_pixel_that_holds_it(row, col, down, right):
-    for transform in (from_origin(500000, 4000000, 10, 10), Affine(8, 2, 100, 1, -9, 900)):
-        grid = Grid(80, 100, transform, None)
-        x, y = grid.corners_of(np.array([row + down]), np.array([col + right]))
-        assert [int(part[0]) for part in grid.pixels_of(x, y)] == [row, col]
-        x, y = grid.centres_of(np.array([row]), np.array([col]))
-        assert [part[0] for part in grid.index_of(x, y)] == pytest.approx([col + 0.5, row + 0.5])
-
-
-def test_a_point_on_an_edge_belongs_to_the_right_and_lower_pixel():
-    grid = Grid(10, 10, from_origin(0, 100, 10, 10), None)
-    rows, cols = grid.pixels_of(np.array([10.0, 0, 100]), np.array([90.0, 100, 0]))
-    assert rows.tolist() == [1, 0, 10] and cols.tolist() == [1, 0, 10]
-
-
-def test_an_extent_snaps_outward_is_cut_and_reprojected():
-    grid = Grid(10, 10, from_origin(500000, 4000000, 10, 10), UTM)
-    assert grid.window_of(Extent(500011, 3999961, 500029, 3999979)) == (2, 1, 2, 2)
-    assert grid.window_of(Extent(500010, 3999960, 500030, 3999980)) == (2, 1, 2, 2)
-    assert grid.window_of(Extent(0, 0, 9e9, 9e9)) == (0, 0, 10, 10)
-    from rasterio.warp import transform_bounds
-
-    bounds = transform_bounds(UTM, CRS.from_epsg(4326), 500020, 3999920, 500050, 3999950)
-    row, col, height, width = grid.window_of(Extent(*bounds, crs=CRS.from_epsg(4326).to_wkt()))
-    assert row <= 5 and col <= 2 and row + height >= 8 and col + width >= 5 and height <= 5
-    with pytest.raises(BadInput, match="lies outside"):
-        grid.window_of(Extent(0, 0, 1, 1))
-
-
-def test_grids_are_the_same_within_a_hundredth_of_a_pixel():
-    grid = Grid(10, 10, from_origin(0, 100, 10, 10), UTM)
-    assert grid.same_as(Grid(10, 10, from_origin(0.05, 100, 10, 10), None))
-    assert not grid.same_as(Grid(10, 10, from_origin(0.2, 100, 10, 10), UTM))
-    assert not grid.same_as(Grid(10, 10, from_origin(0, 100, 10.02, 10), UTM))
-    assert not grid.same_as(Grid(10, 11, grid.transform, UTM))
-
-
-def test_pixels_measure_metres_also_in_degrees_and_feet():
-    assert Grid(10, 10, from_origin(0, 0, 10, 10), UTM).pixel_metres() == 10
-    degrees = Grid(10, 10, from_origin(0, 60, 1e-4, 1e-4), CRS.from_epsg(4326))
-    assert degrees.pixel_metres() == pytest.approx((5.58 * 11.14) ** 0.5, rel=0.01)
-    assert Grid(1, 1, from_origin(0, 0, 10, 10), CRS.from_epsg(2263)).pixel_metres() == pytest.approx(3.048, rel=1e-3)
-
-
-def test_a_crop_keeps_the_place():
-    grid = Grid(10, 10, from_origin(500000, 4000000, 10, 20), UTM).crop(2, 3, 4, 5)
-    assert (grid.width, grid.height, grid.transform.c, grid.transform.f) == (5, 4, 500030, 3999960)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

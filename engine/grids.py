@@ -1,0 +1,137 @@
+"""The pixel grid of a raster: between pixels and map coordinates, windows of extents, and what lies beyond an edge."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Optional, Tuple
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from rasterio.crs import CRS
+
+from ..tasks.errors import BadInput
+from ..tasks.jobs import Extent
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The pixel grid of a raster.
+
+    Attributes:
+        width: columns.
+        height: rows.
+        transform: pixel (column, row) of a corner to map coordinates.
+        crs: None when unknown.
+    """
+
+    width: int
+    height: int
+    transform: Affine
+    crs: Optional[CRS]
+
+    def crop(self, row: int, col: int, height: int, width: int) -> Grid:
+        """Return the grid of a window."""
+        return Grid(width, height, self.transform * Affine.translation(col, row), self.crs)
+
+    def pixels_of(self, x: Array, y: Array) -> Tuple[Array, Array]:
+        """Return the rows and columns of the pixels that hold map points; may lie outside the grid.
+
+        A point on an edge belongs to the right or lower pixel.
+        """
+        col, row = self.index_of(x, y)
+        return np.floor(row).astype(np.int64), np.floor(col).astype(np.int64)
+
+    def index_of(self, x: Array, y: Array) -> Tuple[Array, Array]:
+        """Return the continuous (column, row) of map points; (0, 0) is the raster's upper left corner."""
+        return _apply(~self.transform, x, y)
+
+    def centres_of(self, rows: Array, cols: Array) -> Tuple[Array, Array]:
+        """Return the map coordinates (x, y) of pixel centres."""
+        return _apply(self.transform, np.asarray(cols, float) + 0.5, np.asarray(rows, float) + 0.5)
+
+    def corners_of(self, rows: Array, cols: Array) -> Tuple[Array, Array]:
+        """Return the map coordinates (x, y) of the upper left corners of pixels."""
+        return _apply(self.transform, cols, rows)
+
+    def same_as(self, other: Grid) -> bool:
+        """Tell whether two rasters lie on one grid (the same size; origin and pixel within 1 % of a pixel)."""
+        if (self.width, self.height) != (other.width, other.height):
+            return False
+        corners = np.array([0, self.width], float), np.array([0, self.height], float)
+        shift = np.subtract(_apply(self.transform, *corners), _apply(other.transform, *corners))
+        pixel = math.sqrt(abs(self.transform.determinant))
+        return bool(np.all(np.abs(shift) < 0.01 * pixel))
+
+    def window_of(self, extent: Extent) -> Tuple[int, int, int, int]:
+        """Return the window (row, col, height, width) that an extent covers, snapped outward and cut to the raster.
+
+        Raises:
+            BadInput: the extent lies outside the raster, or nowhere on the globe.
+        """
+        xs = np.array([extent.xmin, extent.xmin, extent.xmax, extent.xmax])
+        ys = np.array([extent.ymin, extent.ymax, extent.ymin, extent.ymax])
+        if extent.crs and self.crs is not None and CRS.from_wkt(extent.crs) != self.crs:
+            from rasterio.warp import transform_bounds
+
+            west, south, east, north = transform_bounds(
+                CRS.from_wkt(extent.crs), self.crs, extent.xmin, extent.ymin, extent.xmax, extent.ymax
+            )
+            if not np.all(np.isfinite([west, south, east, north])):
+                raise BadInput(
+                    f"The extent {extent.xmin:g}, {extent.ymin:g}, {extent.xmax:g}, {extent.ymax:g} has no place in the "
+                    "raster's CRS.",
+                    "Choose an extent on the globe, or leave it empty.",
+                )
+            xs, ys = np.array([west, west, east, east]), np.array([south, north, south, north])
+        cols, rows = _apply(~self.transform, xs, ys)
+        # A thousandth of a pixel is rounding of the corner coordinates, not a wish for one more pixel.
+        top, left = max(0, math.floor(rows.min() + 1e-3)), max(0, math.floor(cols.min() + 1e-3))
+        bottom, right = min(self.height, math.ceil(rows.max() - 1e-3)), min(self.width, math.ceil(cols.max() - 1e-3))
+        if bottom <= top or right <= left:
+            raise BadInput(
+                f"The extent {extent.xmin:g}, {extent.ymin:g}, {extent.xmax:g}, {extent.ymax:g} lies outside the "
+                "raster.",
+                "Choose an extent that overlaps the raster, or leave it empty.",
+            )
+        return top, left, bottom - top, right - left
+
+    def pixel_metres(self) -> Optional[float]:
+        """Return the side of a pixel in metres (geodesic at the raster's centre where degrees); None without CRS."""
+        if self.crs is None:
+            return None
+        col, row = self.width / 2, self.height / 2
+        (x, x1, x2), (y, y1, y2) = _apply(self.transform, [col, col + 1, col], [row, row, row + 1])
+        if self.crs.is_geographic:
+            import pyproj
+
+            geod = pyproj.CRS.from_wkt(self.crs.to_wkt()).get_geod()
+            if geod is None:
+                return None
+            across, down = geod.inv(x, y, x1, y1)[2], geod.inv(x, y, x2, y2)[2]
+        else:
+            factor = self.crs.linear_units_factor[1]
+            across, down = math.hypot(x1 - x, y1 - y) * factor, math.hypot(x2 - x, y2 - y) * factor
+        return math.sqrt(abs(across * down))
+
+
+def _apply(transform: Affine, x: npt.ArrayLike, y: npt.ArrayLike) -> Tuple[Array, Array]:
+    """Return an affine's image of the points (x, y); written out, as affine's own ``*`` takes no arrays of points."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    return (
+        transform.a * x + transform.b * y + transform.c,
+        transform.d * x + transform.e * y + transform.f,
+    )
+
+
+def reflect_indices(start: int, count: int, size: int) -> npt.NDArray[np.int64]:
+    """Return ``count`` indices from ``start`` on, those outside ``[0, size)`` reflected as numpy's "reflect" does."""
+    index = np.arange(start, start + count, dtype=np.int64)
+    if size == 1:
+        return np.zeros(count, dtype=np.int64)
+    period = 2 * (size - 1)
+    index = np.abs(index) % period if start < 0 else index % period
+    return np.where(index < size, index, period - index)
