@@ -25,6 +25,7 @@ from rasterio.crs import CRS
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import VectorSource
+from .globe import on_longitudes, to_grid
 from .rasters import Grid, part_name, writing_error
 
 _READ_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
@@ -132,9 +133,9 @@ def on_grid(layer: Layer, grid: Grid, raster_name: str, context: Context) -> Lay
     target = pyproj.CRS.from_wkt(grid.crs.to_wkt())
     # GDAL and PROJ may write one CRS in two ways; transforming between them would only add rounding.
     if layer.frame.crs.equals(target, ignore_axis_order=True) or CRS.from_wkt(layer.frame.crs.to_wkt()) == grid.crs:
-        return replace(layer, frame=layer.frame.set_crs(target, allow_override=True))
+        return replace(layer, frame=on_longitudes(layer.frame.set_crs(target, allow_override=True), grid))
     try:
-        frame = layer.frame.to_crs(target)
+        frame = to_grid(layer.frame, target, grid)
     except pyproj.exceptions.ProjError as error:
         raise BadInput(
             f"'{layer.name}' ({crs_name(layer.frame.crs)}) cannot be reprojected to the CRS of '{raster_name}' "
