@@ -72,6 +72,7 @@ class Grid:
         Raises:
             BadInput: the extent lies outside the raster, or nowhere on the globe.
         """
+        text = f"{extent.xmin:g}, {extent.ymin:g}, {extent.xmax:g}, {extent.ymax:g}"
         xs = np.array([extent.xmin, extent.xmin, extent.xmax, extent.xmax])
         ys = np.array([extent.ymin, extent.ymax, extent.ymin, extent.ymax])
         if extent.crs and self.crs is not None and CRS.from_wkt(extent.crs) != self.crs:
@@ -82,8 +83,7 @@ class Grid:
             )
             if not np.all(np.isfinite([west, south, east, north])):
                 raise BadInput(
-                    f"The extent {extent.xmin:g}, {extent.ymin:g}, {extent.xmax:g}, {extent.ymax:g} has no place in the "
-                    "raster's CRS.",
+                    f"The extent {text} has no place in the raster's CRS.",
                     "Choose an extent on the globe, or leave it empty.",
                 )
             xs, ys = np.array([west, west, east, east]), np.array([south, north, south, north])
@@ -93,8 +93,7 @@ class Grid:
         bottom, right = min(self.height, math.ceil(rows.max() - 1e-3)), min(self.width, math.ceil(cols.max() - 1e-3))
         if bottom <= top or right <= left:
             raise BadInput(
-                f"The extent {extent.xmin:g}, {extent.ymin:g}, {extent.xmax:g}, {extent.ymax:g} lies outside the "
-                "raster.",
+                f"The extent {text} lies outside the raster.",
                 "Choose an extent that overlaps the raster, or leave it empty.",
             )
         return top, left, bottom - top, right - left
