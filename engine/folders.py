@@ -34,6 +34,6 @@ def filled_folder(path: str) -> Iterator[str]:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(path, name + ".aux.xml"))
     except (OSError, RasterioError) as error:
-        raise writing_error(os.path.join(path, "files"), error) from error
+        raise writing_error(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
