@@ -212,11 +212,9 @@ def _burnt_chunk(
             if erode and len(pixels) == 0:
                 vanished[place] = len(_of(feature_pixels(geometry, grid))) > 0
         keys, counts = np.concatenate(found), np.array([len(part) for part in found], dtype=np.int64)
-    empty = np.flatnonzero((counts == 0) & ~outside)
-    if together and len(empty):
-        outline = _outline(grid)
-        shapely.prepare(outline)
-        outside[empty] = ~shapely.intersects(outline, some[empty])
+    if together:
+        for place in np.flatnonzero(counts == 0):
+            outside[place] = feature_pixels(some[place], grid) is None
     return PixelChunk(positions, outside, counts, keys), vanished
 
 

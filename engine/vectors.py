@@ -89,7 +89,7 @@ def read_layer(source: VectorSource, context: Context) -> Layer:
 
 
 def _with_valid_geometries(frame: geopandas.GeoDataFrame, name: str, context: Context) -> geopandas.GeoDataFrame:
-    geometries = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
+    geometries = np.asarray(frame.geometry.values, dtype=object)
     present = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
     if not present.all():
         context.warn(f"{np.count_nonzero(~present)} features of '{name}' have no geometry; they are left out.")
@@ -104,8 +104,8 @@ def _with_valid_geometries(frame: geopandas.GeoDataFrame, name: str, context: Co
             "run, the layer itself is unchanged."
         )
         present &= ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
-    frame = frame.set_geometry(geopandas.GeoSeries(geometries, index=frame.index, crs=frame.crs))
-    return frame[present]
+        frame = frame.set_geometry(geopandas.GeoSeries(geometries, index=frame.index, crs=frame.crs))
+    return frame if present.all() else frame[present]
 
 
 def _repaired(geometry: Any) -> Any:
