@@ -247,10 +247,15 @@ def test_parts_of_blocks_share_no_pixel_and_keep_the_guard(
 ):
     tmp_path = tmp_path_factory.mktemp("blocks")
     source = raster(tmp_path / "i.tif", shape=(101, 121))
-    _, table = select(
-        source, tmp_path, mode=mode, count=150, patch_size=size, step=step, split=split, block_size=size + more,
-        guard=guard, seed=seed, train_share=0.5, validation_share=0,
-    )  # fmt: skip
+    try:
+        _, table = select(
+            source, tmp_path, mode=mode, count=150, patch_size=size, step=step, split=split, block_size=size + more,
+            guard=guard, seed=seed, train_share=0.5, validation_share=0,
+        )  # fmt: skip
+    except BadInput as error:
+        # Where no block is wider than a patch, every training patch may touch one of the test part.
+        assert guard and more < 2 * guard and "No patch is left in the part 'train'" in str(error)
+        return
     assert claims(table, size).max() == 1
     if guard:
         rows, cols = table["row"].to_numpy(), table["col"].to_numpy()
@@ -272,7 +277,7 @@ def test_blocks_and_guard_in_metres_on_a_geographic_image(tmp_path, split, mode)
     said = []
     context.log = said.append
     result, table = select(
-        RasterSource(str(path)), tmp_path, context, mode=mode, patch_size=8, step=8, count=2000, split=split,
+        RasterSource(str(path)), tmp_path, context, mode=mode, patch_size=8, step=20, count=1500, split=split,
         block_size=5_580, guard=1_000, unit="metres", offset=-1,
     )  # fmt: skip
     assert "Blocks of 100 x 51 pixels, measured in the middle of 'north.tif'." in said
