@@ -33,7 +33,7 @@ from .denselabels import open_labels, way_between, whole_numbers
 from .featurepixels import feature_pixels
 from .legends import read_map_legend
 from .metrics import metrics_dict, scores
-from .rasters import Grid, RasterReader
+from .rasters import Grid, RasterReader, reading
 from .reports import Section
 from .textfiles import write_text
 from .vectors import Layer, crs_name, on_grid, read_layer
@@ -66,7 +66,7 @@ def assess(job: Assess, context: Context) -> AssessResult:
         DiskFull: no room left.
     """
     crosswalk = read_crosswalk(job.crosswalk, map_legend=True)
-    with RasterReader(_one_band(job.map)) as mapped:
+    with reading(_one_band(job.map)) as mapped:
         own = read_map_legend(job.map.path)
         layer_values = {entry.value for entry in job.legend.layer_classes}
         further = tuple(entry for entry in own if entry.value not in layer_values)

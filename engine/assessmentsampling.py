@@ -18,14 +18,13 @@ import geopandas
 import numpy as np
 import numpy.typing as npt
 import pandas
-import rasterio
 
 from ..tasks.classtable import ClassEntry, resolve
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import AssessmentSample, AssessmentSampleResult
 from .legends import read_map_legend
-from .rasters import RasterReader
+from .rasters import reading
 from .rastersampling import Strip, count_strips, kept_pixels, points_at
 from .selection import ClassPlan, draw
 from .textfiles import csv_text, write_text
@@ -74,7 +73,7 @@ def assessment_sample(job: AssessmentSample, context: Context) -> AssessmentSamp
     """
     vector_path(job.output)
     source = replace(job.map, bands=job.map.bands[:1] or (1,), stack=())
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), RasterReader(source) as reader:
+    with reading(source, cache=_CACHE_BYTES) as reader:
         window = (0, 0, reader.grid.height, reader.grid.width)
         strips = count_strips(reader, window, context)
         design = _design(job, _pixels_of_classes(strips, reader.name), reader.name, context)

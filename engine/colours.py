@@ -18,7 +18,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import LabelsFromColours, LabelsFromColoursResult
 from .maps import MapWriter, raster_path
-from .rasters import Array, RasterReader, tile_windows
+from .rasters import Array, RasterReader, reading, tile_windows
 
 # Holds a row of the windows of a wide image that is stored in strips; GDAL's own choice grows with the machine.
 _CACHE_BYTES = 128 << 20
@@ -45,7 +45,7 @@ def labels_from_colours(job: LabelsFromColours, context: Context) -> LabelsFromC
     counts = np.zeros(len(classes), np.int64)
     unknown: Counter[int] = Counter()
     unknown_pixels = 0
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), RasterReader(job.source) as reader:
+    with reading(job.source, cache=_CACHE_BYTES) as reader:
         palette = _palette(job.source.path, reader, context)
         with MapWriter([output], reader.grid, classes, {}) as writer:
             values = np.array([entry.value for entry in classes] + [writer.nodata])

@@ -13,7 +13,6 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import shapely
 
 from ..tasks.context import Context
@@ -23,7 +22,7 @@ from . import patchsplits
 from .lengths import in_pixels, most_pixels
 from .patchscan import Scan, Windows, joined, open_patch_labels
 from .patchsplits import Numbers, Parts, Tiling
-from .rasters import Grid, RasterReader
+from .rasters import Grid, RasterReader, reading
 from .vectors import CHUNK_FEATURES, LayerWriter, on_grid, read_layer, vector_path
 
 # GDAL would take 5 % of the memory; areas that lie side by side share few blocks.
@@ -47,8 +46,7 @@ def select_patches(job: SelectPatches, context: Context) -> PatchSelectionResult
     """
     vector_path(job.output)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES))
-        reader = stack.enter_context(RasterReader(job.source))
+        reader = stack.enter_context(reading(job.source, cache=_CACHE_BYTES))
         labels = open_patch_labels(job.labels, reader, stack, context)
         _check_size(job, reader)
         tiling = _tiling(job, reader, context)

@@ -15,7 +15,7 @@ from ..tasks.jobs import SplitSamples
 from .dealing import Numbers, fewest_groups
 from .lengths import in_pixels
 from .places import Places, is_points
-from .rasters import Grid, RasterReader
+from .rasters import Grid, reading
 from .variograms import measure_variogram
 from .vectors import Layer
 
@@ -219,7 +219,7 @@ def _computed_side(job: SplitSamples, ids: Numbers, places: Places, grid: Grid, 
     """Return ten patches or the range of the image's variogram, but so that enough blocks remain."""
     if job.raster is None:
         raise BadInput("METHOD blocks needs RASTER or BLOCK_SIZE.", "Give one of them.")
-    with RasterReader(job.raster) as reader:
+    with reading(job.raster) as reader:
         found = measure_variogram(reader, context)
     reach = 0 if found.range_px is None else int(np.ceil(found.range_px))
     wanted = max(BLOCK_PX, reach)
