@@ -33,7 +33,7 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource, VectorSource
 from .classes import check_keep_list, feature_classes
 from .crosswalks import Crosswalk, read_crosswalk
-from .featurepixels import feature_pixels
+from .featurepixels import burnt_chunks, feature_pixels
 from .rasters import Grid, RasterReader
 from .vectors import crs_name, on_grid, read_layer
 
@@ -378,21 +378,37 @@ class RasterLabels(DenseLabels):
         Returns:
             The place in the window (row * width + column), the label and whether it is one, ``(N,)`` each.
         """
-        row, col, height, width = window
         places, labels, valid = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, bool)]
-        for part in self._windows_there(window):
+        parts = [(part, *self._labels(part)) for part in self._windows_there(window)]
+        if not any(known.any() for _, _, known in parts):
+            # Pixels without a label are no vote: they matter beside others only.
+            parts = []
+        for part, own, known in parts:
             self._context.check()
-            own, known = self._labels(part)
-            rows, cols = (at.reshape(-1) for at in np.indices(part[2:]))
-            x, y = self._reader.grid.centres_of(rows + part[0], cols + part[1])
-            c, r = _index(self.grid, *_moved(x, y, self._back))
-            with np.errstate(invalid="ignore"):
-                inside = (r >= row) & (r < row + height) & (c >= col) & (c < col + width)
-            at_row, at_col = np.floor(r[inside]).astype(np.int64), np.floor(c[inside]).astype(np.int64)
-            places.append((at_row - row) * width + at_col - col)
-            labels.append(own.reshape(-1)[inside])
-            valid.append(known.reshape(-1)[inside])
+            place, inside = self._places(part, window)
+            places.append(place)
+            labels.append(own[inside].reshape(-1))
+            valid.append(known[inside].reshape(-1))
         return np.concatenate(places), np.concatenate(labels), np.concatenate(valid)
+
+    def _places(self, part: Window, window: Window) -> Tuple[Labels, Any]:
+        """Return where pixels of a part of the label raster lie in a window (row * width + column), and which do."""
+        row, col, height, width = window
+        theirs = self._reader.grid
+        rows, cols = part[0] + np.arange(part[2]), part[1] + np.arange(part[3])
+        if self._back is None and _plain(theirs) and _plain(self.grid):
+            x, y = theirs.centres_of(0 * cols, cols)[0], theirs.centres_of(rows, 0 * rows)[1]
+            c = _index(self.grid, x, np.full(len(x), y[0]))[0]
+            r = _index(self.grid, np.full(len(y), x[0]), y)[1]
+            across, down = (c >= col) & (c < col + width), (r >= row) & (r < row + height)
+            at_row, at_col = np.floor(r[down]).astype(np.int64), np.floor(c[across]).astype(np.int64)
+            return ((at_row - row)[:, None] * width + at_col - col).reshape(-1), np.ix_(down, across)
+        x, y = theirs.centres_of(*np.broadcast_arrays(rows[:, None], cols))
+        c, r = _index(self.grid, *_moved(x, y, self._back))
+        with np.errstate(invalid="ignore"):
+            inside = (r >= row) & (r < row + height) & (c >= col) & (c < col + width)
+        at_row, at_col = np.floor(r[inside]).astype(np.int64), np.floor(c[inside]).astype(np.int64)
+        return (at_row - row) * width + at_col - col, inside
 
     def _windows_there(self, window: Window) -> List[Window]:
         """Return the parts of the label raster's grid (also beyond it) that hold all that lies in a window."""
@@ -489,9 +505,12 @@ def _index(grid: Grid, x: Array, y: Array) -> Tuple[Array, Array]:
 
 def _turn(grid: Grid) -> float:
     """Return the columns of the whole circle of longitude, 0 for a grid of other coordinates, or a turned one."""
-    plain = grid.transform.b == grid.transform.d == 0 and grid.transform.a > 0
     geographic = grid.crs is not None and grid.crs.is_geographic
-    return 360.0 / float(grid.transform.a) if plain and geographic else 0.0
+    return 360.0 / float(grid.transform.a) if geographic and _plain(grid) and grid.transform.a > 0 else 0.0
+
+
+def _plain(grid: Grid) -> bool:
+    return bool(grid.transform.b == grid.transform.d == 0)
 
 
 def _nodes(count: int) -> npt.NDArray[np.float64]:
@@ -507,7 +526,8 @@ def _winners(places: Labels, labels: Labels, size: int) -> Tuple[Labels, Labels,
     """Return the most frequent label of each place (the lowest of several), how often it is there, and all votes."""
     winner, most = np.zeros(size, np.int64), np.zeros(size, np.int64)
     voters = np.bincount(places, minlength=size)
-    present, codes = np.unique(labels, return_inverse=True)
+    present = np.array(sorted(_distinct(labels)), np.int64)
+    codes = np.searchsorted(present, labels)
     step = max(1, _MOST_PIXELS // max(size, 1))
     for start in range(0, len(present), step):
         number = min(step, len(present) - start)
@@ -623,36 +643,50 @@ class FeatureLabels(DenseLabels):
         block = np.zeros(height * width, self._dtype)
         top, left, bottom, right = self._windows
         here = (top < row + height) & (bottom > row) & (left < col + width) & (right > col)
-        for position in np.flatnonzero(here):
+        whole = here & ((bottom - top) * (right - left) <= _WHOLE_FEATURE)
+        self._looked |= here
+        for chunk in burnt_chunks(self._geometries, np.flatnonzero(whole), self.grid):
+            self._context.check()
+            self._held[chunk.positions[chunk.counts > 0]] = True
+            rows, cols = np.divmod(chunk.keys, self.grid.width)
+            inside = (rows >= row) & (rows < row + height) & (cols >= col) & (cols < col + width)
+            codes = np.repeat(self._codes[chunk.positions], chunk.counts)[inside]
+            _claim(block, (rows[inside] - row) * width + cols[inside] - col, codes)
+        for position in np.flatnonzero(here & ~whole):
             self._context.check()
             places = self._pixels_in(int(position), (row, col, height, width))
-            self._looked[position] = True
-            if len(places):
-                self._held[position] = True
-                own, old = self._codes[position], block[places]
-                block[places] = np.where((old == 0) | (old == own), own, 1)
+            self._held[position] |= len(places) > 0
+            _claim(block, places, np.full(len(places), self._codes[position]))
         self._blocks[key] = block.reshape(height, width)
         if len(self._blocks) > max(4, _KEPT_PIXELS // (_BLOCK * _BLOCK * self._codes.itemsize)):
             self._blocks.popitem(last=False)
         return self._blocks[key]
 
     def _pixels_in(self, position: int, window: Window) -> Labels:
-        """Return the places (row * width + column) in a window that a feature holds."""
+        """Return the places (row * width + column) in a window that a large feature holds, without burning it whole."""
         row, col, height, width = window
-        top, left, bottom, right = (int(part[position]) for part in self._windows)
-        # A large feature is not burnt whole for each block; a line on the edge of a pixel meets the next one, too.
-        whole = (bottom - top) * (right - left) <= _WHOLE_FEATURE
-        grid = self.grid if whole else self.grid.crop(row - 1, col - 1, height + 2, width + 2)
-        keys = feature_pixels(self._geometries[position], grid)
+        # A line on the edge of a pixel meets the next one, too.
+        around = self.grid.crop(row - 1, col - 1, height + 2, width + 2)
+        keys = feature_pixels(self._geometries[position], around)
         if keys is None:
             return np.empty(0, np.int64)
-        rows, cols = np.divmod(keys, grid.width)
-        if whole:
-            rows, cols = rows - row, cols - col
-        else:
-            rows, cols = rows - 1, cols - 1
+        rows, cols = np.divmod(keys, around.width)
+        rows, cols = rows - 1, cols - 1
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
         return np.asarray(rows[inside] * width + cols[inside])
+
+
+def _claim(block: Array, places: Labels, codes: Array) -> None:
+    """Give pixels of a block (flat) to classes, by code; one that several claim, now or before, gets 1."""
+    if len(places) == 0:
+        return
+    order = np.argsort(places, kind="stable")
+    places, codes = places[order], codes[order]
+    starts = np.flatnonzero(np.diff(places, prepend=places[0] - 1))
+    low, high = np.minimum.reduceat(codes, starts), np.maximum.reduceat(codes, starts)
+    places = places[starts]
+    own, old = np.where(low == high, low, 1).astype(block.dtype), block[places]
+    block[places] = np.where((old == 0) | (old == own), own, 1)
 
 
 def _pixel_bounds(geometries: Array, grid: Grid) -> Labels:

@@ -170,6 +170,13 @@ def _where_valid(chunk: PixelChunk, mask: RasterReader, grid: Grid) -> PixelChun
 # --- many features at a time -----------------------------------------------------------------------------------------
 
 
+def burnt_chunks(geometries: npt.NDArray[Any], chosen: npt.NDArray[np.int64], grid: Grid) -> Iterator[PixelChunk]:
+    """Yield the pixels of the features at some places, many small ones together; each is burnt whole."""
+    for positions in _groups(geometries, chosen, grid):
+        if len(positions):
+            yield _burnt_chunk(geometries, positions, grid, 0)[0]
+
+
 def _groups(geometries: npt.NDArray[Any], chosen: npt.NDArray[np.int64], grid: Grid) -> Iterator[npt.NDArray[np.int64]]:
     """Yield places of features whose bounds hold together not too many pixels; a large one is a group of its own."""
     for start in range(0, len(chosen), _CHUNK_FEATURES):

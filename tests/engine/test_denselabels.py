@@ -395,6 +395,7 @@ def test_blocks_are_burnt_once_while_they_are_kept(tmp_path, monkeypatch):
     blocks_of(monkeypatch, 16)
     burnt = []
     own = FeatureLabels._pixels_in
+    monkeypatch.setattr("deepscape.engine.denselabels._WHOLE_FEATURE", 1)
     monkeypatch.setattr(FeatureLabels, "_pixels_in", lambda self, *a: burnt.append(a) or own(self, *a))
     source = layer(tmp_path / "l.gpkg", [square(0, 0, 40, 40)], [1])
     with open_labels(None, source, "class", GRID, "image", Context()) as opened:
