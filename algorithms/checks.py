@@ -103,7 +103,8 @@ def _multiple(algorithm, definition, value, parameters, context) -> str:
     values = value if isinstance(value, (list, tuple)) else [value]
     if definition.layerType() == compat.SOURCE_FILE:
         paths = algorithm.parameterAsFileList(parameters, definition.name(), context)
-        wrong = next((path for path in paths if not os.path.isfile(path)), None)
+        # A patch dataset may be named by its folder.
+        wrong = next((path for path in paths if not os.path.exists(path)), None)
         return "" if wrong is None else tr("{0} '{1}' does not exist. Check the path.").format(definition.name(), wrong)
     layers = algorithm.parameterAsLayerList(parameters, definition.name(), context)
     if len(layers) == len(values):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,15 @@ from sklearn.ensemble import RandomForestClassifier
 from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.jobs import TrainRandomForest, TrainResult
+from .crossvalidation import cross_validate, pooled
 from .features import as_rows, forest_features
 from .metrics import Scores, confusion_matrix, scores
 from .modelfiles import save_model, with_suffix
 from .nodearrays import Forest as Forest
 from .nodearrays import forest_from_sklearn
+from .patchpools import Part
 from .trainingreport import RunFacts, finish, versions
-from .trainingsets import Part, Roles, band_statistics, card_source, open_roles
+from .trainingsets import Roles, band_statistics, card_source, open_plan, scene_settings
 
 Array = npt.NDArray[Any]
 
@@ -46,12 +48,23 @@ def train_random_forest(job: TrainRandomForest, context: Context) -> TrainResult
     """
     started = time.monotonic()
     output = with_suffix(job.output)
-    roles = open_roles(job.training, job.validation, job.test, job.validation_share, job.seed, context)
-    mean, std = band_statistics(roles.training, context)
-    forest, sklearn_version = _fit(job, roles, mean, context)
-    reported = next((role for role in ("test", "validation") if role in roles.parts), "none")
-    result = _judge(forest, roles.parts[reported], job, mean, context) if reported != "none" else None
-    scene = roles.training.dataset.description.scene
+    plan = open_plan(job, context)
+    roles = plan.roles
+
+    def judge_fold(fold: Roles, inside: Context) -> Tuple[Scores, int, int]:
+        centre, _ = band_statistics(fold.training, inside)
+        grown, _ = _fit(job, fold, centre, inside)
+        return _judge(grown, fold.parts["test"], job, centre, inside), 0, fold.shared_pixels
+
+    folds, inside = cross_validate(plan.folds, [job.trees] * (len(plan.folds) + 1), judge_fold, context)
+    mean, std = band_statistics(roles.training, inside)
+    forest, sklearn_version = _fit(job, roles, mean, inside)
+    reported = "test" if folds else next((role for role in ("test", "validation") if role in roles.parts), "none")
+    if folds:
+        result: Optional[Scores] = pooled(folds)
+    else:
+        result = _judge(forest, roles.parts[reported], job, mean, context) if reported != "none" else None
+    scene = roles.training.pool.datasets[0].description.scene
     nodes = len(forest.feature)
     card = Card(
         kind="forest",
@@ -61,7 +74,12 @@ def train_random_forest(job: TrainRandomForest, context: Context) -> TrainResult
         arguments={"features": job.features, "trees": job.trees, "preset": job.preset},
         res_m=scene.res_m,
         crs=scene.crs,
-        settings={"seed": job.seed, "validation_share": job.validation_share, **PRESETS[job.preset]},
+        settings={
+            "seed": job.seed,
+            "validation_share": job.validation_share,
+            **scene_settings(job),
+            **PRESETS[job.preset],
+        },
         # What the fit decided: a feature and a threshold per inner node, class shares per leaf.
         parameter_count=2 * int(np.count_nonzero(forest.feature >= 0)) + forest.probabilities.size,
         versions=versions(sklearn=sklearn_version),
@@ -71,6 +89,7 @@ def train_random_forest(job: TrainRandomForest, context: Context) -> TrainResult
         title="Random Forest",
         seconds=time.monotonic() - started,
         device="the CPU",
+        folds=folds,
         extra=(("Nodes", f"{nodes} in {job.trees} trees"),),
     )
     card, answer, write_report = finish(card, roles, facts, result, reported, output, job.report, context)
@@ -81,7 +100,7 @@ def train_random_forest(job: TrainRandomForest, context: Context) -> TrainResult
 
 def part_features(part: Part, kind: str, fill: Array, context: Context) -> npt.NDArray[np.float32]:
     """Return the features ``(N, F)`` of a part's patches."""
-    size = part.dataset.description.sources[0].patch_size
+    size = part.pool.source.patch_size
     rows = []
     for numbers in part.chunks():
         context.check()

@@ -33,10 +33,12 @@ from ..models.registry import network_entry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainClassifier, TrainResult
+from .crossvalidation import cross_validate, pooled
 from .metrics import Scores, scores
 from .modelfiles import load_model, module_tensors, save_model, with_suffix
+from .patchpools import Part
 from .trainingreport import Epoch, RunFacts, finish, versions
-from .trainingsets import Part, Roles, band_statistics, card_source, open_roles
+from .trainingsets import Roles, band_statistics, card_source, open_plan, scene_settings
 
 Array = npt.NDArray[Any]
 
@@ -104,34 +106,66 @@ def train_classifier(job: TrainClassifier, context: Context) -> TrainResult:
     with _quiet(), _threads(context.threads()):
         fabric = _fabric(job.device_choice, context)
         told = context if fabric.is_global_zero else _Silent(context)
-        roles = open_roles(job.training, job.validation, job.test, job.validation_share, job.seed, told)
-        with _repeatable(job.seed, fabric.device):
-            card, network = _prepare(job, roles, told)
-            recipe = choose_recipe(job, len(roles.training))
-            run = _Run(fabric, network, card, recipe, job, roles, told)
-            history, best = run.fit()
-            result, reported = run.judge()
+        plan = open_plan(job, told)
+        roles = plan.roles
+
+        def judge_fold(fold: Roles, inside: Context) -> Tuple[Scores, int, int]:
+            judged = _train(job, fold, fabric, inside)
+            if judged.result is None:
+                raise RuntimeError("the model of a fold has no scene to be judged on")
+            return judged.result, judged.best, fold.shared_pixels
+
+        amounts = [job.epochs * len(each.training) for each in (*(fold for _, fold in plan.folds), roles)]
+        folds, inside = cross_validate(plan.folds, amounts, judge_fold, told)
+        done = _train(job, roles, fabric, inside)
+        threads = torch.get_num_threads()
+    result, reported = (pooled(folds), "test") if folds else (done.result, done.reported)
     facts = RunFacts(
-        title=network_entry(card.network).title,
+        title=network_entry(done.card.network).title,
         seconds=time.monotonic() - started,
         device=_device_name(fabric.device),
-        history=tuple(history),
-        best_epoch=best,
+        history=done.history,
+        best_epoch=done.best,
         chose_epoch=job.patience > 0 and roles.validation is not None,
         monitor=job.monitor,
+        folds=folds,
     )
     card = replace(
-        card,
-        parameter_count=parameter_count(network),
-        settings={**card.settings, **_settings(job, recipe, fabric, torch.get_num_threads())},
+        done.card,
+        parameter_count=parameter_count(done.network),
+        settings={**done.card.settings, **_settings(job, done.recipe, fabric, threads)},
         versions=versions(torch=torch.__version__),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     card, answer, write_report = finish(card, roles, facts, result, reported, output, job.report, told)
     if fabric.is_global_zero:
-        save_model(output, card, module_tensors(network))
+        save_model(output, card, module_tensors(done.network))
         write_report()
     return answer
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """A network with the weights that are kept, its card so far, and how it came about."""
+
+    card: Card
+    network: nn.Module
+    recipe: Recipe
+    history: Tuple[Epoch, ...]
+    best: int
+    result: Optional[Scores]
+    reported: str
+
+
+def _train(job: TrainClassifier, roles: Roles, fabric: Fabric, context: Context) -> _Trained:
+    """Train one network and evaluate it once, on the set whose numbers are reported."""
+    with _repeatable(job.seed, fabric.device):
+        card, network = _prepare(job, roles, context)
+        recipe = choose_recipe(job, len(roles.training))
+        run = _Run(fabric, network, card, recipe, job, roles, context)
+        history, best = run.fit()
+        result, reported = run.judge()
+    return _Trained(card, network, recipe, tuple(history), best, result, reported)
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------
@@ -139,14 +173,14 @@ def train_classifier(job: TrainClassifier, context: Context) -> TrainResult:
 
 def _prepare(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card, nn.Module]:
     """Return the card (so far) and the network, with its initial weights."""
-    source = roles.training.dataset.description.sources[0]
+    source = roles.training.pool.source
     if job.initial_model:
         return _prepare_initial(job, roles, context)
     network = build_network(
         job.network, len(source.bands), len(roles.classes), source.patch_size, job.network_arguments
     )
     mean, std = band_statistics(roles.training, context)
-    scene = roles.training.dataset.description.scene
+    scene = roles.training.pool.datasets[0].description.scene
     card = Card(
         kind="network",
         network=job.network,
@@ -162,7 +196,7 @@ def _prepare(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card
 def _prepare_initial(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card, nn.Module]:
     """Return card and network of INITIAL_MODEL, which is trained further with its own standardisation."""
     loaded = load_model(job.initial_model)
-    card, source = loaded.card, roles.training.dataset.description.sources[0]
+    card, source = loaded.card, roles.training.pool.source
     remedy = "Choose a model that was trained on the same kind of patches, or train without INITIAL_MODEL."
     theirs = card.sources[0]
     found = [
@@ -200,6 +234,7 @@ def _settings(job: TrainClassifier, recipe: Recipe, fabric: Fabric, threads: int
         "class_weights": job.class_weights,
         "augmentation": job.augmentation,
         "validation_share": job.validation_share,
+        **scene_settings(job),
         "initial_model": os.path.basename(job.initial_model),
         "seed": job.seed,
         "device": str(fabric.device),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 from markupsafe import Markup
@@ -15,11 +15,16 @@ from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import TrainResult
 from ..tasks.protocol import plugin_version
 from . import reports
+from .crossvalidation import NUMBERS, Fold, fold_summary
 from .metrics import Scores, metrics_dict
 from .reports import Section
 from .trainingsets import Roles
 
 OPTIMISTIC = "chosen on these samples: optimistic"
+CROSS_VALIDATED = (
+    "Accuracy on every scene by a model that has seen nothing of it. The model that is written learned from all scenes."
+)
+_FOLDS_NOTE = "Each scene was left out once: a model of all the others was judged on its patches."
 _MONITORS = {"loss": "loss", "kappa": "kappa", "macro_f1": "macro F1", "mean_iou": "mean IoU"}
 
 
@@ -47,6 +52,7 @@ class RunFacts:
         chose_epoch: whether the validation set chose it.
         monitor: by which number.
         extra: further (name, value) facts.
+        folds: the scenes that were left out, each with what a model of the others makes of it.
     """
 
     title: str
@@ -57,6 +63,7 @@ class RunFacts:
     chose_epoch: bool = False
     monitor: str = "loss"
     extra: Tuple[Tuple[str, str], ...] = ()
+    folds: Tuple[Fold, ...] = ()
 
 
 def versions(**more: str) -> Dict[str, str]:
@@ -87,7 +94,8 @@ def finish(
 ) -> Tuple[Card, TrainResult, Callable[[], None]]:
     """Return the finished card, the job's result, and what writes the report (nothing where none is asked for)."""
     plain: Dict[str, Any] = {} if result is None else metrics_dict(result, card.classes)
-    sentence = accuracy_sentence(reported, run.chose_epoch)
+    sentence = CROSS_VALIDATED if run.folds else accuracy_sentence(reported, run.chose_epoch)
+    shared = sum(fold.shared_pixels for fold in run.folds) if run.folds else roles.shared_pixels
     context.log(sentence)
     if result is not None:
         context.log(
@@ -95,17 +103,17 @@ def finish(
             f"kappa {reports.decimal(result.kappa, 4)}, macro F1 {reports.decimal(result.macro_f1, 4)}, "
             f"mean IoU {reports.decimal(result.mean_iou, 4)}."
         )
-    about = {"accuracy_set": reported, "sentence": sentence, "optimistic": reported == "validation" and run.chose_epoch}
+    about: Dict[str, Any] = {"accuracy_set": reported, "sentence": sentence}
+    about["optimistic"] = reported == "validation" and run.chose_epoch
+    if run.folds:
+        about["cross_validation"] = fold_summary(run.folds)
     card = replace(
         card,
         metrics={**plain, **about, "best_epoch": run.best_epoch},
         training={
-            "datasets": {
-                role: {"name": part.dataset.folder.name, "hash": part.dataset.content_hash(), "patches": len(part)}
-                for role, part in roles.parts.items()
-            },
+            "datasets": {role: part.facts() for role, part in roles.parts.items()},
             "counts": roles.counts(),
-            "shared_pixels": roles.shared_pixels,
+            "shared_pixels": shared,
             "seconds": round(run.seconds, 1),
         },
     )
@@ -121,7 +129,7 @@ def finish(
         metrics={**plain, **about},
         best_epoch=run.best_epoch,
         parameter_count=card.parameter_count,
-        shared_pixels=roles.shared_pixels,
+        shared_pixels=shared,
         warnings=tuple(context.warnings),
     )
 
@@ -141,6 +149,7 @@ def training_page(card: Card, roles: Roles, run: RunFacts, result: Optional[Scor
     sections = [
         Section("Warnings", reports.warnings_list(warnings)),
         _accuracy(card, result),
+        Section("Scenes left out", _folds(run), _FOLDS_NOTE),
         Section("Training curves", _curves(run), _curves_note(run)),
     ]
     if result is not None:
@@ -158,7 +167,8 @@ def training_page(card: Card, roles: Roles, run: RunFacts, result: Optional[Scor
                 "(value - mean) / deviation." if card.kind == "network" else ""),
         Section("The run", reports.facts(_facts(card, roles, run))),
     ]  # fmt: skip
-    scene = roles.training.dataset.description.scene.label
+    scenes = roles.training.pool.scenes
+    scene = scenes[0] if len(scenes) == 1 else f"{len(scenes)} scenes"
     return reports.page(
         f"{run.title}: training report",
         sections,
@@ -181,6 +191,25 @@ def _accuracy(card: Card, result: Optional[Scores]) -> Section:
     return Section("Accuracy", body, str(card.metrics["sentence"]))
 
 
+def _folds(run: RunFacts) -> Markup:
+    """Return the table of the scenes that were left out, with mean and deviation; nothing without."""
+    if not run.folds:
+        return Markup()
+    summary = fold_summary(run.folds)
+    rows: List[List[Any]] = [
+        [fold["scene"], reports.grouped(fold["samples"]), *_digits(fold), fold["best_epoch"] or ""]
+        for fold in summary["scenes"]
+    ]
+    for title, name in (("Mean", "mean"), ("Standard deviation", "deviation")):
+        rows.append([title, "", *_digits(summary[name]), ""])
+    head = ["Scene", "Patches", "Overall accuracy", "Kappa", "Macro F1", "Mean IoU", "Best epoch"]
+    return reports.table(head, rows)
+
+
+def _digits(numbers: Mapping[str, Any]) -> List[str]:
+    return [reports.decimal(numbers[name]) for name in NUMBERS]
+
+
 def _curves(run: RunFacts) -> Markup:
     if not run.history:
         return Markup()
@@ -199,6 +228,8 @@ def _curves_note(run: RunFacts) -> str:
         if run.chose_epoch
         else f"The weights of the last epoch ({run.best_epoch}) are kept."
     )
+    if run.folds:
+        chosen = f"The model that is written, which learns from all scenes. {chosen}"
     return f"{chosen} Training numbers are taken while the network learns, on augmented patches and with dropout."
 
 
@@ -240,12 +271,15 @@ def _facts(card: Card, roles: Roles, run: RunFacts) -> List[Tuple[str, Any]]:
         ]
     rows += [
         ("Seed", settings.get("seed", "")),
-        ("Shared pixels", f"{reports.grouped(roles.shared_pixels)} between training and {card.metrics['accuracy_set']}")
-        if len(roles.parts) > 1
+        (
+            "Shared pixels",
+            f"{reports.grouped(card.training['shared_pixels'])} between training and {card.metrics['accuracy_set']}",
+        )
+        if len(roles.parts) > 1 or run.folds
         else ("Shared pixels", "nothing to compare with"),
         ("Time", f"{run.seconds:.1f} s on {run.device}"),
         ("Versions", ", ".join(f"{name} {value}" for name, value in card.versions.items())),
     ]
     for role, part in roles.parts.items():
-        rows.append((f"{role.capitalize()} data", f"{part.dataset.folder.name}: {reports.grouped(len(part))} patches"))
+        rows.append((f"{role.capitalize()} data", f"{part.facts()['name']}: {reports.grouped(len(part))} patches"))
     return rows

@@ -1,14 +1,14 @@
 """The three roles of training samples: training fits, validation chooses the epoch, test is evaluated once.
 
-Where the user names no validation set, one is cut from the training samples: whole polygons where the samples know
-theirs, else spatial blocks; training patches that touch a validation patch are left out.
+Where the user names no validation set, one is cut from the training samples: whole scenes where she splits by scene,
+else whole polygons where the samples know theirs, else spatial blocks; training patches that touch a validation patch
+are left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -17,60 +17,19 @@ from ..models.cards import CardBand, CardSource
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
+from ..tasks.jobs import TrainClassifier, TrainRandomForest
+from .crossvalidation import Step
 from .datasets import PatchDataset
 from .leakage import shared_pixels
 from .metrics import class_positions
+from .patchpools import Array, Indices, Part, PatchPool, check_fit, class_union, open_dataset, open_pool
 
-Array = npt.NDArray[Any]
-Indices = npt.NDArray[np.int64]
+TrainingJob = Union[TrainClassifier, TrainRandomForest]
 
-CHUNK_BYTES = 32 << 20  # of float64 values handled at once
 BLOCK_PATCHES = 10  # side of a block of the automatic split, in patches
 _FEWEST_BLOCKS = 10
+_FEWEST_SCENES = 3  # of which one can validate
 FEW_SAMPLES = 2  # a class with fewer training samples than this is warned about
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The patches of one role.
-
-    Attributes:
-        dataset: where they come from.
-        index: positions in the dataset ``(N,)``, ascending.
-        labels: class positions ``(N,)`` in the run's class table.
-    """
-
-    dataset: PatchDataset
-    index: Indices
-    labels: Indices
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """Return which patches of the dataset belong to the part."""
-        mask = np.zeros(len(self.dataset), dtype=bool)
-        mask[self.index] = True
-        return mask
-
-    @cached_property
-    def _raw(self) -> Array:
-        return self.dataset.patches()
-
-    def physical(self, numbers: Array) -> npt.NDArray[np.float32]:
-        """Return patches of the part ``(n, C, p, p)`` in physical units, NaN where no-data."""
-        return self.dataset.physical(self._raw[self.index[numbers]])
-
-    def chunks(self) -> Iterator[Array]:
-        """Yield the part's positions in runs that fit `CHUNK_BYTES`."""
-        count = max(1, CHUNK_BYTES // max(1, 8 * int(np.prod(self._raw.shape[1:]))))
-        for start in range(0, len(self), count):
-            yield np.arange(start, min(start + count, len(self)))
-
-    def chosen(self, keep: Array) -> Part:
-        """Return the part with some of its patches (a mask or positions)."""
-        return replace(self, index=self.index[keep], labels=self.labels[keep])
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,120 +69,192 @@ class Roles:
         }
 
 
-def open_roles(
-    training: str, validation: str, test: str, validation_share: float, seed: int, context: Context
-) -> Roles:
-    """Open the datasets, give every patch its role, and check that they fit each other.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is trained: the model that is written, and before it one model for each scene that is left out.
 
-    Args:
-        training: patch dataset folder; its own ``split`` values are honoured.
-        validation: patch dataset folder, or empty.
-        test: patch dataset folder, or empty.
-        validation_share: share that is cut from the training samples where neither a folder nor ``split`` values say
-            what validates; 0 = none.
-        seed: of the automatic cut.
-        context: for the log and the warnings.
+    Attributes:
+        roles: those of the model that is written.
+        folds: name of the scene that is left out, and the roles of the model that is judged on it.
+    """
+
+    roles: Roles
+    folds: Tuple[Tuple[str, Roles], ...] = ()
+
+
+def open_plan(job: TrainingJob, context: Context) -> Plan:
+    """Open the datasets, check that they fit each other, and give every patch its role in every model.
+
+    With CROSS_VALIDATION each scene is the test set of one model, which neither learns from it nor chooses its epoch by
+    it. The model that is written is made by the same rule from all scenes, so that the models' accuracies tell of it.
 
     Raises:
-        BadInput: a dataset cannot be used, they do not fit each other, or the training samples hold less than two
-            classes.
+        BadInput: a dataset cannot be used, they do not fit each other, a scene is not there, or the training samples of
+            a model hold less than two classes.
     """
-    main = PatchDataset(training)
-    others = {role: PatchDataset(path) for role, path in (("validation", validation), ("test", test)) if path}
-    for role, dataset in others.items():
-        _check_fit(main, dataset, role, context)
-    classes = _class_union([main, *others.values()])
+    pool = open_pool([job.training, *job.more_datasets], context)
+    others = {
+        role: PatchPool([open_dataset(path)])
+        for role, path in (("validation", job.validation), ("test", job.test))
+        if path
+    }
+    for role, other in others.items():
+        check_fit(pool.datasets[0], other.datasets[0], f"{role} patches", context)
+    classes = class_union([*pool.datasets, *(other.datasets[0] for other in others.values())], context)
+    if len(pool.datasets) > 1:
+        context.log(f"{len(pool.datasets)} patch datasets of {len(pool.scenes)} scenes: {', '.join(pool.scenes)}.")
+    _check_scenes(job, pool)
+    held = _scene_numbers(pool, job.test_scenes)
+    named = {role: _named_part(other, role, classes) for role, other in others.items()}
+    roles = _give_roles(job, pool, classes, named, held, context)
+    if job.cross_validation == "none":
+        return Plan(roles)
+    folds = []
+    for number, scene in enumerate(pool.scenes):
+        try:
+            folds.append((scene, _give_roles(job, pool, classes, named, [number], Step(context, scene))))
+        except BadInput as error:
+            raise BadInput(f"Without the scene '{scene}': {error.message}", error.remedy) from error
+    return Plan(roles, tuple(folds))
+
+
+def _check_scenes(job: TrainingJob, pool: PatchPool) -> None:
+    """Raise where one scene alone is to be split or left out."""
+    for name, value in (("SPLIT_BY", job.split_by), ("CROSS_VALIDATION", job.cross_validation)):
+        if value == "scene" and len(pool.scenes) < 2:
+            raise BadInput(
+                f"{name} is scene, but all patches come from one scene, '{pool.scenes[0]}'.",
+                "Add datasets of other scenes as MORE_DATASETS.",
+            )
+
+
+def _scene_numbers(pool: PatchPool, names: Sequence[str]) -> List[int]:
+    """Return the positions of the scenes of these names."""
+    known = {name.casefold(): number for number, name in enumerate(pool.scenes)}
+    for name in names:
+        if name.casefold() not in known:
+            raise BadInput(
+                f"TEST_SCENES names '{name}', which is no scene of these datasets.",
+                f"The scenes are: {', '.join(pool.scenes)}.",
+            )
+    numbers = sorted({known[name.casefold()] for name in names})
+    if len(numbers) == len(pool.scenes):
+        raise BadInput("TEST_SCENES names every scene: none is left to train on.", "Leave at least one out of it.")
+    return numbers
+
+
+def _give_roles(
+    job: TrainingJob,
+    pool: PatchPool,
+    classes: Tuple[ClassEntry, ...],
+    named: Mapping[str, Part],
+    held: Sequence[int],
+    context: Context,
+) -> Roles:
+    """Give every patch its role; the scenes ``held`` are the test set."""
     notes: List[str] = []
-    own = _own_parts(main, classes, notes)
-    named = {role: _named_part(dataset, role, classes) for role, dataset in others.items()}
-    fit = own["training"]
-    validating, testing = named.get("validation", own["validation"]), named.get("test", own["test"])
-    if validating is None and validation_share > 0:
-        fit, validating = _cut_validation(fit, len(classes), validation_share, seed, notes)
+    free = ~np.isin(pool.scene_of, held)
+    by_scene = job.split_by == "scene"
+    own = {"training": _part(pool, free, classes)} if by_scene else _own_parts(pool, free, classes, notes)
+    if by_scene and np.any(pool.splits != ""):
+        notes.append("SPLIT_BY is scene: the 'split' values of the patches are not used.")
+    fit, testing = own["training"], named.get("test", own.get("test"))
+    validating = named.get("validation", own.get("validation"))
+    if by_scene and validating is None:
+        fit, validating = _validating_scenes(fit, len(classes), job.validation_share, job.seed, notes)
+    if validating is None and job.validation_share > 0:
+        fit, validating = _cut_validation(fit, len(classes), job.validation_share, job.seed, notes)
+    if held:
+        testing = _part(pool, ~free, classes)
+        notes.append(f"Scenes held out for the test: {', '.join(pool.scenes[number] for number in held)}.")
+    elif job.cross_validation != "none":
+        testing = None
     roles = Roles(classes, fit, validating, testing)
-    _check_classes(roles, training, context)
+    _check_classes(roles, job.training, context)
     shared = _count_shared(roles, context)
     for note in notes:
         context.log(note)
     return replace(roles, shared_pixels=shared, notes=tuple(notes))
 
 
-def _check_fit(main: PatchDataset, other: PatchDataset, role: str, context: Context) -> None:
-    """Raise unless two datasets have the same patch size and bands."""
-    ours, theirs = main.description.sources[0], other.description.sources[0]
-    remedy = "Extract both with the same source, bands and PATCH_SIZE."
-    if theirs.patch_size != ours.patch_size:
-        raise BadInput(
-            f"The {role} patches have {theirs.patch_size} pixels on a side, the training patches {ours.patch_size}.",
-            remedy,
-        )
-    if len(theirs.bands) != len(ours.bands):
-        raise BadInput(
-            f"The {role} patches have {len(theirs.bands)} bands, the training patches {len(ours.bands)}.", remedy
-        )
-    names, wanted = [band.name for band in theirs.bands], [band.name for band in ours.bands]
-    if names != wanted and sorted(names) == sorted(wanted):
-        number = next(i for i, (a, b) in enumerate(zip(names, wanted)) if a != b)
-        raise BadInput(
-            f"Band {number + 1} of the {role} patches is '{names[number]}', of the training patches "
-            f"'{wanted[number]}'.",
-            remedy,
-        )
-    if names != wanted:
-        context.warn(f"The bands of the {role} patches have other names than those of the training patches.")
-
-
-def _class_union(datasets: List[PatchDataset]) -> Tuple[ClassEntry, ...]:
-    """Return the classes of all datasets, ascending; the first dataset that knows a value names it."""
-    union: Dict[int, ClassEntry] = {}
-    for dataset in datasets:
-        for entry in dataset.description.classes:
-            union.setdefault(entry.value, entry)
-    return tuple(union[value] for value in sorted(union))
-
-
-def _part(dataset: PatchDataset, mask: Array, classes: Tuple[ClassEntry, ...]) -> Part:
+def _part(pool: PatchPool, mask: Array, classes: Tuple[ClassEntry, ...]) -> Part:
     index = np.nonzero(mask)[0]
-    labels = class_positions(dataset.labels[index], classes)
+    labels = class_positions(pool.labels[index], classes)
     if np.any(labels < 0):
-        value = int(dataset.labels[index][labels < 0][0])
-        raise BadInput(f"Class {value} of '{dataset.folder}' is not in its class table.", "Extract the patches again.")
-    return Part(dataset, index, labels)
+        wrong = index[labels < 0][:1]
+        folder = pool.datasets[int(pool.owner(wrong)[0])].folder
+        raise BadInput(
+            f"Class {int(pool.labels[wrong[0]])} of '{folder}' is not in its class table.", "Extract the patches again."
+        )
+    return Part(pool, index, labels)
 
 
-def _own_parts(dataset: PatchDataset, classes: Tuple[ClassEntry, ...], notes: List[str]) -> Dict[str, Any]:
-    """Return the parts that the dataset's own ``split`` values make; all of it trains where there are none."""
-    splits = dataset.splits
-    if not np.any(splits != ""):
-        return {"training": _part(dataset, np.ones(len(dataset), bool), classes), "validation": None, "test": None}
-    unused = int(np.count_nonzero(splits == ""))
+def _own_parts(pool: PatchPool, free: Array, classes: Tuple[ClassEntry, ...], notes: List[str]) -> Dict[str, Part]:
+    """Return the parts that the datasets' own ``split`` values make; a dataset without any trains as a whole."""
+    splits = pool.splits.copy()
+    for start, end in zip(pool.starts[:-1], pool.starts[1:]):
+        if not np.any(splits[start:end] != ""):
+            splits[start:end] = "train"
+    unused = int(np.count_nonzero(free & (splits == "")))
     if unused:
         notes.append(f"{unused} patches without a 'split' value are left out.")
-    if not np.any(splits == "train"):
+    found = {role: free & (splits == value) for role, value in _SPLITS.items()}
+    if not found["training"].any():
+        folders = "', '".join(str(dataset.folder) for dataset in pool.datasets)
         raise BadInput(
-            f"No patch of '{dataset.folder}' has the 'split' value train.",
+            f"No patch of '{folders}' has the 'split' value train.",
             "Split the samples again, or extract the patches from samples without a 'split' field.",
         )
-    parts: Dict[str, Any] = {"training": _part(dataset, splits == "train", classes)}
-    for role in ("validation", "test"):
-        parts[role] = _part(dataset, splits == role, classes) if np.any(splits == role) else None
-    return parts
+    return {role: _part(pool, mask, classes) for role, mask in found.items() if mask.any()}
 
 
-def _named_part(dataset: PatchDataset, role: str, classes: Tuple[ClassEntry, ...]) -> Part:
+_SPLITS = {"training": "train", "validation": "validation", "test": "test"}
+
+
+def _named_part(pool: PatchPool, role: str, classes: Tuple[ClassEntry, ...]) -> Part:
     """Return the patches of a dataset that was named for a role: those of its ``split``, else all of them."""
-    own = dataset.splits == role
-    return _part(dataset, own if own.any() else np.ones(len(dataset), bool), classes)
+    own = pool.splits == role
+    return _part(pool, own if own.any() else np.ones(len(pool), bool), classes)
+
+
+def _validating_scenes(
+    part: Part, classes: int, share: float, seed: int, notes: List[str]
+) -> Tuple[Part, Optional[Part]]:
+    """Give whole scenes of the training part to validation: the share of them, at least one of three or more.
+
+    They are drawn at random, but never the last one that holds a class. None where there are too few.
+    """
+    scenes = part.pool.scene_of[part.index]
+    present = np.unique(scenes)
+    if share <= 0 or len(present) < _FEWEST_SCENES:
+        return part, None
+    table = np.zeros((len(part.pool.scenes), classes), dtype=np.int64)
+    np.add.at(table, (scenes, part.labels), 1)
+    remaining, taken = table.sum(axis=0), np.zeros(len(table), dtype=bool)
+    wanted = min(max(1, round(share * len(present))), len(present) - 1)
+    for scene in np.random.default_rng(seed).permutation(present):
+        if taken.sum() < wanted and np.all((table[scene] == 0) | (table[scene] < remaining)):
+            taken[scene] = True
+            remaining = remaining - table[scene]
+    if not taken.any():
+        notes.append("Every scene holds a class that no other has: none can validate as a whole.")
+        return part, None
+    names = ", ".join(part.pool.scenes[scene] for scene in np.nonzero(taken)[0])
+    notes.append(f"Scenes that validate: {names}.")
+    return part.chosen(~taken[scenes]), part.chosen(taken[scenes])
 
 
 def _cut_validation(part: Part, classes: int, share: float, seed: int, notes: List[str]) -> Tuple[Part, Optional[Part]]:
     """Cut a validation part from the training part: whole polygons, else blocks; None where that cannot be done."""
-    groups = part.dataset.groups[part.index]
+    groups = part.pool.groups[part.index]
     by_polygon = bool(np.all(groups >= 0)) and len(np.unique(groups)) > 1
-    taken = _take_groups(part.labels, groups, classes, share, seed) if by_polygon else None
+    # Every scene gives its share of every class.
+    strata = part.pool.scene_of[part.index] * classes + part.labels
+    count = classes * len(part.pool.scenes)
+    taken = _take_groups(strata, groups, count, share, seed) if by_polygon else None
     what = "whole polygons"
     if taken is None or not taken.any():
-        taken = _take_groups(part.labels, _blocks(part), classes, share, seed)
+        taken = _take_groups(strata, _blocks(part), count, share, seed)
         what = "spatial blocks"
     if not taken.any():
         notes.append("The training samples lie too close together to cut a validation part from them: there is none.")
@@ -239,11 +270,12 @@ def _cut_validation(part: Part, classes: int, share: float, seed: int, notes: Li
 
 def _blocks(part: Part) -> Indices:
     """Return the spatial block of each patch: 10 patches on a side, smaller where that gives too few blocks."""
-    rows, cols = part.dataset.rows[part.index], part.dataset.cols[part.index]
-    size = part.dataset.description.sources[0].patch_size
+    rows, cols, grids = (values[part.index] for values in (part.pool.rows, part.pool.cols, part.pool.grids))
+    size = part.pool.source.patch_size
     side = BLOCK_PATCHES * size
     while True:
-        number = (rows // side) * (int(cols.max()) // side + 1) + cols // side
+        down, across = int(rows.max()) // side + 1, int(cols.max()) // side + 1
+        number = (grids * down + rows // side) * across + cols // side
         if side <= 2 * size or len(np.unique(number)) >= _FEWEST_BLOCKS:
             return np.unique(number, return_inverse=True)[1].astype(np.int64)
         side = max(2 * size, side // 2)
@@ -283,8 +315,9 @@ def _without_neighbours(part: Part, taken: Array) -> Array:
     """
     from scipy.spatial import cKDTree
 
-    places = np.stack([part.dataset.rows[part.index], part.dataset.cols[part.index]], axis=1)
-    size = part.dataset.description.sources[0].patch_size
+    pool, size = part.pool, part.pool.source.patch_size
+    # Patches on different grids lie a patch apart; where their scenes overlap, the leakage check tells.
+    places = np.stack([values[part.index] for values in (pool.rows, pool.cols, pool.grids * size)], axis=1)
     distance, _ = cKDTree(places[taken]).query(places, p=np.inf, distance_upper_bound=size - 0.5)
     kept = ~taken & ~np.isfinite(distance)
     for label in np.setdiff1d(part.labels[~taken], part.labels[kept]):
@@ -320,19 +353,68 @@ def _count_shared(roles: Roles, context: Context) -> int:
     """Log how many pixels training shares with the other parts, warn where any, return that of the reported set."""
     reported = 0
     for role, part in list(roles.parts.items())[1:]:
-        overlap = shared_pixels(roles.training.dataset, roles.training.mask, part.dataset, part.mask)
-        reported = int(overlap.pixels)
-        text = f"{overlap.pixels} pixels are shared between training and {role} patches"
+        reported, touched = _shared_between(roles.training, part, context)
+        text = f"{reported} pixels are shared between training and {role} patches"
         context.log(text + ".")
-        if overlap.pixels:
+        if reported:
             context.warn(
-                f"{text} ({overlap.patches_b} of {len(part)} {role} patches): the accuracy is optimistic. Use smaller "
+                f"{text} ({touched} of {len(part)} {role} patches): the accuracy is optimistic. Use smaller "
                 "patches, or split the samples again with a GUARD."
             )
     return reported
 
 
-# --- what the card says of the bands ---------------------------------------------------------------------------------
+def _shared_between(training: Part, other: Part, context: Context) -> Tuple[int, int]:
+    """Return the pixels that two parts share and the other's patches that hold one, over all pairs of datasets.
+
+    Ground that several datasets show counts once for each pair.
+    """
+    pixels, touched, notes = 0, 0, set()
+    for theirs, their_mask in other.masks():
+        most = 0
+        for ours, our_mask in training.masks():
+            context.check()
+            a, b = training.pool.datasets[ours], other.pool.datasets[theirs]
+            overlap = shared_pixels(a, *_near(a, our_mask, b, their_mask))
+            pixels += int(overlap.pixels)
+            notes.add(overlap.note)
+            most = max(most, int(overlap.patches_b))
+        touched += most
+    for note in sorted(notes - {""}):
+        context.log(note)
+    return pixels, touched
+
+
+def _near(
+    a: PatchDataset, mask_a: npt.NDArray[np.bool_], b: PatchDataset, mask_b: npt.NDArray[np.bool_]
+) -> Tuple[npt.NDArray[np.bool_], PatchDataset, npt.NDArray[np.bool_]]:
+    """Return the masks without patches that no patch of the other set touches; no other can share a pixel.
+
+    Samples of a mosaic lie far apart: the ground between them need not be looked at. Of different grids, all stay.
+    """
+    from scipy.spatial import cKDTree
+
+    scene_a, scene_b = a.description.scene, b.description.scene
+    if (scene_a.crs, scene_a.transform) != (scene_b.crs, scene_b.transform):
+        return mask_a, b, mask_b
+    size = a.description.sources[0].patch_size
+    places = [np.stack([each.rows[mask], each.cols[mask]], axis=1) for each, mask in ((a, mask_a), (b, mask_b))]
+    found = []
+    for mask, own, other in ((mask_a, places[0], places[1]), (mask_b, places[1], places[0])):
+        distance, _ = cKDTree(other).query(own, p=np.inf, distance_upper_bound=size - 0.5)
+        near = mask.copy()
+        near[mask] = np.isfinite(distance)
+        found.append(near)
+    return found[0], b, found[1]
+
+
+# --- what the card says of scenes and bands --------------------------------------------------------------------------
+
+
+def scene_settings(job: TrainingJob) -> Dict[str, Any]:
+    """Return how the scenes were split, for the card."""
+    scenes = ", ".join(job.test_scenes)
+    return {"split_by": job.split_by, "test_scenes": scenes, "cross_validation": job.cross_validation}
 
 
 def band_statistics(part: Part, context: Context) -> Tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -341,7 +423,7 @@ def band_statistics(part: Part, context: Context) -> Tuple[npt.NDArray[np.float6
     Read in chunks; the sums run over deviations from the first chunk's mean, so that large values lose nothing. A
     constant band (or one without data) gets the deviation 1, with a warning.
     """
-    bands = part.dataset.description.sources[0].bands
+    bands = part.pool.source.bands
     count, first, second = (np.zeros(len(bands)) for _ in range(3))
     shift: Optional[Array] = None
     for number in part.chunks():
@@ -370,15 +452,16 @@ def band_statistics(part: Part, context: Context) -> Tuple[npt.NDArray[np.float6
 
 
 def card_source(part: Part, mean: Array, std: Array) -> CardSource:
-    """Return what the card says of the source: the dataset's bands with their training statistics."""
-    source = part.dataset.description.sources[0]
+    """Return what the card says of the source: the first dataset's bands, with the statistics of all of them."""
+    source = part.pool.source
+    scene_mean, scene_std = _scene_statistics(part.pool)
     bands = tuple(
         CardBand(
             name=band.name,
             mean=float(mean[number]),
             std=float(std[number]),
-            scene_mean=band.scene_mean,
-            scene_std=band.scene_std,
+            scene_mean=float(scene_mean[number]),
+            scene_std=float(scene_std[number]),
             scale=band.scale if band.explicit else None,
             offset=band.offset if band.explicit else None,
             nodata=band.nodata,
@@ -387,3 +470,14 @@ def card_source(part: Part, mean: Array, std: Array) -> CardSource:
         for number, band in enumerate(source.bands)
     )
     return CardSource(source.patch_size, bands, source.dtype, source.nodata_rule)
+
+
+def _scene_statistics(pool: PatchPool) -> Tuple[Array, Array]:
+    """Return mean and deviation of each band ``(C,)`` over the scenes' pixels, every dataset's scene counting alike."""
+    bands = [dataset.description.sources[0].bands for dataset in pool.datasets]
+    means = np.array([[band.scene_mean for band in some] for some in bands])
+    stds = np.array([[band.scene_std for band in some] for some in bands])
+    if len(bands) == 1:
+        return means[0], stds[0]
+    mean: Array = means.mean(axis=0)
+    return mean, np.sqrt((stds**2 + (means - mean) ** 2).mean(axis=0))

@@ -566,6 +566,8 @@ CLASS_WEIGHTS = ("balanced", "none")
 AUGMENTATIONS = ("flips", "full", "none")
 MONITORS = ("loss", "kappa", "macro_f1", "mean_iou")
 DEVICES = ("auto", "cpu", "cuda")
+SPLITS_BY = ("own", "scene")
+CROSS_VALIDATIONS = ("none", "scene")
 FOREST_FEATURES = ("pixel", "window")
 FOREST_PRESETS = ("default", "otb")
 
@@ -592,6 +594,21 @@ class TrainResult:
     warnings: Tuple[str, ...] = ()
 
 
+def _check_scenes(job: Any) -> None:
+    """Raise where a trainer is told two ways to judge its model."""
+    _one_of("SPLIT_BY", job.split_by, SPLITS_BY)
+    _one_of("CROSS_VALIDATION", job.cross_validation, CROSS_VALIDATIONS)
+    given = {"TEST": job.test, "TEST_SCENES": job.test_scenes, "VALIDATION": job.validation}
+    names = [name for name, value in given.items() if value]
+    if job.cross_validation != "none" and names:
+        raise BadInput(
+            f"CROSS_VALIDATION leaves every scene out in turn, but {names[0]} is given too.",
+            f"Leave {' and '.join(names)} empty, or set CROSS_VALIDATION to none.",
+        )
+    if job.test and job.test_scenes:
+        raise BadInput("TEST and TEST_SCENES are both given.", "Give one of them: what the model is judged on.")
+
+
 @dataclass(frozen=True)
 class TrainClassifier(Job):
     """Train a network that gives one class per patch (OTBTF TensorflowModelTrain)."""
@@ -600,7 +617,7 @@ class TrainClassifier(Job):
     runner: ClassVar[str] = "engine.training:train_classifier"
     result_type: ClassVar[Type[Any]] = TrainResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "report")
-    inputs: ClassVar[Tuple[str, ...]] = ("training", "validation", "test", "initial_model")
+    inputs: ClassVar[Tuple[str, ...]] = ("training", "more_datasets", "validation", "test", "initial_model")
     device_field: ClassVar[str] = "device_choice"
     distributed: ClassVar[bool] = True
 
@@ -622,6 +639,10 @@ class TrainClassifier(Job):
     seed: int = 0
     device_choice: str = "auto"
     report: str = ""
+    more_datasets: Tuple[str, ...] = ()
+    split_by: str = "own"
+    test_scenes: Tuple[str, ...] = ()
+    cross_validation: str = "none"
 
     def __post_init__(self) -> None:
         _one_of("CLASS_WEIGHTS", self.class_weights, CLASS_WEIGHTS)
@@ -629,6 +650,7 @@ class TrainClassifier(Job):
         _one_of("MONITOR", self.monitor, MONITORS)
         _one_of("DEVICE", self.device_choice, DEVICES)
         _share("VALIDATION_SHARE", self.validation_share)
+        _check_scenes(self)
         _at_least("EPOCHS", self.epochs, 1)
         _at_least("PATIENCE", self.patience, 0)
         if self.batch_size is not None:
@@ -647,7 +669,7 @@ class TrainRandomForest(Job):
     runner: ClassVar[str] = "engine.forest:train_random_forest"
     result_type: ClassVar[Type[Any]] = TrainResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "report")
-    inputs: ClassVar[Tuple[str, ...]] = ("training", "validation", "test")
+    inputs: ClassVar[Tuple[str, ...]] = ("training", "more_datasets", "validation", "test")
 
     training: str
     output: str
@@ -659,11 +681,16 @@ class TrainRandomForest(Job):
     preset: str = "default"
     seed: int = 0
     report: str = ""
+    more_datasets: Tuple[str, ...] = ()
+    split_by: str = "own"
+    test_scenes: Tuple[str, ...] = ()
+    cross_validation: str = "none"
 
     def __post_init__(self) -> None:
         _one_of("FEATURES", self.features, FOREST_FEATURES)
         _one_of("PRESET", self.preset, FOREST_PRESETS)
         _share("VALIDATION_SHARE", self.validation_share)
+        _check_scenes(self)
         _at_least("TREES", self.trees, 1)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, Dict, List
 
+from ...tasks import jobs
 from .. import parameters as p
 from ..base import JobAlgorithm
 from ..translate import tr
@@ -16,6 +17,10 @@ class Trainer(JobAlgorithm):
     VALIDATION = "VALIDATION"
     TEST = "TEST"
     VALIDATION_SHARE = "VALIDATION_SHARE"
+    MORE_DATASETS = "MORE_DATASETS"
+    SPLIT_BY = "SPLIT_BY"
+    TEST_SCENES = "TEST_SCENES"
+    CROSS_VALIDATION = "CROSS_VALIDATION"
     SEED = "SEED"
     OUTPUT = "OUTPUT"
     REPORT = "REPORT"
@@ -57,6 +62,68 @@ class Trainer(JobAlgorithm):
                 maximum=1,
             ),
         ]
+
+    def scenes(self) -> List[Any]:
+        """Return MORE_DATASETS, SPLIT_BY, TEST_SCENES and CROSS_VALIDATION."""
+        return [
+            p.added(
+                p.files(
+                    self.MORE_DATASETS,
+                    tr("More patch datasets"),
+                    tr(
+                        "Patch datasets of other scenes (the dataset.json in their folders) that are learned from too. "
+                        "Same bands and patch size; their classes are united."
+                    ),
+                    optional=True,
+                )
+            ),
+            p.added(
+                p.choice(
+                    self.SPLIT_BY,
+                    tr("Split by"),
+                    tr(
+                        "own: each dataset's own split, else the validation share by polygons or blocks. scene: whole "
+                        "scenes validate, the validation share of them, at least one of three or more."
+                    ),
+                    jobs.SPLITS_BY,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.text_value(
+                    self.TEST_SCENES,
+                    tr("Test scenes"),
+                    tr(
+                        "Scenes that the model never learns from and is judged on, separated by commas. A scene has "
+                        "the name of the image that its patches were cut from; the log lists the names. Empty: none."
+                    ),
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.choice(
+                    self.CROSS_VALIDATION,
+                    tr("Cross-validation"),
+                    tr(
+                        "scene: every scene is left out once, and a model of all the others is judged on it. This "
+                        "tells how well a scene is mapped that was never seen. The model that is written then learns "
+                        "from all scenes, by the same rule."
+                    ),
+                    jobs.CROSS_VALIDATIONS,
+                    advanced=True,
+                )
+            ),
+        ]
+
+    def scene_values(self, values) -> Dict[str, Any]:
+        """Return what these parameters say, by the names of the job's fields."""
+        names = values.text(self.TEST_SCENES).split(",")
+        return {
+            "more_datasets": values.files(self.MORE_DATASETS),
+            "split_by": values.choice(self.SPLIT_BY),
+            "test_scenes": tuple(filter(None, (name.strip() for name in names))),
+            "cross_validation": values.choice(self.CROSS_VALIDATION),
+        }
 
     def results(self) -> List[Any]:
         """Return OUTPUT and REPORT."""

@@ -38,6 +38,7 @@ class TrainClassifier(Trainer):
         networks = " ".join(f"{entry.id}: {tr(entry.title)}. {tr(entry.help)}" for entry in PATCH_NETWORKS)
         self.add_parameters(
             self.datasets(),
+            self.scenes(),
             p.choice(self.NETWORK, tr("Network"), networks, [entry.id for entry in PATCH_NETWORKS]),
             p.integer(self.EPOCHS, tr("Epochs"), tr("How often all patches are seen, at most."), default=50, minimum=1),
             p.integer(
@@ -110,4 +111,5 @@ class TrainClassifier(Trainer):
             seed=values.integer(self.SEED),
             device_choice=values.choice(self.DEVICE),
             report=values.output(self.REPORT),
+            **self.scene_values(values),
         )

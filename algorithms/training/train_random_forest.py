@@ -29,6 +29,7 @@ class TrainRandomForest(Trainer):
     def initAlgorithm(self, configuration=None):
         self.add_parameters(
             self.datasets(),
+            self.scenes(),
             p.choice(
                 self.FEATURES,
                 tr("Features"),
@@ -60,4 +61,5 @@ class TrainRandomForest(Trainer):
             preset=values.choice(self.PRESET),
             seed=values.integer(self.SEED),
             report=values.output(self.REPORT),
+            **self.scene_values(values),
         )

@@ -84,7 +84,7 @@ def test_growing_the_trees_in_steps_changes_nothing(tmp_path):
     from deepscape.engine import trainingsets
     from deepscape.engine.forest import part_features
 
-    part = trainingsets.open_roles(train, "", "", 0.2, 4, Context()).training
+    part = trainingsets.open_plan(jobs.TrainRandomForest(train, "model", seed=4), Context()).roles.training
     rows = part_features(part, "pixel", np.zeros(3), Context())
     whole = RandomForestClassifier(30, random_state=4, **PRESETS["default"]).fit(rows, part.labels)
     forest = modelfiles.load_model(result.output).forest

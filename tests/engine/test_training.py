@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from deepscape.engine import modelfiles, training, trainingsets
+from deepscape.engine import modelfiles, patchpools, training, trainingsets
 from deepscape.engine.datasets import PatchDataset
 from deepscape.engine.training import Recipe, augment, batches, choose_recipe, symmetry, train_classifier
 from deepscape.models.cards import read_card
@@ -133,7 +133,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train_set,
 def test_patches_read_from_the_file_give_the_weights_of_patches_in_memory(train_set, tmp_path, monkeypatch):
     train_classifier(job(train_set, tmp_path / "a", epochs=2), Listener())
     monkeypatch.setattr(training, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(trainingsets, "CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(patchpools, "CHUNK_BYTES", 10_000)
     train_classifier(job(train_set, tmp_path / "b", epochs=2), Listener())
     a, b = (modelfiles.load_model(str(tmp_path / f"{n}.safetensors")).module.state_dict() for n in "ab")
     assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
@@ -229,7 +229,8 @@ def test_patience_ends_training_and_patience_0_runs_every_epoch(train_set, held_
 
 
 def roles(train, validation="", test="", share=0.2, context=None):
-    return trainingsets.open_roles(train, validation, test, share, 0, context or Listener())
+    asked = jobs.TrainClassifier(train, "model", validation=validation, test=test, validation_share=share)
+    return trainingsets.open_plan(asked, context or Listener()).roles
 
 
 def test_the_datasets_own_split_is_honoured(tmp_path):
@@ -256,7 +257,7 @@ def test_whole_polygons_are_held_back(tmp_path):
         return (row // 12) * 10 + col // (patchsets.SIDE // 3)
 
     found = roles(patchsets.dataset(tmp_path, rows=(4, 90), groups=polygon))
-    groups = found.training.dataset.groups
+    groups = found.training.pool.groups
     assert not set(groups[found.training.index]) & set(groups[found.validation.index])
     assert set(found.validation.labels) == {0, 1, 2}
     assert any("whole polygons" in note for note in found.notes)
@@ -324,9 +325,9 @@ def test_band_statistics_are_those_of_the_valid_physical_values(tmp_path, monkey
     made = patchsets.extract(tmp_path / "p", image, points, max_nodata=1.0, scale=0.01, offset=-3.0)
     context = Listener()
     part = roles(made, share=0).training
-    monkeypatch.setattr(trainingsets, "CHUNK_BYTES", 20_000)
+    monkeypatch.setattr(patchpools, "CHUNK_BYTES", 20_000)
     mean, std = trainingsets.band_statistics(part, context)
-    whole = part.dataset.physical(part.dataset.patches()).astype(np.float64)
+    whole = part.pool.physical(np.arange(len(part.pool))).astype(np.float64)
     np.testing.assert_allclose(mean, np.nanmean(whole, axis=(0, 2, 3)), rtol=1e-7)
     np.testing.assert_allclose(std[:2], np.nanstd(whole, axis=(0, 2, 3))[:2], rtol=1e-6)
     assert std[2] == 1.0

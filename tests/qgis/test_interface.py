@@ -6,7 +6,10 @@ from qgis.core import QgsApplication, QgsProcessingParameterFeatureSource
 
 SOURCE = ["INPUT", "STACK", "BANDS"]
 LEGEND = ["LEGEND", "NOMENCLATURE"]
-DATASETS = ["TRAINING", "VALIDATION", "TEST", "VALIDATION_SHARE"]
+DATASETS = [
+    "TRAINING", "VALIDATION", "TEST", "VALIDATION_SHARE", "MORE_DATASETS", "SPLIT_BY", "TEST_SCENES",
+    "CROSS_VALIDATION",
+]  # fmt: skip
 NUMBERS = ["OVERALL_ACCURACY", "KAPPA", "MACRO_F1", "MEAN_IOU"]
 TRAINED = ["OUTPUT", "REPORT", *NUMBERS, "METRICS", "BEST_EPOCH", "ACCURACY_SET"]
 
@@ -110,6 +113,8 @@ ENUMS = {
     ("trainclassifier", "CLASS_WEIGHTS"): ["balanced", "none"],
     ("trainclassifier", "AUGMENTATION"): ["flips", "full", "none"],
     ("trainclassifier", "MONITOR"): ["loss", "kappa", "macro_f1", "mean_iou"],
+    ("trainclassifier", "SPLIT_BY"): ["own", "scene"],
+    ("trainclassifier", "CROSS_VALIDATION"): ["none", "scene"],
     ("trainrandomforest", "FEATURES"): ["pixel", "window"],
     ("trainrandomforest", "PRESET"): ["default", "otb"],
     ("classify", "DEVICE"): ["auto", "cpu", "cuda"],
