@@ -263,3 +263,126 @@ def test_bad_label_rasters_are_refused(tmp_path):
     text = " ".join(context.warnings)
     assert "CLASSES lists 9" in text and "one class only (1)" in text and "Class 1 has 2 pixels, fewer than" in text
     assert sorted(os.listdir(tmp_path)) == ["l.tif", "p.gpkg"]
+
+
+# --- keeping a distance, and the report ------------------------------------------------------------------------------
+
+
+def nearest(places):
+    rows, cols = (np.array(part) for part in zip(*places))
+    apart = np.maximum(np.abs(rows[:, None] - rows), np.abs(cols[:, None] - cols))
+    np.fill_diagonal(apart, 10**6)
+    return apart.min()
+
+
+@pytest.mark.parametrize("sampler", ["spread", "random", "periodic"])
+def test_samples_of_all_classes_keep_the_distance(tmp_path, sampler):
+    labels = np.random.default_rng(3).choice([1, 2, 9], (60, 70), p=[0.02, 0.2, 0.78]).astype("uint8")
+    source = label_raster(tmp_path / "l.tif", labels)
+    outcomes = []
+    for pixels in (300, 4_000_000):
+        context = Context()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rastersampling, "_STRIP_PIXELS", pixels)
+            job = SelectSamples(source, str(tmp_path / "p.gpkg"), count=30, sampler=sampler, min_distance=4)
+            result = select_samples(job, context)
+        table = pyogrio.read_dataframe(result.output)
+        places = pixels_of(result.output)
+        assert places == sorted(places) and nearest(places) >= 4
+        assert [labels[place] for place in places] == table["class_id"].tolist()
+        for value in (1, 2, 9):
+            number = np.count_nonzero(table["class_id"] == value)
+            weights = table.loc[table["class_id"] == value, "weight"]
+            np.testing.assert_allclose(weights, np.count_nonzero(labels == value) / number)
+            assert number == result.counts[str(value)]
+            told = f"Class {value} (Class {value}) gives {number} of 30 samples" in " ".join(context.warnings)
+            assert told == (number < 30)
+        outcomes.append(places)
+    assert outcomes[0] == outcomes[1]
+    if sampler == "periodic":
+        plain = select_samples(SelectSamples(source, str(tmp_path / "q.gpkg"), count=30, sampler=sampler), Context())
+        assert set(places) < set(pixels_of(plain.output))
+    else:
+        # Others took the place of those that were too near.
+        assert result.counts["2"] == result.counts["9"] == 30
+
+
+def test_all_pixels_at_a_distance_leave_no_room_for_another(tmp_path):
+    labels = np.ones((31, 40), "uint8")
+    labels[:, 20:] = 2
+    job = SelectSamples(
+        label_raster(tmp_path / "l.tif", labels), str(tmp_path / "p.gpkg"), strategy="all", min_distance=3
+    )
+    places = pixels_of(select_samples(job, Context()).output)
+    assert nearest(places) == 3
+    rows, cols = (np.array(part) for part in zip(*places))
+    for row, col in np.ndindex(labels.shape):
+        assert np.maximum(np.abs(rows - row), np.abs(cols - col)).min() < 3
+
+
+def test_the_report_shows_classes_before_and_after(tmp_path):
+    labels = np.ones((60, 100), "uint8")
+    labels[0, :40] = 2
+    job = SelectSamples(
+        label_raster(tmp_path / "l.tif", labels), str(tmp_path / "p.gpkg"), count=50, report=str(tmp_path / "r")
+    )
+    result = select_samples(job, Context())
+    assert result.report == str(tmp_path / "r.html")
+    page = Path(result.report).read_text()
+    for text in (
+        "<svg",
+        "5\u202f960 labelled pixels",
+        "50 samples",
+        "40 samples",
+        "119.2",
+        "99.3 %",
+        "55.6 %",
+        "1 : 149",
+    ):
+        assert text in page, text
+    assert "logarithmic" in page and "fewer than the 50 asked for" in page
+
+
+# --- every part of a class, with real labels -------------------------------------------------------------------------
+
+
+def test_default_samplers_reach_the_first_and_last_rows_of_every_class(tokyo, tmp_path):
+    path = tokyo / "terrain_truth_epsg32654_A.tif"
+    with rasterio.open(path) as dataset:
+        labels = dataset.read(1)
+    count = 500
+    for sampler in ("spread", "random"):
+        job = SelectSamples(RasterSource(str(path)), str(tmp_path / "p.gpkg"), count=count, sampler=sampler)
+        table = pyogrio.read_dataframe(select_samples(job, Context()).output)
+        for value, available in A_COUNTS.items():
+            points = table.geometry[table["class_id"] == value]
+            rows = ((4000020 - points.y) // 10).astype(int)
+            cols = ((points.x - 300000) // 10).astype(int)
+            # So many pixels of the class lie before its first and after its last sample. The n-th part of a class is
+            # what one sample stands for; a draw at random misses ten of them once in 20,000 cases.
+            per_row = np.count_nonzero(labels == value, axis=1)
+            before = per_row[: rows.iloc[0]].sum() + np.count_nonzero(labels[rows.iloc[0], : cols.iloc[0]] == value)
+            behind = per_row[rows.iloc[-1] + 1 :].sum()
+            behind += np.count_nonzero(labels[rows.iloc[-1], cols.iloc[-1] + 1 :] == value)
+            assert max(before, behind) <= available / count * (0.5 if sampler == "spread" else 10)
+
+
+def test_the_share_that_periodic_cannot_reach_is_counted(tokyo, tmp_path):
+    path = tokyo / "terrain_truth_epsg32654_A.tif"
+    context = Context()
+    job = SelectSamples(
+        RasterSource(str(path)), str(tmp_path / "p.gpkg"), count=60_000, sampler="periodic", classes=(2, 5)
+    )
+    table = pyogrio.read_dataframe(select_samples(job, context).output)
+    with rasterio.open(path) as dataset:
+        labels = dataset.read(1)
+    told = []
+    for value in (2, 5):
+        last = table.geometry[table["class_id"] == value].iloc[-1]
+        row, col = int((4000020 - last.y) // 10), int((last.x - 300000) // 10)
+        behind = np.count_nonzero(labels[row + 1 :] == value) + np.count_nonzero(labels[row, col + 1 :] == value)
+        share = behind / A_COUNTS[value]
+        sentence = f"cannot reach the last {share:.1%} of class {value};"
+        assert (sentence in " ".join(context.warnings)) == (share > 0.02)
+        told.append(sentence in " ".join(context.warnings))
+    assert told == [True, False]

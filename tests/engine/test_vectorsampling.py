@@ -193,3 +193,49 @@ def test_periodic_sampler_of_vectors_keeps_the_reference_rounding():
         for wanted in {1, 2, 3, available // 3 + 1, available - 1, available} - {0}:
             if wanted <= available:
                 assert periodic_by_rate(available, wanted).tolist() == by_the_book(available, wanted)
+
+
+# --- erosion, keeping a distance, the report -------------------------------------------------------------------------
+
+
+def test_eroded_polygons_give_their_inner_pixels(tmp_path, grid):
+    source = vector(tmp_path / "v.gpkg", [box(1000, 1900, 1100, 2000), box(1100, 1980, 1120, 2000)], code=[7, 0])
+    context = Context()
+    job = SelectVectorSamples(source, "code", grid, str(tmp_path / "p.gpkg"), strategy="all", erode_polygons=2)
+    result = select_vector_samples(job, context)
+    assert result.counts == {"7": 36}
+    assert pixels_of(result.output) == [(row, col) for row in range(2, 8) for col in range(2, 8)]
+    text = " ".join(context.warnings)
+    assert "ERODE_POLYGONS 2 leaves nothing of 1 polygons of 'v.gpkg': id 2." in text
+    assert "No pixel is left of class 0" in text
+    job = SelectVectorSamples(source, "code", grid, str(tmp_path / "q.gpkg"), erode_polygons=9)
+    with pytest.raises(BadInput, match=r"ERODE_POLYGONS 9 leaves no pixel of any polygon of 'v\.gpkg'"):
+        select_vector_samples(job, Context())
+    with pytest.raises(BadInput, match="ERODE_POLYGONS"):
+        SelectVectorSamples(source, "code", grid, "p.gpkg", erode_polygons=-1)
+    with pytest.raises(BadInput, match="MIN_DISTANCE"):
+        SelectVectorSamples(source, "code", grid, "p.gpkg", min_distance=0)
+
+
+@pytest.mark.parametrize("sampler", ["spread", "random", "periodic"])
+def test_samples_of_polygons_keep_the_distance(tmp_path, grid, sampler):
+    source = vector(tmp_path / "v.gpkg", [box(1000, 1900, 1200, 2000), box(1000, 1800, 1200, 1900)], code=[7, 0])
+    context = Context()
+    job = SelectVectorSamples(
+        source, "code", grid, str(tmp_path / "p.gpkg"), count=12, sampler=sampler, min_distance=3,
+        report=str(tmp_path / "r.html"),
+    )  # fmt: skip
+    result = select_vector_samples(job, context)
+    rows, cols = (np.array(part) for part in zip(*pixels_of(result.output)))
+    apart = np.maximum(np.abs(rows[:, None] - rows), np.abs(cols[:, None] - cols))
+    np.fill_diagonal(apart, 99)
+    assert apart.min() >= 3
+    ids = pyogrio.read_dataframe(result.output)["class_id"].tolist()
+    assert ids == sorted(ids) and {str(value): ids.count(value) for value in (0, 7)} == result.counts
+    if sampler != "periodic":
+        assert result.counts == {"0": 12, "7": 12} and not context.warnings
+    page = (tmp_path / "r.html").read_text()
+    assert result.report == str(tmp_path / "r.html")
+    assert "200 labelled pixels" in page and "<th>Features</th>" in page and "Least distance" in page
+    again = select_vector_samples(job, Context())
+    assert pixels_of(again.output) == list(zip(rows, cols))
