@@ -39,7 +39,9 @@ class PatchPool:
         rows: row of the sample's pixel in its scene, int64 ``(N,)``.
         cols: column likewise.
         groups: polygon that the sample came from, int64 ``(N,)``, -1 when unknown; polygons of two datasets differ.
-        grids: number of the pixel grid that row and column count on ``(N,)``.
+        grids: number of the pixel grid that row and column count on ``(N,)``; a patch whose place is not known has one
+            of its own.
+        placed: whether the patch's place is known, bool ``(N,)``.
         scenes: names of the scenes.
         scene_of: position in ``scenes`` of each patch ``(N,)``.
     """
@@ -56,6 +58,8 @@ class PatchPool:
         self.groups = _distinct_groups(self.datasets)
         scenes = [dataset.description.scene for dataset in datasets]
         self.grids = np.repeat(_numbered([(scene.crs, scene.transform) for scene in scenes]), counts)
+        self.placed = np.repeat([scene.width > 0 for scene in scenes], counts)
+        self.grids[~self.placed] = len(scenes) + np.arange(np.count_nonzero(~self.placed))
         self.scenes, owners = _scene_names(self.datasets)
         self.scene_of = np.repeat(owners, counts)
 

@@ -255,7 +255,8 @@ def _cut_validation(part: Part, classes: int, share: float, seed: int, notes: Li
     what = "whole polygons"
     if taken is None or not taken.any():
         taken = _take_groups(strata, _blocks(part), count, share, seed)
-        what = "spatial blocks"
+        placed = part.pool.placed[part.index]
+        what = "spatial blocks" if placed.all() else "at random" if not placed.any() else "spatial blocks, or at random"
     if not taken.any():
         notes.append("The training samples lie too close together to cut a validation part from them: there is none.")
         return part, None
@@ -270,7 +271,9 @@ def _cut_validation(part: Part, classes: int, share: float, seed: int, notes: Li
 
 def _blocks(part: Part) -> Indices:
     """Return the spatial block of each patch: 10 patches on a side, smaller where that gives too few blocks."""
-    rows, cols, grids = (values[part.index] for values in (part.pool.rows, part.pool.cols, part.pool.grids))
+    grids = part.pool.grids[part.index]
+    # Of patches whose place is not known, each is a block: its grid has none but it.
+    rows, cols = (np.maximum(values[part.index], 0) for values in (part.pool.rows, part.pool.cols))
     size = part.pool.source.patch_size
     side = BLOCK_PATCHES * size
     while True:
@@ -355,7 +358,13 @@ def _count_shared(roles: Roles, context: Context) -> int:
     for role, part in list(roles.parts.items())[1:]:
         reported, touched = _shared_between(roles.training, part, context)
         text = f"{reported} pixels are shared between training and {role} patches"
-        context.log(text + ".")
+        if not all(one.pool.placed[one.index].all() for one in (roles.training, part)):
+            context.warn(
+                f"It is not known where all training and {role} patches lie: whether they share pixels was not checked, and "
+                "the accuracy may be optimistic."
+            )
+        else:
+            context.log(text + ".")
         if reported:
             context.warn(
                 f"{text} ({touched} of {len(part)} {role} patches): the accuracy is optimistic. Use smaller "
