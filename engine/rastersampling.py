@@ -85,6 +85,11 @@ def select_samples(job: SelectSamples, context: Context) -> SamplesResult:
             context.log(
                 f"Class {value} ({names[value]}): {plan.available} pixels, {plan.wanted} samples, step {plan.step}."
             )
+        if not any(plan.wanted for plan in plans.values()):
+            raise BadInput(
+                f"STRATEGY {job.strategy} with COUNT {job.count} gives no sample of any class of '{reader.name}'.",
+                "Give a larger COUNT.",
+            )
         if len(plans) == 1:
             context.warn(f"'{reader.name}' has one class only ({next(iter(plans))}); a classifier needs two or more.")
         if job.min_distance is None:

@@ -1,5 +1,7 @@
 """The chain of polygon statistics, rates and samples beside the Orfeo ToolBox: the same counts, rates and points."""
 
+import importlib
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -10,26 +12,42 @@ import pytest
 import rasterio
 import rasterio.features
 import rasterio.windows
-from deepscape.engine.polygonstatistics import polygon_statistics, read_statistics
-from deepscape.engine.vectorsampling import select_vector_samples
+import scipy.ndimage
+from deepscape.engine.polygonstatistics import read_statistics
 from deepscape.tasks.context import Context
-from deepscape.tasks.jobs import PolygonStatistics, RasterSource, SelectVectorSamples, VectorSource
+from deepscape.tasks.jobs import PolygonStatistics, RasterSource, SamplingRates, SelectVectorSamples, VectorSource
 from rasterio.transform import from_origin
-from shapely.geometry import LineString, Point, Polygon, shape
+from shapely.geometry import LineString, MultiLineString, MultiPoint, MultiPolygon, Point, Polygon, box, shape
 
 pytestmark = pytest.mark.otb
 
 DEMO = Path(__file__).parents[2] / "demo" / "data"
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-# Ours -> what the reference calls it, and the job's own field.
-STRATEGIES = {
-    "smallest": [],
-    "constant": ["-strategy.constant.nb", "500"],
-    "percent": ["-strategy.percent.p", "0.5"],
-    "total": ["-strategy.total.v", "1001"],
-    "all": [],
-    "byclass": ["-strategy.byclass.in", "{rates}"],
+# What each strategy asks for by the reference's own default: its arguments, and the fields of our job.
+DEFAULTS = {
+    "smallest": ([], {}),
+    "constant": (["-strategy.constant.nb", "1000"], {"count": 1000}),
+    "percent": ([], {"percent": 0.5}),
+    "total": ([], {"count": 1000}),
+    "all": ([], {}),
+    "byclass": (["-strategy.byclass.in", "{rates}"], {"rates_file": "{rates}"}),
 }
+# Numbers that do not divide evenly, where rounding tells.
+ODD = {
+    "constant": (["-strategy.constant.nb", "37"], {"count": 37}),
+    "percent": (["-strategy.percent.p", "0.137"], {"percent": 0.137}),
+    "total": (["-strategy.total.v", "1001"], {"count": 1001}),
+}
+ALL = {"all": DEFAULTS["all"]}
+SHAPES = {
+    "lines": LineString, "polygons": Polygon, "points": Point, "multilines": MultiLineString, "multipoints": MultiPoint,
+}  # fmt: skip
+
+
+def run(job):
+    """Do a job as the worker does it."""
+    module, name = job.runner.split(":")
+    return getattr(importlib.import_module(f"deepscape.{module}"), name)(job, Context())
 
 
 def otb(application, *arguments):
@@ -38,58 +56,88 @@ def otb(application, *arguments):
     subprocess.run(command, check=True, capture_output=True)
 
 
-def samples(path, grid):
-    """Return (feature, row, col) of every point of an output, sorted."""
+def samples(path, grid, centred=False):
+    """Return (feature, row, col) of every point of an output, sorted; of ours all lie on pixel centres."""
     frame = pyogrio.read_dataframe(path)
     with rasterio.open(grid) as dataset:
         cols, rows = ~dataset.transform * (frame.geometry.x.to_numpy(), frame.geometry.y.to_numpy())
-    return sorted(zip(frame["originfid"], np.floor(rows).astype(int), np.floor(cols).astype(int)))
+    assert not centred or max(abs(rows % 1 - 0.5).max(), abs(cols % 1 - 0.5).max()) < 1e-6
+    places = (np.floor(part).astype(int).tolist() for part in (rows, cols))
+    return sorted(zip(frame["originfid"].tolist(), *places))
 
 
-def tokyo_polygons(folder, letter="A", size=300):
-    """Make a crop of a truth raster and a layer of its polygons, with the class as number and as text."""
+# --- rasters and layers ----------------------------------------------------------------------------------------------
+
+
+def grid_file(path, labels, transform=from_origin(1000, 5000, 10, 10), crs="EPSG:32654"):
+    """Write a raster, of which only the grid matters.
+
+    The rasters here are square: the reference takes features tile by tile, and one square tile holds these.
+    """
+    with rasterio.open(
+        path, "w", driver="GTiff", width=labels.shape[1], height=labels.shape[0], count=1, dtype="uint8", crs=crs,
+        transform=transform,
+    ) as dataset:  # fmt: skip
+        dataset.write(labels, 1)
+    return path
+
+
+def layer_file(path, geometries, codes, crs="EPSG:32654"):
+    """Write a layer with the class as number and as text."""
+    options = {"SPATIAL_INDEX": "NO"} if path.suffix == ".gpkg" else {}
+    fields = {"code": codes, "kind": [f"class {code}" for code in codes]}
+    pyogrio.write_dataframe(geopandas.GeoDataFrame(fields, geometry=geometries, crs=crs), path, **options)
+    return path
+
+
+def outlines(labels, transform, nodata=255):
+    """Return the outlines of the areas of one label, and their labels."""
+    found = rasterio.features.shapes(labels, labels != nodata, transform=transform)
+    parts, codes = zip(*((shape(outline), int(value)) for outline, value in found))
+    return list(parts), list(codes)
+
+
+def tokyo_polygons(folder, letter, col, row, size):
+    """Make a crop of a truth raster and a layer of its polygons."""
     truth = SHARED / "tokyo_truth"
     if not truth.is_dir():
         pytest.skip("shared/data/tokyo_truth is not beside the checkout")
     with rasterio.open(next(truth.glob(f"*{letter}.tif"))) as dataset:
-        window = rasterio.windows.Window(8400, 200, size, size)
-        labels, transform = dataset.read(1, window=window), dataset.window_transform(window)
-        profile = dict(dataset.profile, width=size, height=size, transform=transform, blockxsize=256, blockysize=256)
-        crs = dataset.crs
-    with rasterio.open(folder / "grid.tif", "w", **profile) as dataset:
-        dataset.write(labels, 1)
-    found = [
-        (shape(outline), int(value))
-        for outline, value in rasterio.features.shapes(labels, labels != 255, transform=transform)
-    ]
-    codes = [value for _, value in found]
-    frame = {"code": codes, "kind": [f"class {value}" for value in codes]}
-    pyogrio.write_dataframe(
-        geopandas.GeoDataFrame(frame, geometry=[part for part, _ in found], crs=crs), folder / "v.gpkg"
-    )
-    return folder / "grid.tif", folder / "v.gpkg"
+        window = rasterio.windows.Window(col, row, size, size)
+        labels, transform, crs = dataset.read(1, window=window), dataset.window_transform(window), dataset.crs
+    grid = grid_file(folder / "grid.tif", labels, transform, crs)
+    return grid, layer_file(folder / "v.gpkg", *outlines(labels, transform), crs=crs)
+
+
+def noise(size=150, classes=5, seed=11):
+    """Return labels in areas with holes and islands, as a land cover has them; 255 where nothing is known."""
+    fields = np.random.default_rng(seed).normal(size=(classes, size, size))
+    smooth = np.stack([scipy.ndimage.gaussian_filter(field, 2) for field in fields])
+    labels = smooth.argmax(axis=0).astype("uint8")
+    labels[smooth.max(axis=0) < 0.1] = 255
+    return labels
+
+
+def noise_polygons(folder, shift=0.0):
+    """Make a label raster and its polygons, which lie ``shift`` pixels beside it."""
+    labels = noise()
+    grid = grid_file(folder / "grid.tif", labels)
+    parts, codes = outlines(labels, from_origin(1000 + 10 * shift, 5000 - 10 * shift, 10, 10))
+    return grid, parts, codes
 
 
 def scattered(folder, kind):
-    """Make a small grid and a layer of scattered lines, points or triangles that share no pixel between classes."""
-    with rasterio.open(
-        folder / "grid.tif", "w", driver="GTiff", width=400, height=400, count=1, dtype="uint8", crs="EPSG:32654",
-        transform=from_origin(1000, 5000, 10, 10),
-    ) as dataset:  # fmt: skip
-        dataset.write(np.ones((400, 400), "uint8"), 1)
+    """Make a small grid and a layer of scattered features that share no pixel between classes."""
+    grid = grid_file(folder / "grid.tif", np.ones((400, 400), "uint8"))
     generator = np.random.default_rng(7)
     made = []
     for row in range(10):
         for col in range(10):
             corner = np.array([1030 + 400 * col, 1030 + 400 * row])
-            spots = corner + generator.uniform(0, 340, (3, 2))
-            made.append(
-                {"lines": LineString, "polygons": Polygon, "points": lambda spots: Point(spots[0])}[kind](spots)
-            )
-    codes = [n % 4 for n in range(len(made))]
-    frame = {"code": codes, "kind": [f"class {value}" for value in codes]}
-    pyogrio.write_dataframe(geopandas.GeoDataFrame(frame, geometry=made, crs="EPSG:32654"), folder / "v.gpkg")
-    return folder / "grid.tif", folder / "v.gpkg"
+            spots = corner + np.array([(20, 20), (120, 190), (240, 60)]) + generator.uniform(0, 90, (3, 2))
+            parts = {"multilines": [spots[:2], [corner, corner - 10]], "points": spots[0]}.get(kind, spots)
+            made.append(SHAPES[kind](parts))
+    return grid, layer_file(folder / "v.gpkg", made, [n % 4 for n in range(len(made))])
 
 
 def half_mask(folder, grid):
@@ -102,31 +150,56 @@ def half_mask(folder, grid):
     return folder / "mask.tif"
 
 
-def compare(folder, grid, layer, field, masked=False):
-    """Run both chains with every strategy and compare statistics, rates and points."""
+def listed(path, counts):
+    """Return a file of rates without the classes that the layer does not have: ours lists its own."""
+    lines = path.read_text().splitlines(keepends=True)
+    return "".join(line for line in lines if line.startswith("#") or line.split("\t")[0] in counts)
+
+
+# --- both chains -----------------------------------------------------------------------------------------------------
+
+
+def compare(folder, grid, layer, field, masked=False, strategies=DEFAULTS, first_fid=0):
+    """Run both chains and compare statistics, rates and points, feature by feature; returns the counts.
+
+    Args:
+        folder: scratch folder.
+        grid: path of the raster.
+        layer: path of the layer.
+        field: of the class.
+        masked: with a mask of half of the pixels.
+        strategies: as `DEFAULTS`.
+        first_fid: what the reference's ids lack to ours.
+    """
     mask = half_mask(folder, grid) if masked else None
     common = ["-in", grid, "-vec", layer, "-field", field, *(["-mask", mask] if mask else [])]
     vector, raster = VectorSource(str(layer)), RasterSource(str(grid))
     valid = RasterSource(str(mask)) if mask else None
     otb("PolygonClassStatistics", *common, "-out", folder / "otb.xml")
     job = PolygonStatistics(vector, field, raster, str(folder / "ours.xml"), valid)
-    counts = polygon_statistics(job, Context()).counts
-    assert (folder / "ours.xml").read_text() == (folder / "otb.xml").read_text()
+    counts = run(job).counts
+    if first_fid:
+        assert read_statistics(str(folder / "ours.xml")) == read_statistics(str(folder / "otb.xml"))
+    else:
+        assert (folder / "ours.xml").read_text() == (folder / "otb.xml").read_text()
     rates = folder / "wanted.csv"
     rates.write_text("#class samples\n" + "".join(f"{name};{7 + 40 * n}\n" for n, name in enumerate(counts) if n != 1))
-    for strategy, arguments in STRATEGIES.items():
+    for strategy, (arguments, fields) in strategies.items():
         arguments = [argument.format(rates=rates) for argument in arguments]
         command = [*common, "-instats", folder / "otb.xml", "-strategy", strategy, *arguments]
         otb("SampleSelection", *command, "-outrates", folder / "otb.csv", "-out", folder / "otb.gpkg")
+        fields = {name: value.format(rates=rates) if name == "rates_file" else value for name, value in fields.items()}
         job = SelectVectorSamples(
             vector, field, raster, str(folder / "ours.gpkg"), valid, strategy, sampler="periodic",
-            count=1001 if strategy == "total" else 500, rates_file=str(rates), rates=str(folder / "ours.csv"),
+            rates=str(folder / "ours.csv"), **fields,
         )  # fmt: skip
-        result = select_vector_samples(job, Context())
-        assert (folder / "ours.csv").read_text() == (folder / "otb.csv").read_text(), strategy
-        found = samples(folder / "ours.gpkg", grid)
-        assert found == samples(folder / "otb.gpkg", grid), strategy
+        result = run(job)
+        assert (folder / "ours.csv").read_text() == listed(folder / "otb.csv", counts), strategy
+        found = samples(folder / "ours.gpkg", grid, centred=True)
+        theirs = [(feature + first_fid, row, col) for feature, row, col in samples(folder / "otb.gpkg", grid)]
+        assert found == theirs, strategy
         assert result.sample_count == len(found) > 0
+    return counts
 
 
 @pytest.mark.parametrize("field", ["class_id", "class_name"])
@@ -135,47 +208,166 @@ def test_demo_polygons(tmp_path, name, field):
     compare(tmp_path, DEMO / "sen2.tif", DEMO / f"{name}_polygons.gpkg", field)
 
 
+@pytest.mark.parametrize(
+    ("crop", "field", "masked"),
+    [
+        (("A", 8400, 200, 300), "code", False), (("A", 7400, 0, 1000), "kind", False),
+        (("A", 5000, 5000, 400), "kind", True), (("B", 7400, 0, 1000), "code", False),
+        (("B", 8400, 200, 300), "kind", False), (("B", 5000, 5000, 400), "code", True),
+    ],
+)  # fmt: skip
+def test_polygons_of_a_truth_raster(tmp_path, crop, field, masked):
+    counts = compare(tmp_path, *tokyo_polygons(tmp_path, *crop), field, masked)
+    labels = rasterio.open(tmp_path / "grid.tif").read(1)
+    if not masked:
+        present, number = np.unique(labels[labels != 255], return_counts=True)
+        assert list(counts.values()) == number.tolist() and len(present) >= 4
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("field", ["code", "kind"])
-def test_polygons_of_a_truth_raster(tmp_path, field, masked):
-    compare(tmp_path, *tokyo_polygons(tmp_path), field, masked)
+def test_polygons_with_holes(tmp_path, field, masked):
+    grid, parts, codes = noise_polygons(tmp_path)
+    assert sum(len(part.interiors) for part in parts) > 3
+    compare(tmp_path, grid, layer_file(tmp_path / "v.gpkg", parts, codes), field, masked)
+
+
+def test_numbers_that_do_not_divide(tmp_path):
+    grid, parts, codes = noise_polygons(tmp_path)
+    compare(tmp_path, grid, layer_file(tmp_path / "v.gpkg", parts, codes), "code", strategies=ODD)
+
+
+@pytest.mark.parametrize(("shift", "strategies"), [(0.5, DEFAULTS), (-0.5, ALL), (0.25, ALL)])
+def test_edges_on_pixel_centres(tmp_path, shift, strategies):
+    grid, parts, codes = noise_polygons(tmp_path, shift)
+    compare(tmp_path, grid, layer_file(tmp_path / "v.gpkg", parts, codes), "code", strategies=strategies)
+
+
+def test_multipolygons_with_holes(tmp_path):
+    grid, parts, codes = noise_polygons(tmp_path, 0.5)
+    # A third of the areas of one class is one feature.
+    members = {(code, n): [p for p, c in zip(parts, codes) if c == code][n::3] for code in range(5) for n in range(3)}
+    made = [MultiPolygon(group) for group in members.values()]
+    layer = layer_file(tmp_path / "v.gpkg", made, [code for code, _ in members])
+    # Of parts the reference takes one after the other; ours take the pixels of a feature in raster order.
+    compare(tmp_path, grid, layer, "kind", strategies=ALL)
+
+
+def test_features_outside_the_raster(tmp_path):
+    _, parts, codes = noise_polygons(tmp_path)
+    inner = grid_file(tmp_path / "inner.tif", np.ones((90, 90), "uint8"), from_origin(1403, 4598, 10, 10))
+    parts, codes = [*parts, box(0, 0, 10, 10), box(9000, 0, 9500, 9000)], [*codes, 3, 4]
+    counts = compare(tmp_path, inner, layer_file(tmp_path / "v.gpkg", parts, codes), "code")
+    assert sum(counts.values()) < 90 * 90 < sum(part.area for part in parts) / 100
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "shp"])
+def test_ids_with_gaps(tmp_path, suffix):
+    grid, parts, codes = noise_polygons(tmp_path)
+    layer = layer_file(tmp_path / f"v.{suffix}", parts, codes)
+    if suffix == "gpkg":
+        with sqlite3.connect(layer) as file:
+            file.execute("DELETE FROM v WHERE fid % 3 = 1")
+        file.close()
+    else:
+        # A record of a table is marked as deleted by a star in its first byte.
+        table = bytearray((tmp_path / "v.dbf").read_bytes())
+        header, record = (int.from_bytes(table[at : at + 2], "little") for at in (8, 10))
+        table[header : header + record * len(parts) : 3 * record] = b"*" * len(range(0, len(parts), 3))
+        (tmp_path / "v.dbf").write_bytes(table)
+    compare(tmp_path, grid, layer, "code")
+    first = min(samples(tmp_path / "ours.gpkg", grid))[0]
+    assert first == {"gpkg": 2, "shp": 1}[suffix]
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("kind", ["lines", "points", "polygons"])
+@pytest.mark.parametrize("kind", ["lines", "points", "polygons", "multilines", "multipoints"])
 def test_scattered_features(tmp_path, kind, masked):
-    compare(tmp_path, *scattered(tmp_path, kind), "kind", masked)
+    # Of parts the reference takes one after the other; ours take the pixels of a feature in raster order.
+    compare(tmp_path, *scattered(tmp_path, kind), "kind", masked, ALL if kind.startswith("multi") else DEFAULTS)
 
 
-def test_polygons_in_another_crs(tmp_path):
-    grid, layer = scattered(tmp_path, "polygons")
+@pytest.mark.parametrize("kind", ["polygons", "lines", "points"])
+def test_features_in_another_crs(tmp_path, kind):
+    grid, layer = scattered(tmp_path, kind)
     pyogrio.write_dataframe(pyogrio.read_dataframe(layer).to_crs("EPSG:4326"), tmp_path / "w.gpkg")
-    common = ["-in", grid, "-vec", tmp_path / "w.gpkg", "-field", "code"]
-    otb("PolygonClassStatistics", *common, "-out", tmp_path / "otb.xml")
-    vector, raster = VectorSource(str(tmp_path / "w.gpkg")), RasterSource(str(grid))
-    polygon_statistics(PolygonStatistics(vector, "code", raster, str(tmp_path / "ours.xml")), Context())
-    assert read_statistics(str(tmp_path / "ours.xml")) == read_statistics(str(tmp_path / "otb.xml"))
-    otb("SampleSelection", *common, "-instats", tmp_path / "otb.xml", "-out", tmp_path / "otb.gpkg")
-    job = SelectVectorSamples(
-        vector, "code", raster, str(tmp_path / "ours.gpkg"), strategy="smallest", sampler="periodic"
-    )
-    select_vector_samples(job, Context())
     # The reference counts the features of its reprojected copy from 0; ours keep their own ids.
-    theirs = [(feature + 1, row, col) for feature, row, col in samples(tmp_path / "otb.gpkg", grid)]
-    assert samples(tmp_path / "ours.gpkg", grid) == theirs
+    compare(tmp_path, grid, tmp_path / "w.gpkg", "code", first_fid=1)
 
 
 @pytest.mark.parametrize("percent", [0.7, 0.1, 0.003, 1.0])
 def test_shares_are_rounded_alike(tmp_path, percent):
-    grid, layer = DEMO / "sen2.tif", DEMO / "train_polygons.gpkg"
-    common = ["-in", grid, "-vec", layer, "-field", "class_id"]
-    otb("PolygonClassStatistics", *common, "-out", tmp_path / "otb.xml")
-    command = [*common, "-instats", tmp_path / "otb.xml", "-strategy", "percent", "-strategy.percent.p", percent]
-    otb("SampleSelection", *command, "-outrates", tmp_path / "otb.csv", "-out", tmp_path / "otb.gpkg")
-    job = SelectVectorSamples(
-        VectorSource(str(layer)), "class_id", RasterSource(str(grid)), str(tmp_path / "ours.gpkg"),
-        strategy="percent", percent=percent, sampler="periodic", rates=str(tmp_path / "ours"),
+    strategies = {"percent": (["-strategy.percent.p", str(percent)], {"percent": percent})}
+    compare(tmp_path, DEMO / "sen2.tif", DEMO / "train_polygons.gpkg", "class_id", strategies=strategies)
+
+
+# --- several images --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Three images of different size with their polygons: (grid, layer, statistics); classes differ, too."""
+    folder = tmp_path_factory.mktemp("images")
+    labels = noise(300, 6, 5)
+    made = []
+    for name, rows, cols, size, missing in (("a", 0, 0, 170, 5), ("b", 0, 180, 110, 0), ("c", 180, 40, 120, 255)):
+        part = np.where(labels == missing, 255, labels)[rows : rows + size, cols : cols + size]
+        part = np.ascontiguousarray(part)
+        transform = from_origin(1000 + 10 * cols, 5000 - 10 * rows, 10, 10)
+        grid = grid_file(folder / f"{name}.tif", part, transform)
+        layer = layer_file(folder / f"{name}.gpkg", *outlines(part, transform))
+        statistics = folder / f"{name}.xml"
+        otb("PolygonClassStatistics", "-in", grid, "-vec", layer, "-field", "kind", "-out", statistics)
+        made.append((grid, layer, statistics))
+    return made
+
+
+ONE = {
+    "smallest": [], "all": [], "constant": ["-strategy.constant.nb", "1000"], "percent": ["-strategy.percent.p", "0.5"],
+    "total": ["-strategy.total.v", "1000"], "byclass": ["-strategy.byclass.in", "{0}"],
+}  # fmt: skip
+EACH = {
+    "smallest": [], "all": [], "constant": ["-strategy.constant.nb", "900 401 77"],
+    "percent": ["-strategy.percent.p", "0.5 0.1 0.037"], "total": ["-strategy.total.v", "1000 300 77"],
+    "byclass": ["-strategy.byclass.in", "{0}", "{1}", "{2}"],
+}  # fmt: skip
+NUMBERS = {"constant": (900, 401, 77), "percent": (0.5, 0.1, 0.037), "total": (1000, 300, 77)}
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("mode", ["proportional", "equal", "custom"])
+@pytest.mark.parametrize("strategy", list(ONE))
+def test_one_budget_for_several_images(tmp_path, images, strategy, mode, number):
+    custom = mode == "custom"
+    wanted = []
+    for place in range(3):
+        wanted.append(tmp_path / f"wanted{place}.csv")
+        wanted[-1].write_text("".join(f"class {code};{place + 61 * code}\n" for code in range(1, 5)))
+    statistics = [str(image[2]) for image in images[:number]]
+    given = [argument.format(*wanted) for argument in (EACH if custom else ONE)[strategy]]
+    if custom and strategy in NUMBERS:
+        given[1] = " ".join(given[1].split()[:number])
+    elif custom and strategy == "byclass":
+        given = given[: 1 + number]
+    command = ["-il", *statistics, "-strategy", strategy, *given, "-mim", mode, "-out", tmp_path / "otb.csv"]
+    otb("MultiImageSamplingRate", *command)
+    job = SamplingRates(
+        tuple(statistics), str(tmp_path / "ours"), strategy, mode, 1000, 0.5,
+        NUMBERS.get(strategy, ())[:number] if custom else (),
+        tuple(str(path) for path in wanted[: number if custom else 1]) if strategy == "byclass" else (),
     )  # fmt: skip
-    assert select_vector_samples(job, Context()).rates == str(tmp_path / "ours.csv")
-    assert (tmp_path / "ours.csv").read_text() == (tmp_path / "otb.csv").read_text()
-    assert samples(tmp_path / "ours.gpkg", grid) == samples(tmp_path / "otb.gpkg", grid)
+    run(job)
+    for n in range(1, number + 1):
+        assert (tmp_path / "ours" / f"rates_{n}.csv").read_text() == (tmp_path / f"otb_{n}.csv").read_text()
+
+
+def test_points_of_several_images(tmp_path, images):
+    statistics = tuple(str(image[2]) for image in images)
+    folder = run(SamplingRates(statistics, str(tmp_path / "r"), "constant", count=500)).output_folder
+    total = 0
+    for n, (grid, layer, _) in enumerate(images, start=1):
+        rates = f"{folder}/rates_{n}.csv"
+        strategies = {"byclass": (["-strategy.byclass.in", rates], {"rates_file": rates})}
+        compare(tmp_path, grid, layer, "kind", strategies=strategies)
+        total += len(samples(tmp_path / "ours.gpkg", grid))
+    assert 500 * 6 - 3 * 6 <= total <= 500 * 6 + 3 * 6
