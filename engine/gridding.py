@@ -102,9 +102,13 @@ def _sides(job: SelectPatches, reader: RasterReader, unit: int, context: Context
     down, across = in_pixels(job.block_size, job.unit, grid, reader.name)
     sides = math.ceil(min(down, grid.height)), math.ceil(min(across, grid.width))
     if job.unit != "pixels":
+        # A length on the ground is no exact number of pixels: whole steps of the grid cut none of its patches.
+        least = -(-job.patch_size // unit)
+        rows, cols = (max(least, round(min(d, n) / unit)) for d, n in ((down, grid.height), (across, grid.width)))
+        sides = rows * unit, cols * unit
         context.log(f"Blocks of {sides[1]} x {sides[0]} pixels, measured in the middle of '{reader.name}'.")
     if min(down, across) < job.patch_size:
-        what = f"{job.block_size:g}" if job.unit == "pixels" else f"{job.block_size:g} ({min(sides)} pixels)"
+        what = f"{job.block_size:g}" if job.unit == "pixels" else f"{job.block_size:g} ({min(down, across):.1f} pixels)"
         raise BadInput(
             f"BLOCK_SIZE {what} is less than PATCH_SIZE {job.patch_size}: no patch would lie in one block.",
             f"Give {job.patch_size} or more, or leave it unset." if job.unit == "pixels" else "Give a larger one.",

@@ -277,7 +277,7 @@ def _tell(
             f"{np.count_nonzero(near)} features nearer than {where.guard_text()} to another {other} were {done}."
         )
         if job.folds:
-            context.log("Leave the features with near = 1 out of the training on the other folds.")
+            context.log("Train on features with near = 0 only; each fold can be tested as a whole.")
     missing = int(np.count_nonzero(parts == ""))
     if missing:
         fate = "were dropped" if done == "dropped" else "stay without one"

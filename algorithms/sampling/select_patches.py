@@ -137,8 +137,9 @@ class SelectPatches(JobAlgorithm):
                 self.BLOCK_SIZE,
                 tr("Block size"),
                 tr(
-                    "Side of the blocks, and least side of the sub-tiles; rounded up to whole pixels. Unset: ten "
-                    "patches, less on a small image; a multiple of the step cuts no patch of a grid."
+                    "Side of the blocks, and least side of the sub-tiles. Pixels are rounded up; a multiple of the "
+                    "step cuts no patch of a grid. Metres and map units are rounded to whole steps. Unset: ten "
+                    "patches, less on a small image."
                 ),
                 minimum=0,
                 advanced=True,

@@ -264,8 +264,10 @@ def test_parts_of_blocks_share_no_pixel_and_keep_the_guard(
         assert gap[other].size == 0 or gap[other].min() >= guard
 
 
-@pytest.mark.parametrize(("split", "mode"), [("blocks", "grid"), ("subtiles", "random")])
-def test_blocks_and_guard_in_metres_on_a_geographic_image(tmp_path, split, mode):
+@pytest.mark.parametrize(
+    ("split", "mode", "size"), [("blocks", "grid", "100 x 60"), ("subtiles", "random", "100 x 50")]
+)
+def test_blocks_and_guard_in_metres_on_a_geographic_image(tmp_path, split, mode, size):
     # At 60 degrees north a pixel of 0.001 degrees is 111.4 m high and 55.8 m wide, in the middle; 55.2 m at the top.
     path = tmp_path / "north.tif"
     with rasterio.open(
@@ -280,13 +282,15 @@ def test_blocks_and_guard_in_metres_on_a_geographic_image(tmp_path, split, mode)
         RasterSource(str(path)), tmp_path, context, mode=mode, patch_size=8, step=20, count=1500, split=split,
         block_size=5_580, guard=1_000, unit="metres", offset=-1,
     )  # fmt: skip
-    assert "Blocks of 100 x 51 pixels, measured in the middle of 'north.tif'." in said
+    assert f"Blocks of {size} pixels, measured in the middle of 'north.tif'." in said
     assert "patches less than 1000 metres from a patch of another part were left out" in result.warnings[-1]
     assert claims(table, 8, (700, 1000)).max() == 1
     rows, cols = table["row"].to_numpy(), table["col"].to_numpy()
     other = table["split"].to_numpy()[:, None] != table["split"].to_numpy()
     down, across = (np.abs(part[:, None] - part)[other] - 8 for part in (rows, cols))
     assert np.all((down >= 9) | (across >= 19))
+    # No patch of a grid lies across a border: blocks are whole steps.
+    assert not any("across the border" in text for text in result.warnings)
     assert set(table["split"]) == {"train", "validation", "test"}
 
 
@@ -405,7 +409,7 @@ def test_finer_labels_are_taken_by_majority(image, tmp_path, monkeypatch, values
         ({"split": "blocks", "patch_size": 20, "block_size": 19}, "BLOCK_SIZE 19 is less than PATCH_SIZE 20"),
         (
             {"split": "blocks", "patch_size": 20, "block_size": 150, "unit": "map"},
-            "BLOCK_SIZE 150 (15 pixels) is less than PATCH_SIZE 20",
+            "BLOCK_SIZE 150 (15.0 pixels) is less than PATCH_SIZE 20",
         ),
         ({"split": "chessboard", "patch_size": 20, "step": 20, "guard": 1}, "No patch is left in the part 'train'"),
     ],
