@@ -360,8 +360,8 @@ def _count_shared(roles: Roles, context: Context) -> int:
         text = f"{reported} pixels are shared between training and {role} patches"
         if not all(one.pool.placed[one.index].all() for one in (roles.training, part)):
             context.warn(
-                f"It is not known where all training and {role} patches lie: whether they share pixels was not checked, and "
-                "the accuracy may be optimistic."
+                f"It is not known where all training and {role} patches lie: shared pixels were not looked for, "
+                "and the accuracy may be optimistic."
             )
         else:
             context.log(text + ".")
