@@ -401,6 +401,22 @@ def test_the_order_of_the_features_decides_nothing(tmp_path_factory, seed, metho
     assert found[0] == found[1]
 
 
+def test_threads_decide_nothing(tmp_path, raster):
+    from concurrent.futures import ThreadPoolExecutor
+
+    rows, cols = (part.ravel() for part in np.mgrid[0:200:4, 0:200:4])
+    source = points(tmp_path / "p.gpkg", rows, cols, class_id=(rows // 4 + cols // 4) % 2)
+
+    def parts(number):
+        return split(source, tmp_path / f"{number}.gpkg", raster=raster, block_size=40, near="mark")[1][
+            "split"
+        ].tolist()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(parts, range(4)))
+    assert all(other == found[0] for other in [parts("alone"), *found])
+
+
 # --- lengths ---------------------------------------------------------------------------------------------------------
 
 
