@@ -31,4 +31,7 @@ def test_a_crosswalk_reaches_every_job_that_reads_classes(
     run("selectvectorsamples", INPUT=polygons_file, RASTER=image, CROSSWALK=table, OUTPUT="memory:")
     play("extractpatches", {"mkdir": "$output"})
     run("extractpatches", INPUT=image, SAMPLES=points_file, CROSSWALK=table, OUTPUT=str(tmp_path / "patches"))
-    assert [job["crosswalk"] for job in play.jobs()] == [table] * 3
+    play("assess", {"write": ["$output", "<html>"]})
+    run("assess", INPUT=image, REFERENCE=image, CROSSWALK=table, ERODE=2, OUTPUT=str(tmp_path / "a.html"))
+    assert [job["crosswalk"] for job in play.jobs()] == [table] * 4
+    assert play.jobs()[-1]["erode"] == 2
