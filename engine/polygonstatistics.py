@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree  # nosec B405 - entity declarations are refused, see read_statistics
 from pathlib import Path
 from typing import Dict, Mapping
+from xml.sax.saxutils import escape  # nosec B406 - writes, parses nothing
 
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
@@ -61,14 +62,19 @@ def write_statistics(path: str, per_class: Mapping[str, int], per_feature: Mappi
         DiskFull: no room left.
         BadInput: the folder does not exist or cannot be written.
     """
-    root = ElementTree.Element("GeneralStatistics")
+    # Written line by line: a tree of the elements of a million features would take a gigabyte.
+    lines = ['<?xml version="1.0" ?>', "<GeneralStatistics>"]
     for name, counts in ((_PER_CLASS, per_class), (_PER_FEATURE, per_feature)):
-        block = ElementTree.SubElement(root, "Statistic", {"name": name})
-        for key in sorted(counts):
-            ElementTree.SubElement(block, "StatisticMap", {"key": key, "value": str(counts[key])})
-    ElementTree.indent(root, "    ")
-    text = '<?xml version="1.0" ?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+        lines.append(f'    <Statistic name="{name}">')
+        lines += (f'        <StatisticMap key={_quoted(key)} value="{counts[key]}" />' for key in sorted(counts))
+        lines.append("    </Statistic>")
+    text = "\n".join([*lines, "</GeneralStatistics>", ""])
     return write_text(path, ".xml", text)
+
+
+def _quoted(text: str) -> str:
+    """Return the text of an attribute as ElementTree writes it."""
+    return '"' + escape(text, {'"': "&quot;", "\r": "&#13;", "\n": "&#10;", "\t": "&#09;"}) + '"'
 
 
 def read_statistics(path: str) -> Dict[str, int]:

@@ -97,9 +97,12 @@ def _pixels_of_features(
     for chunk in pixel_chunks(layer, classes, grid, job.mask, context, job.erode_polygons):
         keys.append(chunk.keys.astype(key_type))
         features.append(np.repeat(chunk.positions.astype(np.int32), chunk.counts))
+    # Each list is given up before the next is joined: of a million polygons they are large.
     owners = np.concatenate(features)
     features.clear()
-    return _FeaturePixels(np.concatenate(keys), owners, places[owners])
+    joined = np.concatenate(keys)
+    keys.clear()
+    return _FeaturePixels(joined, owners, places[owners])
 
 
 def _without_doubles(pixels: _FeaturePixels, context: Context) -> _FeaturePixels:
