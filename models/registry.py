@@ -23,7 +23,7 @@ class NetworkEntry:
             forward maps ``(N, bands, patch_size, patch_size)`` to logits ``(N, classes)``.
         smallest_patch: smallest patch size in pixels that the network accepts.
         arguments: the further constructor arguments and their defaults.
-        recipe: the training settings that suit the network, fields of `engine.training.Recipe` (learning_rate,
+        recipe: the training settings that suit the network, fields of `engine.trainingbatches.Recipe` (learning_rate,
             batch_size, weight_decay, label_smoothing, warm_up, jitter, brightness).
         source: paper or programme that the network comes from.
     """

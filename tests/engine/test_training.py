@@ -6,9 +6,17 @@ import math
 import numpy as np
 import pytest
 import torch
-from deepscape.engine import modelfiles, patchpools, training, trainingsets
+from deepscape.engine import modelfiles, patchpools, training, trainingbatches, trainingsets
 from deepscape.engine.datasets import PatchDataset
-from deepscape.engine.training import Recipe, augment, batches, choose_recipe, symmetry, train_classifier
+from deepscape.engine.training import train_classifier
+from deepscape.engine.trainingbatches import (
+    Recipe,
+    StandardisedPatches,
+    augment,
+    batches,
+    choose_recipe,
+    symmetry,
+)
 from deepscape.models.cards import read_card
 from deepscape.tasks import jobs
 from deepscape.tasks.context import Context
@@ -132,7 +140,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(train_set,
 
 def test_patches_read_from_the_file_give_the_weights_of_patches_in_memory(train_set, tmp_path, monkeypatch):
     train_classifier(job(train_set, tmp_path / "a", epochs=2), Listener())
-    monkeypatch.setattr(training, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(trainingbatches, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(patchpools, "CHUNK_BYTES", 10_000)
     train_classifier(job(train_set, tmp_path / "b", epochs=2), Listener())
     a, b = (modelfiles.load_model(str(tmp_path / f"{n}.safetensors")).module.state_dict() for n in "ab")
@@ -346,7 +354,7 @@ def test_no_data_becomes_zero_after_standardisation(tmp_path):
     result = train_classifier(job(made, tmp_path / "m", epochs=1), Listener())
     card = read_card(result.output)
     part = roles(made, share=0).training
-    data = training.StandardisedPatches(part, card, torch.device("cpu"), Listener())
+    data = StandardisedPatches(part, card, torch.device("cpu"), Listener())
     batch = data.batch(torch.arange(len(data)))
     missing = torch.from_numpy(np.isnan(part.physical(np.arange(len(part)))))
     assert missing.any() and (batch[missing] == 0).all()
