@@ -133,6 +133,9 @@ def _field(algorithm, definition, value, parameters, context) -> str:
     parent = definition.parentLayerParameterName()
     if not is_given(parameters.get(parent)):
         return ""
+    if definition.flags() & compat.OPTIONAL and not is_given(parameters.get(definition.name())):
+        # The default of an optional field holds where the layer has it; what is missed, the job says.
+        return ""
     source = algorithm.parameterAsSource(parameters, parent, context)
     wanted = value if isinstance(value, (list, tuple)) else [value]
     if source is None:

@@ -170,12 +170,20 @@ def raster(name: str, title: str, text: str, optional: bool = False) -> Any:
     return described(QgsProcessingParameterRasterLayer(name, title, optional=optional), text)
 
 
-def raster_source(what: str) -> list[Any]:
-    """INPUT, STACK and BANDS: a raster source, as all algorithms take it."""
+def raster_source(what: str, number: int = 1) -> list[Any]:
+    """INPUT, STACK and BANDS: a raster source, as all algorithms take it.
+
+    Further ones, from ``number`` 2 on, are INPUT2, STACK2 and BANDS2 ...: optional and advanced.
+    """
+    own = "" if number == 1 else str(number)
+    image = tr("Image") if number == 1 else tr("Image of source {}").format(number)
+    stack = tr("Further images") if number == 1 else tr("Further images of source {}").format(number)
+    bands = tr("Bands") if number == 1 else tr("Bands of source {}").format(number)
+    first = raster(f"INPUT{own}", image, what, optional=number > 1)
     return [
-        raster("INPUT", tr("Image"), what),
+        first if number == 1 else described(first, what, advanced=True),
         described(
-            QgsProcessingParameterMultipleLayers("STACK", tr("Further images"), compat.SOURCE_RASTER, optional=True),
+            QgsProcessingParameterMultipleLayers(f"STACK{own}", stack, compat.SOURCE_RASTER, optional=True),
             tr(
                 "Further rasters of exactly the same grid; all their bands follow those of the image (single-band "
                 "files of one scene, an elevation model)."
@@ -184,7 +192,7 @@ def raster_source(what: str) -> list[Any]:
         ),
         described(
             QgsProcessingParameterBand(
-                "BANDS", tr("Bands"), parentLayerParameterName="INPUT", optional=True, allowMultiple=True
+                f"BANDS{own}", bands, parentLayerParameterName=f"INPUT{own}", optional=True, allowMultiple=True
             ),
             tr("Bands of the image to use; all of them when none is chosen."),
             advanced=True,
@@ -198,11 +206,11 @@ def band(name: str, title: str, text: str, parent: str) -> Any:
     return described(QgsProcessingParameterBand(name, title, 1, parentLayerParameterName=parent, optional=True), text)
 
 
-def nodata() -> Any:
-    """NODATA."""
+def nodata(number: int = 1) -> Any:
+    """NODATA, or NODATA2 ... of further sources."""
     return real(
-        "NODATA",
-        tr("No-data value"),
+        "NODATA" if number == 1 else f"NODATA{number}",
+        tr("No-data value") if number == 1 else tr("No-data value of source {}").format(number),
         tr("Pixel value that means no data, in place of the one that the file declares. Unset: the file's own."),
         advanced=True,
     )

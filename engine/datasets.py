@@ -1,8 +1,10 @@
 """Patch datasets: the folder that `extractpatches` writes and training reads.
 
 ``dataset.json`` describes it, ``source1.tif`` holds the patches stacked top to bottom (raw values, pixel-interleaved,
-uncompressed: opens in QGIS and is mapped into memory here), ``labels.tif`` the class values (1 x n), ``patches.gpkg``
-the footprints of all candidates (fields in `FOOTPRINT_FIELDS`).
+uncompressed: opens in QGIS and is mapped into memory here), ``source2.tif`` ... those of further sources at the same
+places. ``labels.tif`` holds the class values: one per patch (1 x n), or, with dense targets, one per pixel of the first
+source's patches, stacked as these (p x n p); its no-data value means ignored. ``patches.gpkg`` holds the footprints of
+all candidates (fields in `FOOTPRINT_FIELDS`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ DESCRIPTION = "dataset.json"
 LABELS = "labels.tif"
 PATCHES = "patches.gpkg"
 # Fields of patches.gpkg and of FOOTPRINTS: `patch` is the index in the stacks (-1 when rejected), `row`/`col` the pixel
-# that holds the sample in the scene's grid, `originfid` the polygon the sample came from (-1 when unknown).
+# at p // 2 of the patch in the scene's grid (the one that holds a point), `originfid` the polygon that the sample came
+# from, -1 when unknown. With dense targets `class_id` is the class of most labelled pixels, -1 where there is none.
+# Further sources add row2, col2, row3 ...: the pixel at p // 2 of their patch in their own grid.
 FOOTPRINT_FIELDS = ("patch", "class_id", "class_name", "split", "accepted", "reason", "row", "col", "originfid")
 
 
@@ -51,17 +55,6 @@ class DatasetBand:
 
 
 @dataclass(frozen=True)
-class DatasetSource:
-    """One stack of patches."""
-
-    file: str
-    patch_size: int
-    dtype: str
-    bands: Tuple[DatasetBand, ...]
-    nodata_rule: str = "any"
-
-
-@dataclass(frozen=True)
 class DatasetScene:
     """The scene that the patches were cut from. ``transform`` = a, b, c, d, e, f of the affine."""
 
@@ -75,8 +68,24 @@ class DatasetScene:
 
 
 @dataclass(frozen=True)
+class DatasetSource:
+    """One stack of patches. ``scene`` is what a further source was cut from; None for the first: the description's."""
+
+    file: str
+    patch_size: int
+    dtype: str
+    bands: Tuple[DatasetBand, ...]
+    nodata_rule: str = "any"
+    scene: Optional[DatasetScene] = None
+
+
+@dataclass(frozen=True)
 class DatasetDescription:
-    """The content of ``dataset.json``. ``counts``: class value (as text) -> patches."""
+    """The content of ``dataset.json``.
+
+    ``targets`` is patch (one class per patch) or dense (one per pixel); ``counts`` are patches, or labelled pixels, by
+    class value (as text); ``label_nodata`` is the value of ignored pixels in dense labels.
+    """
 
     sources: Tuple[DatasetSource, ...]
     classes: Tuple[ClassEntry, ...]
@@ -85,6 +94,8 @@ class DatasetDescription:
     counts: Dict[str, int]
     edge: str = "reject"
     versions: Dict[str, str] = None  # type: ignore[assignment]
+    targets: str = "patch"
+    label_nodata: Optional[int] = None
     format: int = DATASET_FORMAT
 
     def __post_init__(self) -> None:
@@ -98,9 +109,10 @@ class PatchDataset:
     Attributes:
         folder: the folder.
         description: content of ``dataset.json``.
-        labels: class value of each patch, int64 ``(N,)``.
+        labels: class value of each patch, int64 ``(N,)``; with dense targets that of most labelled pixels, ties to the
+            lower value, -1 where no pixel is labelled.
         splits: "train", "validation", "test" or "" of each patch, ``(N,)``.
-        rows: row of the sample's pixel in the scene, int64 ``(N,)``.
+        rows: row, in the scene, of the pixel at p // 2 of the patch (that of a sample point), int64 ``(N,)``.
         cols: column likewise.
         groups: polygon that the sample came from, int64 ``(N,)``, -1 when unknown.
     """
@@ -131,12 +143,26 @@ class PatchDataset:
     def __len__(self) -> int:
         return self.description.patch_count
 
+    @property
+    def dense(self) -> bool:
+        """Tell whether every pixel has a class of its own (`dense_labels`)."""
+        return self.description.targets == "dense"
+
+    def scene_of(self, source: int) -> DatasetScene:
+        """Return what a source was cut from."""
+        return self.description.sources[source].scene or self.description.scene
+
+    def places(self, source: int = 0) -> Tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return row and column of the pixels at p // 2 of the patches in a source's own grid, int64 ``(N,)``."""
+        return self._places[source]
+
     def _read_index(self) -> None:
         import pyogrio
 
         try:
             with rasterio.open(self.folder / LABELS) as labels:
-                self.labels = labels.read(1).reshape(-1).astype(np.int64)
+                if not self.dense:
+                    self.labels = labels.read(1).reshape(-1).astype(np.int64)
             meta, _, _, data = pyogrio.raw.read(self.folder / PATCHES, read_geometry=False)
         except (rasterio.errors.RasterioIOError, pyogrio.errors.DataSourceError) as error:
             raise BadInput(
@@ -146,6 +172,8 @@ class PatchDataset:
         table: Dict[str, npt.NDArray[Any]] = dict(zip(meta["fields"], data))
         order = np.argsort(table["patch"], kind="stable")
         order = order[table["patch"][order] >= 0]
+        if self.dense:
+            self.labels = table["class_id"][order].astype(np.int64)
         if len(order) != len(self) or len(self.labels) != len(self):
             raise BadInput(
                 f"The patch dataset '{self.folder}' is incomplete: {len(self)} patches are described, "
@@ -156,12 +184,34 @@ class PatchDataset:
         self.rows = table["row"][order].astype(np.int64)
         self.cols = table["col"][order].astype(np.int64)
         self.groups = table["originfid"][order].astype(np.int64)
+        self._places = [(self.rows, self.cols)]
+        for number in range(2, len(self.description.sources) + 1):
+            rows, cols = (table[f"{axis}{number}"][order].astype(np.int64) for axis in ("row", "col"))
+            self._places.append((rows, cols))
 
     def patches(self, source: int = 0) -> npt.NDArray[Any]:
         """Return the raw patches ``(N, C, p, p)`` of a source, mapped into memory read-only (not loaded)."""
         part = self.description.sources[source]
-        path = self.folder / part.file
-        size, bands, count = part.patch_size, len(part.bands), len(self)
+        return self._stack(part.file, part.patch_size, len(part.bands))
+
+    def dense_labels(self) -> npt.NDArray[Any]:
+        """Return the class of every pixel ``(N, p, p)``, mapped into memory read-only.
+
+        Pixels with the description's ``label_nodata`` are ignored: not labelled, or no-data in the image.
+
+        Raises:
+            BadInput: the dataset has one class per patch.
+        """
+        if not self.dense:
+            raise BadInput(
+                f"The patch dataset '{self.folder}' has one class per patch, not one per pixel.",
+                "Extract the patches again with LABELS or LABEL_FEATURES.",
+            )
+        return self._stack(LABELS, self.description.sources[0].patch_size, 1)[:, 0]
+
+    def _stack(self, file: str, size: int, bands: int) -> npt.NDArray[Any]:
+        """Return a stack ``(N, C, p, p)``, after a check that all of it is there."""
+        path, count = self.folder / file, len(self)
         with rasterio.open(path) as dataset:
             expected = (bands, count * size, size)
             if (dataset.count, dataset.height, dataset.width) != expected:

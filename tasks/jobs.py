@@ -130,7 +130,7 @@ NEAR_RULES = ("drop", "mark")
 
 @dataclass(frozen=True)
 class SamplesResult:
-    """Points written to ``output``; ``counts`` holds class value (as text) -> samples. ``rates`` is CSV, ``report`` HTML."""
+    """Points written to ``output``; ``counts``: class value (as text) -> samples. ``rates`` is CSV, ``report`` HTML."""
 
     output: str
     sample_count: int
@@ -511,12 +511,18 @@ class LabelsFromColours(Job):
 # --- patches ---------------------------------------------------------------------------------------------------------
 
 EDGES = ("reject", "reflect")
-NODATA_RULES = ("any", "all")
+NODATA_RULES = ("any", "all", "auto")
+# Sources of patches that a dataset may have; the parameters are INPUT, INPUT2 ...
+MOST_SOURCES = 4
 
 
 @dataclass(frozen=True)
 class PatchesResult:
-    """A patch dataset folder and its footprints; ``counts`` holds class value (as text) -> accepted patches."""
+    """A patch dataset folder and its footprints.
+
+    ``counts`` holds class value (as text) -> accepted patches, or labelled pixels where every pixel has a class;
+    ``shared_patches`` those that share pixels with a patch of another split.
+    """
 
     output: str
     footprints: str
@@ -525,18 +531,25 @@ class PatchesResult:
     counts: Dict[str, int]
     classes: Tuple[ClassEntry, ...]
     warnings: Tuple[str, ...] = ()
+    shared_patches: int = 0
 
 
 @dataclass(frozen=True)
 class ExtractPatches(Job):
-    """Cut a patch around every sample point into a patch dataset (OTBTF PatchesExtraction)."""
+    """Cut a patch around every sample point, or in every footprint, into a patch dataset (OTBTF PatchesExtraction).
+
+    ``labels`` or ``label_features`` give every pixel of the patches a class; ``field`` is not read then. A size of 0 in
+    ``more_patch_sizes`` stands for the ground that a patch of ``source`` covers.
+    """
 
     kind: ClassVar[str] = "extractpatches"
     runner: ClassVar[str] = "engine.patches:extract_patches"
     result_type: ClassVar[Type[Any]] = PatchesResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "footprints")
     folders: ClassVar[Tuple[str, ...]] = ("output",)
-    inputs: ClassVar[Tuple[str, ...]] = ("source", "samples", "crosswalk")
+    inputs: ClassVar[Tuple[str, ...]] = (
+        "source", "samples", "crosswalk", "more_sources", "labels", "label_features",
+    )  # fmt: skip
 
     source: RasterSource
     samples: VectorSource
@@ -547,17 +560,97 @@ class ExtractPatches(Job):
     edge: str = "reject"
     scale: Optional[float] = None
     offset: Optional[float] = None
-    nodata_rule: str = "any"
+    nodata_rule: str = "auto"
     max_nodata: float = 0.0
     classes: Tuple[int, ...] = ()
     crosswalk: str = ""
     legend: Legend = Legend()
+    more_sources: Tuple[RasterSource, ...] = ()
+    more_patch_sizes: Tuple[int, ...] = ()
+    labels: Optional[RasterSource] = None
+    label_features: Optional[VectorSource] = None
+    label_field: str = ""
+
+    @property
+    def dense(self) -> bool:
+        """Tell whether every pixel of the patches gets a class."""
+        return self.labels is not None or self.label_features is not None
 
     def __post_init__(self) -> None:
         _one_of("EDGE", self.edge, EDGES)
         _one_of("NODATA_RULE", self.nodata_rule, NODATA_RULES)
         _at_least("PATCH_SIZE", self.patch_size, 1)
         _share("MAX_NODATA", self.max_nodata)
+        if self.labels is not None and self.label_features is not None:
+            raise BadInput("LABELS and LABEL_FEATURES are both given.", "Give one of them.")
+        if self.label_features is not None and not self.label_field:
+            raise BadInput("LABEL_FIELD is missing.", "Give the field of LABEL_FEATURES that holds the class.")
+        if len(self.more_sources) >= MOST_SOURCES:
+            raise BadInput(f"{len(self.more_sources) + 1} sources are given.", f"Give at most {MOST_SOURCES}.")
+        for number, size in enumerate(self.more_patch_sizes, start=2):
+            _at_least(f"PATCH_SIZE{number}", size, 0)
+
+
+PARTS = ("none", "train", "validation", "test")
+EXPORTED_PARTS = ("all", "train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class ImportPatches(Job):
+    """Turn patch images and their labels into a patch dataset (the images of OTBTF PatchesExtraction).
+
+    ``scale`` and ``offset`` hold for all sources; ``split`` is what all patches are for.
+    """
+
+    kind: ClassVar[str] = "importpatches"
+    runner: ClassVar[str] = "engine.patchimages:import_patches"
+    result_type: ClassVar[Type[Any]] = PatchesResult
+    folders: ClassVar[Tuple[str, ...]] = ("output",)
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "labels", "more_sources")
+
+    source: RasterSource
+    labels: RasterSource
+    output: str
+    more_sources: Tuple[RasterSource, ...] = ()
+    patch_size: Optional[int] = None
+    split: str = "none"
+    scale: Optional[float] = None
+    offset: Optional[float] = None
+    legend: Legend = Legend()
+
+    def __post_init__(self) -> None:
+        _one_of("SPLIT", self.split, PARTS)
+
+
+@dataclass(frozen=True)
+class ExportPatchesResult:
+    """A folder of patch images; ``counts`` holds class value (as text, as it was written) -> patches."""
+
+    output_folder: str
+    patch_count: int
+    counts: Dict[str, int]
+    classes: Tuple[ClassEntry, ...]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExportPatches(Job):
+    """Write a patch dataset as patch images and a label image (the images of OTBTF PatchesExtraction)."""
+
+    kind: ClassVar[str] = "exportpatches"
+    runner: ClassVar[str] = "engine.patchimages:export_patches"
+    result_type: ClassVar[Type[Any]] = ExportPatchesResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output_folder",)
+    folders: ClassVar[Tuple[str, ...]] = ("output_folder",)
+    inputs: ClassVar[Tuple[str, ...]] = ("dataset",)
+
+    dataset: str
+    output_folder: str
+    split: str = "all"
+    renumber: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("SPLIT", self.split, EXPORTED_PARTS)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -839,6 +932,8 @@ JOBS: Tuple[Type[Job], ...] = (
     AssessmentSample,
     LabelsFromColours,
     ExtractPatches,
+    ImportPatches,
+    ExportPatches,
     TrainClassifier,
     TrainRandomForest,
     Classify,

@@ -57,11 +57,21 @@ PUBLISHED = {
     "labelsfromcolours": (["INPUT", *LEGEND, "TOLERANCE", "UNKNOWN", "OUTPUT"], ["OUTPUT", "UNKNOWN_PIXELS"]),
     "extractpatches": (
         [
-            *SOURCE, "SAMPLES", "FIELD", "PATCH_SIZE", "EDGE", *LEGEND, "SCALE", "OFFSET", "NODATA", "NODATA_RULE",
-            "MAX_NODATA", "CLASSES", "CROSSWALK", "OUTPUT", "FOOTPRINTS",
+            *SOURCE, "SAMPLES", "FIELD", "LABELS", "LABEL_FEATURES", "LABEL_FIELD", "PATCH_SIZE", "EDGE", *LEGEND,
+            "SCALE", "OFFSET", "EXPRESSIONS", "NODATA", "NODATA_RULE", "MAX_NODATA",
+            *(f"{name}{n}" for n in (2, 3, 4) for name in (*SOURCE, "NODATA", "PATCH_SIZE")),
+            "CLASSES", "CROSSWALK", "OUTPUT", "FOOTPRINTS",
         ],
-        ["OUTPUT", "FOOTPRINTS", "ACCEPTED", "REJECTED"],
+        ["OUTPUT", "FOOTPRINTS", "ACCEPTED", "REJECTED", "SHARED_PATCHES"],
     ),
+    "importpatches": (
+        [
+            "INPUT", "LABELS", "SPLIT", *LEGEND, "INPUT2", "INPUT3", "INPUT4", "PATCH_SIZE", "NODATA", "SCALE",
+            "OFFSET", "OUTPUT",
+        ],
+        ["OUTPUT", "ACCEPTED"],
+    ),
+    "exportpatches": (["INPUT", "SPLIT", "RENUMBER", "OUTPUT_FOLDER"], ["OUTPUT_FOLDER", "PATCH_COUNT"]),
     "trainclassifier": (
         [
             *DATASETS, "NETWORK", "EPOCHS", "PATIENCE", "BATCH_SIZE", "LEARNING_RATE", "CLASS_WEIGHTS", "AUGMENTATION",
@@ -106,7 +116,9 @@ ENUMS = {
     ("selectpatches", "UNIT"): ["pixels", "metres", "map"],
     ("selectpatches", "SPLIT"): "none chessboard proportions blocks subtiles strata balanced".split(),
     ("extractpatches", "EDGE"): ["reject", "reflect"],
-    ("extractpatches", "NODATA_RULE"): ["any", "all"],
+    ("extractpatches", "NODATA_RULE"): ["any", "all", "auto"],
+    ("importpatches", "SPLIT"): ["none", "train", "validation", "test"],
+    ("exportpatches", "SPLIT"): ["all", "train", "validation", "test"],
     ("assessmentsample", "ALLOCATION"): ["proportional", "neyman", "equal"],
     ("labelsfromcolours", "UNKNOWN"): ["ignore", "error"],
     ("extractpatches", "NOMENCLATURE"): ["none", "tokyo", "worldcover", "corine1", "isprs", "oso", "dynamicworld"],
@@ -135,6 +147,13 @@ DEFAULTS = {
     ("selectsamples", "BAND"): 1,
     ("extractpatches", "PATCH_SIZE"): 9,
     ("extractpatches", "SCALE"): None,
+    ("extractpatches", "FIELD"): "class_id",
+    # A value that came later than the others.
+    ("extractpatches", "NODATA_RULE"): "auto",
+    ("extractpatches", "PATCH_SIZE2"): None,
+    ("importpatches", "PATCH_SIZE"): None,
+    ("importpatches", "NODATA"): None,
+    ("exportpatches", "RENUMBER"): False,
     ("trainclassifier", "EPOCHS"): 50,
     ("trainclassifier", "PATIENCE"): 10,
     ("trainclassifier", "BATCH_SIZE"): None,
@@ -204,7 +223,7 @@ def test_enums_are_static_strings_that_the_help_lists(algorithm, name):
     for definition in found.parameterDefinitions():
         if definition.type() == "enum":
             assert definition.usesStaticStrings()
-            assert definition.defaultValue() == definition.options()[0]
+            assert definition.defaultValue() == DEFAULTS.get((name, definition.name()), definition.options()[0])
             for option in definition.options():
                 assert option in definition.help()
 
