@@ -8,7 +8,9 @@ from ..tasks.protocol import plugin_version
 from . import icons, workflows
 from .assessment.assess import Assess
 from .mapping.classify import Classify
+from .patches.export_patches import ExportPatches
 from .patches.extract_patches import ExtractPatches
+from .patches.import_patches import ImportPatches
 from .sampling.assessment_sample import AssessmentSample
 from .sampling.labels_from_colours import LabelsFromColours
 from .sampling.polygon_statistics import PolygonStatistics
@@ -34,6 +36,8 @@ ALGORITHMS = (
     AssessmentSample,
     LabelsFromColours,
     ExtractPatches,
+    ImportPatches,
+    ExportPatches,
     TrainClassifier,
     TrainRandomForest,
     Classify,
