@@ -26,6 +26,8 @@ from .selection import ClassPlan, Ordinals, draw, periodic_by_rate
 from .thinning import Spacing, shuffled, thin, thinned_sentence
 from .vectors import CHUNK_FEATURES, Layer, LayerWriter, on_grid, read_layer, vector_path
 
+# Pixels that are sorted or counted together.
+_SORTED = 2_000_000
 # Fields of the input that are replaced in the output, whatever their case.
 _OWN_FIELDS = ("class_id", "class_name", "originfid")
 
@@ -36,17 +38,26 @@ class _FeaturePixels:
 
     Attributes:
         keys: ``row * width + col``.
-        features: position of the feature in the layer.
         classes: class of the feature, as its place in the table of classes.
+        owners: positions of the features in the layer, in the order of their pixels, ``(M,)``.
+        ends: how many pixels there are up to the end of each of these features, ``(M,)``.
     """
 
     keys: npt.NDArray[Any]
-    features: npt.NDArray[np.int32]
     classes: npt.NDArray[Any]
+    owners: npt.NDArray[np.int64]
+    ends: npt.NDArray[np.int64]
 
-    def take(self, kept: npt.NDArray[Any]) -> _FeaturePixels:
-        """Return the pixels of a mask or of places."""
-        return _FeaturePixels(self.keys[kept], self.features[kept], self.classes[kept])
+    def features_of(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the positions in the layer of the features that hold these pixels."""
+        return self.owners[np.searchsorted(self.ends, places, side="right")]
+
+    def without(self, dropped: npt.NDArray[np.int64]) -> _FeaturePixels:
+        """Return the pixels without those at these places, which ascend."""
+        kept = np.ones(len(self.keys), dtype=bool)
+        kept[dropped] = False
+        ends = self.ends - np.searchsorted(dropped, self.ends)
+        return _FeaturePixels(self.keys[kept], self.classes[kept], self.owners, ends)
 
 
 def select_vector_samples(job: SelectVectorSamples, context: Context) -> SamplesResult:
@@ -93,23 +104,22 @@ def _pixels_of_features(
     places = places.astype(np.min_scalar_type(len(classes.classes)))
     key_type = np.min_scalar_type(grid.width * grid.height)
     keys: List[npt.NDArray[Any]] = [np.empty(0, dtype=key_type)]
-    features: List[npt.NDArray[np.int32]] = [np.empty(0, dtype=np.int32)]
+    owners: List[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    counts: List[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     for chunk in pixel_chunks(layer, classes, grid, job.mask, context, job.erode_polygons):
         keys.append(chunk.keys.astype(key_type))
-        features.append(np.repeat(chunk.positions.astype(np.int32), chunk.counts))
-    # Each list is given up before the next is joined: of a million polygons they are large.
-    owners = np.concatenate(features)
-    features.clear()
+        owners.append(chunk.positions)
+        counts.append(chunk.counts)
     joined = np.concatenate(keys)
+    # Given up before more is made: of a million polygons it is large.
     keys.clear()
-    return _FeaturePixels(joined, owners, places[owners])
+    owner, count = np.concatenate(owners), np.concatenate(counts)
+    return _FeaturePixels(joined, np.repeat(places[owner], count), owner, np.cumsum(count))
 
 
 def _without_doubles(pixels: _FeaturePixels, context: Context) -> _FeaturePixels:
     """Leave out pixels that two classes claim, and the repetitions of those that one class claims twice."""
-    ordered = np.sort(pixels.keys)
-    doubles = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    del ordered
+    doubles = _doubles(pixels.keys)
     if len(doubles) == 0:
         return pixels
     shared = np.flatnonzero(doubles[np.minimum(np.searchsorted(doubles, pixels.keys), len(doubles) - 1)] == pixels.keys)
@@ -122,19 +132,31 @@ def _without_doubles(pixels: _FeaturePixels, context: Context) -> _FeaturePixels
             f"{np.count_nonzero(~clear)} pixels are claimed by features of two classes; they are ignored. Correct the "
             "overlapping features to use them."
         )
-    kept = np.ones(len(pixels.keys), dtype=bool)
-    kept[shared] = False
-    kept[order[starts[clear]]] = True
-    if not kept.any():
+    dropped = np.setdiff1d(shared, order[starts[clear]])
+    if len(dropped) == len(pixels.keys):
         raise BadInput("Every labelled pixel is claimed by features of two classes.", "Check the class field.")
-    return pixels.take(kept)
+    return pixels.without(dropped)
+
+
+def _doubles(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the keys that occur more than once, ascending; range by range, as sorting takes a copy."""
+    borders = np.linspace(0, int(keys.max()) + 1, len(keys) // _SORTED + 2)[1:]
+    found, low = [], -1
+    for border in np.ceil(borders).astype(np.int64):
+        ordered = np.sort(keys[(keys > low) & (keys <= border)])
+        found.append(np.unique(ordered[1:][ordered[1:] == ordered[:-1]]))
+        low = int(border)
+    return np.concatenate(found)
 
 
 def _rates(
     job: SelectVectorSamples, pixels: _FeaturePixels, classes: FeatureClasses, texts: Dict[int, str], context: Context
 ) -> Dict[int, Tuple[str, Rate]]:
     """Return class id -> the text of its field and its rate, of every class of the layer; ascending."""
-    numbers = np.bincount(pixels.classes, minlength=len(classes.classes))
+    # In parts: counting makes 64-bit numbers of what it counts.
+    numbers = np.zeros(len(classes.classes), dtype=np.int64)
+    for start in range(0, len(pixels.classes), _SORTED):
+        numbers += np.bincount(pixels.classes[start : start + _SORTED], minlength=len(numbers))
     available = {text: 0 for _, text in sorted(texts.items())}
     available.update({texts[entry.value]: int(number) for entry, number in zip(classes.classes, numbers)})
     listed = _listed(job.rates_file, classes, texts, context) if job.rates_file and job.strategy == "byclass" else {}
@@ -248,14 +270,13 @@ def _write(
     with LayerWriter(job.output, "Point", grid.crs) as writer:
         for start in range(0, len(chosen), CHUNK_FEATURES):
             context.check()
-            some = pixels.take(chosen[start : start + CHUNK_FEATURES])
-            values: Dict[str, Any] = {
-                name: layer.frame[name].iloc[some.features].reset_index(drop=True) for name in fields
-            }
-            values["class_id"] = ids[some.classes]
-            values["class_name"] = names[some.classes]
-            values["originfid"] = layer.frame.index.to_numpy(dtype=np.int64)[some.features]
-            rows, cols = np.divmod(some.keys.astype(np.int64), grid.width)
+            some = chosen[start : start + CHUNK_FEATURES]
+            features, places = pixels.features_of(some), pixels.classes[some]
+            values: Dict[str, Any] = {name: layer.frame[name].iloc[features].reset_index(drop=True) for name in fields}
+            values["class_id"] = ids[places]
+            values["class_name"] = names[places]
+            values["originfid"] = layer.frame.index.to_numpy(dtype=np.int64)[features]
+            rows, cols = np.divmod(pixels.keys[some].astype(np.int64), grid.width)
             writer.write(points_at(grid, rows, cols), values)
             context.progress(min(start + CHUNK_FEATURES, len(chosen)), len(chosen), "Writing samples", "points")
     return writer.path
