@@ -4,11 +4,26 @@ import numpy as np
 import pytest
 import rasterio
 from deepscape.engine.computedbands import compute, parse_computed, used_bands
+from deepscape.engine.datasets import PatchDataset
+from deepscape.engine.forest import train_random_forest
+from deepscape.engine.inference import classify
 from deepscape.engine.normalising import normalise
+from deepscape.engine.patches import extract_patches
 from deepscape.engine.rasters import RasterReader
+from deepscape.engine.training import train_classifier
+from deepscape.models.cards import read_card
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
-from deepscape.tasks.jobs import Normalise, RasterSource
+from deepscape.tasks.jobs import (
+    Classify,
+    ExtractPatches,
+    Normalise,
+    RasterSource,
+    TrainClassifier,
+    TrainRandomForest,
+    VectorSource,
+)
+from deepscape.tests.engine import patchsets
 from rasterio.transform import from_origin
 
 NDVI = "NDVI = (B4 - B3) / (B4 + B3)"
@@ -92,6 +107,16 @@ def test_no_data_follows_the_rule_and_what_is_not_finite_is_none(tmp_path):
     assert valid[:3].tolist() == [[[False, True, True, True]]] * 3
 
 
+def test_a_mask_counts_in_what_is_computed(tmp_path):
+    path = write(tmp_path / "i.tif", np.full((2, 1, 3), 8, "uint8"))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(np.array([[255, 0, 255]], "uint8"))
+    with RasterReader(RasterSource(path, bands=(2,), expressions="H = B1 / 2")) as reader:
+        raw, valid = reader.read(0, 0, 1, 3, "all")
+    assert valid.tolist() == [[[True, False, True]]] * 2
+    np.testing.assert_array_equal(raw[1], [[4, np.nan, 4]])
+
+
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [("uint8", "float32"), ("int8", "float32"), ("int16", "float32"), ("uint32", "float64"), ("float64", "float64")],
@@ -119,6 +144,57 @@ def test_an_overflow_is_no_data():
     assert used_bands(expressions) == (0,)
     found = compute(expressions, {0: np.array([[1.0, 1e-180]])}, np.ones((2, 1, 2), bool))
     assert found.dtype == np.float32 and np.isnan(found[0, 0, 0]) and found[0, 0, 1] == np.float32(1e20)
+
+
+@pytest.mark.parametrize("train", ["forest", "network"])
+def test_extracting_training_and_mapping_know_no_difference(tmp_path, train):
+    """NDVI computed on the way, and the same NDVI as a band of a second file: equal patches, models and maps."""
+    plain = patchsets.scene(tmp_path / "plain.tif", values=lambda data: data * 100 + 500, dtype="uint16", nodata=0)
+    ndvi = "(B3 - B1) / (B3 + B1)"
+    job = Normalise(RasterSource(plain), str(tmp_path / "n.tif"), method="expression", expression=f"NDVI = {ndvi}")
+    points = patchsets.grid_points(tmp_path / "p.gpkg", (4, 90))
+    sources = {
+        "computed": RasterSource(plain, expressions=f"NDVI = {ndvi}"),
+        "filed": RasterSource(plain, stack=(normalise(job, Context()).output,)),
+    }
+    maps, means = {}, {}
+    for name, source in sources.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        extract_patches(
+            ExtractPatches(source, VectorSource(points), "class_id", str(folder / "patches"), patch_size=5), Context()
+        )
+        dataset = PatchDataset(str(folder / "patches"))
+        assert [band.name for band in dataset.description.sources[0].bands] == ["B1", "B2", "B3", "NDVI"]
+        model = str(folder / "m.safetensors")
+        if train == "forest":
+            train_random_forest(TrainRandomForest(str(dataset.folder), model, features="window"), Context())
+        else:
+            train_classifier(TrainClassifier(str(dataset.folder), model, epochs=1, device_choice="cpu"), Context())
+        bands = read_card(model).sources[0].bands
+        assert [band.expression for band in bands] == ["", "", "", ndvi if name == "computed" else ""]
+        means[name] = [(band.mean, band.std, band.scene_mean, band.scene_std) for band in bands]
+        scene = RasterSource(plain) if name == "computed" else source
+        maps[name] = classify(Classify(scene, model, str(folder / "map.tif")), Context()).output
+    np.testing.assert_allclose(means["computed"], means["filed"], rtol=1e-12)
+    with rasterio.open(maps["computed"]) as one, rasterio.open(maps["filed"]) as other:
+        found = one.read(1)
+        np.testing.assert_array_equal(found, other.read(1))
+    assert len(np.unique(found)) == 3
+
+
+def test_patches_whose_bands_are_computed_otherwise_do_not_train_together(tmp_path):
+    image = patchsets.scene(tmp_path / "i.tif")
+    folders = []
+    for number, factor in enumerate((2, 3)):
+        points = patchsets.grid_points(tmp_path / f"{number}.gpkg", (4 + 50 * number, 44 + 50 * number))
+        source = RasterSource(image, expressions=f"X = B1 * {factor}")
+        job = ExtractPatches(source, VectorSource(points), "class_id", str(tmp_path / str(number)), patch_size=3)
+        folders.append(extract_patches(job, Context()).output)
+    with pytest.raises(BadInput, match=r"'X' of the validation patches is B1 \* 3, of the training patches B1 \* 2\."):
+        train_random_forest(
+            TrainRandomForest(folders[0], str(tmp_path / "m.safetensors"), validation=folders[1]), Context()
+        )
 
 
 @pytest.mark.parametrize(
