@@ -48,11 +48,12 @@ def sampling_rates(job: SamplingRates, context: Context) -> SamplingRatesResult:
 
 def _custom(job: SamplingRates, available: Sequence[Counts], listed: Sequence[Counts]) -> List[Dict[str, Rate]]:
     """Return the rates where every image has its own budget."""
+    if job.strategy == "byclass":
+        # As in the reference, a class that is asked of an image without a pixel of it is listed, too.
+        every = ({**dict.fromkeys(wanted, 0), **counts} for counts, wanted in zip(available, listed))
+        return [class_rates("byclass", counts, 0, 0.0, wanted) for counts, wanted in zip(every, listed)]
     numbers = job.counts or (0.0,) * len(available)
-    return [
-        class_rates(job.strategy, counts, int(number), number, listed[place] if listed else {})
-        for place, (counts, number) in enumerate(zip(available, numbers))
-    ]
+    return [class_rates(job.strategy, counts, int(number), number, {}) for counts, number in zip(available, numbers)]
 
 
 def _shared(job: SamplingRates, available: Sequence[Counts], listed: Counts) -> List[Dict[str, Rate]]:

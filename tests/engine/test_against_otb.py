@@ -342,7 +342,7 @@ def test_one_budget_for_several_images(tmp_path, images, strategy, mode, number)
     wanted = []
     for place in range(3):
         wanted.append(tmp_path / f"wanted{place}.csv")
-        wanted[-1].write_text("".join(f"class {code};{place + 61 * code}\n" for code in range(1, 5)))
+        wanted[-1].write_text("".join(f"class {code};{place + 61 * code}\n" for code in range(1, 6)))
     statistics = [str(image[2]) for image in images[:number]]
     given = [argument.format(*wanted) for argument in (EACH if custom else ONE)[strategy]]
     if custom and strategy in NUMBERS:
