@@ -212,7 +212,7 @@ def test_legend_of_a_paletted_raster(run, play, points_file, image, context):
     run("selectsamples", INPUT=layer.id(), OUTPUT="memory:")
     assert play.jobs()[-1]["legend"]["layer_classes"] == [FOREST]
     assert job["source"] == {
-        "path": image, "stack": [], "bands": [], "nodata": None, "crs": "", "label": "truth",
+        "path": image, "stack": [], "bands": [], "nodata": None, "crs": "", "label": "truth", "expressions": "",
     }  # fmt: skip
 
 
