@@ -220,7 +220,7 @@ def _burnt_chunk(
                 vanished[place] = len(_of(feature_pixels(geometry, grid))) > 0
         keys, counts = np.concatenate(found), np.array([len(part) for part in found], dtype=np.int64)
     if together:
-        for place in np.flatnonzero(counts == 0):
+        for place in np.flatnonzero(counts == 0).tolist():
             outside[place] = feature_pixels(some[place], grid) is None
     return PixelChunk(positions, outside, counts, keys), vanished
 
