@@ -17,6 +17,8 @@ from .textfiles import write_text
 from .vectors import on_grid, read_layer
 
 _PER_CLASS, _PER_FEATURE = "samplesPerClass", "samplesPerVector"
+# Lines of the file that are joined at a time.
+_LINES = 10_000
 
 
 def polygon_statistics(job: PolygonStatistics, context: Context) -> PolygonStatisticsResult:
@@ -62,11 +64,16 @@ def write_statistics(path: str, per_class: Mapping[str, int], per_feature: Mappi
         DiskFull: no room left.
         BadInput: the folder does not exist or cannot be written.
     """
-    # Written line by line: a tree of the elements of a million features would take a gigabyte.
+    # Text by text: a tree of the elements of a million features would take a gigabyte, and a list of lines much, too.
     lines = ['<?xml version="1.0" ?>', "<GeneralStatistics>"]
     for name, counts in ((_PER_CLASS, per_class), (_PER_FEATURE, per_feature)):
         lines.append(f'    <Statistic name="{name}">')
-        lines += (f'        <StatisticMap key={_quoted(key)} value="{counts[key]}" />' for key in sorted(counts))
+        keys = sorted(counts)
+        for start in range(0, len(keys), _LINES):
+            some = keys[start : start + _LINES]
+            lines.append(
+                "\n".join(f'        <StatisticMap key={_quoted(key)} value="{counts[key]}" />' for key in some)
+            )
         lines.append("    </Statistic>")
     text = "\n".join([*lines, "</GeneralStatistics>", ""])
     return write_text(path, ".xml", text)
