@@ -60,6 +60,8 @@ def train_classifier(job: TrainClassifier, context: Context) -> TrainResult:
         fabric = _fabric(job.device_choice, context)
         told = context if fabric.is_global_zero else _Silent(context)
         plan = open_plan(job, told)
+        if job.initial_model and (plan.folds or job.test_scenes):
+            told.warn("Where INITIAL_MODEL has learned from a scene that is held out, the accuracy is optimistic.")
         roles = plan.roles
 
         def judge_fold(fold: Roles, inside: Context) -> Tuple[Scores, int, int]:

@@ -349,6 +349,11 @@ def test_the_folds_and_the_written_model_are_those_of_single_trainings(scenes, t
     held = train_classifier(job(scenes, tmp_path / "held", test_scenes=("birch.tif",)), Listener())
     fold = crossed.metrics["cross_validation"]["scenes"][1]
     assert (fold["kappa"], fold["best_epoch"]) == (held.kappa, held.best_epoch)
+    further = job(scenes, tmp_path / "on", test_scenes=("ash.tif",), initial_model=held.output, epochs=1)
+    assert (
+        "Where INITIAL_MODEL has learned from a scene that is held out"
+        in train_classifier(further, Listener()).warnings[0]
+    )
 
 
 def test_a_forest_leaves_scenes_out_too(scenes, tmp_path):
