@@ -19,6 +19,8 @@ TILES = {
     "riverside": (60, 63),
     "santa_monica": (28, 88),
 }
+# The files call the near infrared an alpha band, which is a mask unless it is asked for.
+BANDS = "1;2;3;4"
 LEGEND = {"classes": [
     {"value": 0, "name": "other", "colour": "#e6c35c"}, {"value": 1, "name": "tree", "colour": "#1b7837"},
 ]}  # fmt: skip
@@ -76,7 +78,7 @@ def city_datasets(run, out, samples, cities, patch_size):
         images = [TREES / "images" / f"{city}_2020_{tile}.tif" for tile in tiles]
         run("gdal:buildvirtualraster", INPUT=images, SEPARATE="false", EXTRA="-vrtnodata 0", OUTPUT=out / f"{city}.vrt")
         run(
-            "deepscape:extractpatches", INPUT=out / f"{city}.vrt", SAMPLES=samples, FIELD="class_id",
+            "deepscape:extractpatches", INPUT=out / f"{city}.vrt", BANDS=BANDS, SAMPLES=samples, FIELD="class_id",
             PATCH_SIZE=patch_size, NODATA_RULE="all", LEGEND=out / "legend.json", OUTPUT=out / f"patches of {city}",
             FOOTPRINTS="TEMPORARY_OUTPUT",
         )  # fmt: skip
@@ -126,7 +128,7 @@ def test_a_city_that_was_held_out_is_mapped_and_assessed(cities):
     assert "Scenes held out for the test: santa_monica." in done.text
     assert "Scenes that validate: " in done.text
     tile = TREES / "images" / "santa_monica_2020_28.tif"
-    run("deepscape:classify", INPUT=tile, MODEL=out / "held.safetensors", OUTPUT=out / "map.tif")
+    run("deepscape:classify", INPUT=tile, BANDS=BANDS, MODEL=out / "held.safetensors", OUTPUT=out / "map.tif")
     judged = run(
         "deepscape:assess", INPUT=out / "map.tif", REFERENCE_SAMPLES=out / "samples.gpkg", FIELD="class_id",
         OUTPUT=out / "accuracy.html",
