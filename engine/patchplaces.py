@@ -34,6 +34,7 @@ SPLITS = ("train", "validation", "test")
 _OFF_GRID = 0.25
 # How near a place computed from the grid of the first source must come to a pixel's edge to be on it.
 _ON_EDGE = 0.01
+_CLASS_REMEDY = "Give labels for every pixel, or the field that holds the class of each sample."
 # A pixel far outside every raster, for places that a CRS cannot hold.
 _NOWHERE = -(2**40)
 
@@ -104,9 +105,12 @@ def _single(layer: Layer) -> Layer:
 
 def _classes(job: ExtractPatches, layer: Layer, context: Context) -> FeatureClasses:
     if not job.field:
+        raise BadInput("FIELD is missing, and neither LABELS nor LABEL_FEATURES is given.", _CLASS_REMEDY)
+    if job.field not in layer.fields and set(layer.frame.geom_type) == {"Polygon"}:
         raise BadInput(
-            "FIELD is missing, and neither LABELS nor LABEL_FEATURES is given.",
-            "Give the field that holds the samples' class, or labels for every pixel.",
+            f"The footprints '{layer.name}' have no field '{job.field}', and neither LABELS nor LABEL_FEATURES is "
+            "given.",
+            _CLASS_REMEDY,
         )
     return feature_classes(layer, job.field, context, job.legend, job.classes, read_crosswalk(job.crosswalk))
 

@@ -402,6 +402,8 @@ def test_footprints_may_have_one_class_each_and_need_one_or_labels(tmp_path):
     assert PatchDataset(extract_patches(job, Context()).output).labels.tolist() == [4, 2]
     with pytest.raises(BadInput, match=r"FIELD is missing, and neither LABELS nor LABEL_FEATURES is given"):
         extract_patches(dataclasses.replace(job, field=""), Context())
+    with pytest.raises(BadInput, match=r"footprints 's.gpkg' have no field 'kind'.* Give labels for every pixel"):
+        extract_patches(dataclasses.replace(job, field="kind"), Context())
 
 
 def test_dense_labels_lie_as_the_patches_do_with_ignored_pixels(tmp_path):
