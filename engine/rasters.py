@@ -17,7 +17,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Iterator, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Type
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from rasterio.windows import Window
 from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import RasterSource
 from .computedbands import compute, parse_computed, used_bands
+from .damage import Box, damaged_error, salvage
 from .expressions import BandExpression
 from .grids import Grid as Grid
 from .grids import reflect_indices
@@ -76,16 +77,25 @@ class RasterReader:
         block_height: rows of the blocks that the first file is stored in.
         striped: True where the first file's blocks are whole rows.
         masked: True where a mask band or alpha tells no-data, which no number shows.
+        damaged: the blocks (row, col, height, width) that could not be decoded so far, where those are salvaged.
         name: what messages call the source.
     """
 
-    def __init__(self, source: RasterSource, *, scale: Optional[float] = None, offset: Optional[float] = None) -> None:
+    def __init__(
+        self,
+        source: RasterSource,
+        *,
+        scale: Optional[float] = None,
+        offset: Optional[float] = None,
+        salvage: bool = False,
+    ) -> None:
         """Open the files.
 
         Args:
             source: the files, their bands, and expressions of further bands.
             scale: factor to physical units in place of the files' own, for all of their bands.
             offset: summand likewise.
+            salvage: blocks that cannot be decoded are no-data, and are kept in ``damaged``, instead of an error.
 
         Raises:
             BadInput: a file cannot be opened, a band does not exist or holds complex numbers, a stacked raster has
@@ -93,6 +103,8 @@ class RasterReader:
                 expression cannot be understood.
         """
         self.name = source.label or Path(source.path).name
+        self.damaged: Dict[Box, None] = {}
+        self._salvage = salvage
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
         self._parts: list[tuple[Any, tuple[int, ...]]] = []
@@ -140,6 +152,7 @@ class RasterReader:
             # float32 holds 16-bit numbers exactly; larger ones make it float64.
             self.dtype = np.result_type(self.dtype, np.float32)
         self.bands = own + computed
+        self._numbers = [_number_in(band, self.dtype) for band in own]
 
     def _open(self, path: str) -> Any:
         try:
@@ -196,11 +209,11 @@ class RasterReader:
         """Read a window inside the raster, without its mask: the first file's bands as stored, ``(C, H, W)``."""
         dataset, indices = self._parts[0]
         window = Window(col, row, width, height)
-        try:
-            with self._lock:
+        with self._lock:
+            try:
                 raw: Array = dataset.read(indices, window=window)
-        except RasterioError as error:
-            raise _reading_error(dataset, window, error) from error
+            except RasterioError as error:
+                raise _reading_error(dataset, indices, window) from error
         return raw
 
     def read(self, row: int, col: int, height: int, width: int, rule: str = "any") -> Tuple[Array, Array]:
@@ -219,53 +232,91 @@ class RasterReader:
             where a value is valid. Computed bands stand behind the others, NaN where a band that they use has no-data
             and where their result is not finite.
         """
-        rows = reflect_indices(row, height, self.grid.height)
-        cols = reflect_indices(col, width, self.grid.width)
+        raw, valid = self.read_known(row, col, height, width, rule)
+        return raw, np.ones(raw.shape, bool) if valid is None else valid
+
+    def read_known(
+        self, row: int, col: int, height: int, width: int, rule: str = "any"
+    ) -> Tuple[Array, Optional[Array]]:
+        """Read a window as `read` does, with None for the mask where every value is valid: most windows of most scenes.
+
+        A mask of four bands costs as much time as their values.
+        """
+        grid = self.grid
+        if row >= 0 and col >= 0 and row + height <= grid.height and col + width <= grid.width:
+            return self._read_inside(Window(col, row, width, height), rule)
+        rows, cols = reflect_indices(row, height, grid.height), reflect_indices(col, width, grid.width)
         window = Window(cols.min(), rows.min(), cols.max() - cols.min() + 1, rows.max() - rows.min() + 1)
         raw, valid = self._read_inside(window, rule)
-        inside = row >= 0 and col >= 0 and row + height <= self.grid.height and col + width <= self.grid.width
-        if inside:
-            return raw, valid
         take = np.ix_(np.arange(len(raw)), rows - rows.min(), cols - cols.min())
-        return raw[take], valid[take]
+        return raw[take], None if valid is None else valid[take]
 
-    def _read_inside(self, window: Window, rule: str) -> Tuple[Array, Array]:
-        raws, masks = [], []
-        with self._lock:
-            for dataset, indices in self._parts:
-                try:
-                    raws.append(dataset.read(indices, window=window))
-                    masks.append(self._file_mask(dataset, indices, window))
-                except RasterioError as error:
-                    raise _reading_error(dataset, window, error) from error
-        raw = np.concatenate([part.astype(self.dtype, copy=False) for part in raws])
-        valid = np.concatenate(masks)
-        if self.dtype.kind == "f":
-            valid &= np.isfinite(raw)
-        numbers = [_number_in(band) for band in self._own]
-        if any(number is not None and not math.isnan(number) for number in numbers):
-            equal = np.stack([self._equals(raw[i], number) for i, number in enumerate(numbers)])
-            valid &= ~(equal.all(axis=0, keepdims=True) if rule == "all" else equal)
+    def _read_inside(self, window: Window, rule: str) -> Tuple[Array, Optional[Array]]:
+        parts = [self._read_part(dataset, indices, window) for dataset, indices in self._parts]
+        raws = [raw.astype(self.dtype, copy=False) for raw, _ in parts]
+        raw = raws[0] if len(raws) == 1 else np.concatenate(raws)
+        valid = None
+        if any(mask is not None for _, mask in parts):
+            valid = np.concatenate([np.ones(raw.shape, bool) if mask is None else mask for raw, mask in parts])
+        finite = np.isfinite(raw) if self.dtype.kind == "f" else None
+        if finite is not None and not finite.all():
+            valid = finite if valid is None else valid & finite
+        missing = self._missing(raw, rule)
+        if missing is not None:
+            valid = ~missing if valid is None else valid & ~missing
         return self._with_computed(raw, valid) if self._expressions else (raw, valid)
 
-    def _with_computed(self, raw: Array, valid: Array) -> Tuple[Array, Array]:
+    def _read_part(self, dataset: Any, indices: Tuple[int, ...], window: Window) -> Tuple[Array, Optional[Array]]:
+        """Read one file's bands, and their mask where the file has one."""
+        with self._lock:
+            try:
+                raw = dataset.read(indices, window=window)
+                return raw, self._file_mask(dataset, indices, window)
+            except RasterioError as error:
+                if not self._salvage or _missing_file(dataset):
+                    raise _reading_error(dataset, indices, window) from error
+            raw, read, lost = salvage(dataset, indices, window)
+            if not lost:
+                raise damaged_error(dataset, window, lost)  # it is the mask that cannot be read
+            self.damaged.update(dict.fromkeys(lost))
+        return raw, read
+
+    def _missing(self, raw: Array, rule: str) -> Optional[Array]:
+        """Return where values ``(C, H, W)`` are their band's no-data number; None where none is."""
+        if rule == "all":
+            if any(number is None for number in self._numbers):
+                return None
+            everywhere = raw[0] == self._numbers[0]
+            for values, number in zip(raw[1:], self._numbers[1:]):
+                if not everywhere.any():
+                    return None
+                everywhere &= values == number
+            return np.broadcast_to(everywhere, raw.shape) if everywhere.any() else None
+        found = None
+        for band, number in enumerate(self._numbers):
+            if number is None:
+                continue
+            equal = raw[band] == number
+            if equal.any():
+                found = np.zeros(raw.shape, bool) if found is None else found
+                found[band] = equal
+        return found
+
+    def _with_computed(self, raw: Array, valid: Optional[Array]) -> Tuple[Array, Optional[Array]]:
         """Append the computed bands to raw values and validity ``(C, H, W)`` of the files' bands."""
+        valid = np.ones(raw.shape, bool) if valid is None else valid
         used = list(used_bands(self._expressions))
         scales, offsets = (np.array([getattr(self._own[i], key) for i in used]) for key in ("scale", "offset"))
         found = compute(self._expressions, dict(zip(used, self.physical(raw[used], scales, offsets))), valid)
         return np.concatenate([raw, found.astype(self.dtype)]), np.concatenate([valid, ~np.isnan(found)])
 
     @staticmethod
-    def _equals(values: Array, number: Optional[float]) -> Array:
-        if number is None or math.isnan(number):
-            return np.zeros(values.shape, dtype=bool)
-        return values == number
-
-    @staticmethod
-    def _file_mask(dataset: Any, indices: Sequence[int], window: Window) -> Array:
+    def _file_mask(dataset: Any, indices: Sequence[int], window: Window) -> Optional[Array]:
         """Return the per-band mask of mask bands and alpha; the no-data number is the reader's own concern."""
         shape = (len(indices), int(window.height), int(window.width))
         flags = [dataset.mask_flag_enums[index - 1] for index in indices]
+        if not any(map(_has_mask, flags)):
+            return None
         mask = np.ones(shape, dtype=bool)
         for position, (index, flag) in enumerate(zip(indices, flags)):
             if not _has_mask(flag):
@@ -285,12 +336,23 @@ class RasterReader:
         return (raw.astype(np.float64) * scale[:, None, None] + offset[:, None, None]).astype(np.float32)
 
 
-def _number_in(band: BandInfo) -> Optional[float]:
-    """Return a band's no-data number as its own type holds it: 0.1 is another number in a stack of float64."""
-    if band.nodata is None or band.dtype != "float32":
-        return band.nodata
-    with np.errstate(over="ignore"):
-        return float(np.float32(band.nodata))
+def _number_in(band: BandInfo, dtype: np.dtype[Any]) -> Any:
+    """Return a band's no-data number as values of ``dtype`` can equal it; None where they cannot.
+
+    0.1 is another number in a float32 band of a stack of float64.
+    """
+    number = band.nodata
+    if number is None or math.isnan(number):
+        return None
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            own = np.float32(number) if band.dtype == "float32" else number
+            held = dtype.type(own)
+        return held if held == own else None
+    if dtype.itemsize == 8:
+        return np.float64(number)  # as GDAL hands it over: a double
+    limits = np.iinfo(dtype)
+    return dtype.type(int(number)) if number == int(number) and limits.min <= number <= limits.max else None
 
 
 def _has_mask(flags: Sequence[Any]) -> bool:
@@ -299,33 +361,46 @@ def _has_mask(flags: Sequence[Any]) -> bool:
     return bool({"per_dataset", "alpha"} & names) or not {"nodata", "all_valid"} & names
 
 
-def _reading_error(dataset: Any, window: Window, error: RasterioError) -> BadInput:
+def _missing_file(dataset: Any) -> str:
+    """Return the first file of a VRT that does not exist; empty when there is none."""
+    if dataset.driver != "VRT":
+        return ""
+    return next((path for path in dataset.files[1:] if not path.startswith("/vsi") and not Path(path).exists()), "")
+
+
+def _reading_error(dataset: Any, indices: Sequence[int], window: Window) -> BadInput:
     """Return the sentence for a failed read: a file of a VRT that is missing, or damage."""
-    name = Path(dataset.name).name
-    missing = [path for path in dataset.files[1:] if not path.startswith("/vsi") and not Path(path).exists()]
-    if dataset.driver == "VRT" and missing:
+    missing = _missing_file(dataset)
+    if missing:
         return BadInput(
-            f"'{name}' refers to '{missing[0]}', which does not exist.", "Bring that file back, or build the VRT again."
+            f"'{Path(dataset.name).name}' refers to '{missing}', which does not exist.",
+            "Bring that file back, or build the VRT again.",
         )
-    return BadInput(
-        f"'{name}' is damaged near row {window.row_off}, column {window.col_off}.",
-        "Copy the file again from its source.",
-    )
+    return damaged_error(dataset, window, salvage(dataset, indices, window)[2])
 
 
 @contextlib.contextmanager
 def reading(
-    source: RasterSource, *, scale: Optional[float] = None, offset: Optional[float] = None, cache: int = CACHE_BYTES
+    source: RasterSource,
+    *,
+    scale: Optional[float] = None,
+    offset: Optional[float] = None,
+    cache: int = CACHE_BYTES,
+    salvage: bool = False,
 ) -> Iterator[RasterReader]:
     """Open a source for reading, with GDAL's block cache bounded as long as it is open.
 
     Args:
-        source: see `RasterReader`, as for ``scale`` and ``offset``.
+        source: see `RasterReader`, as for ``scale``, ``offset`` and ``salvage``.
         scale: factor to physical units in place of the files' own.
         offset: summand likewise.
         cache: bytes of the block cache, which all rasters share that are open at a time.
+        salvage: take blocks that cannot be decoded as no-data.
     """
-    with rasterio.Env(GDAL_CACHEMAX=cache), RasterReader(source, scale=scale, offset=offset) as reader:
+    with (
+        rasterio.Env(GDAL_CACHEMAX=cache),
+        RasterReader(source, scale=scale, offset=offset, salvage=salvage) as reader,
+    ):
         yield reader
 
 

@@ -1,15 +1,17 @@
 """Reading and writing rasters by window: reflection, no-data in every form, grids, and whole outputs."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from deepscape.engine.damage import pixels_in
 from deepscape.engine.rasters import Grid, RasterReader, create_raster, reading, writing_error
 from deepscape.tasks.errors import BadInput, DiskFull
 from deepscape.tasks.jobs import Extent, RasterSource
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio._env import get_gdal_config
 from rasterio.control import GroundControlPoint
@@ -223,15 +225,66 @@ def test_the_block_cache_is_bounded_while_a_source_is_read(tmp_path):
         assert reader.read(0, 0, 2, 2)[1].all()
 
 
-def test_a_damaged_file_is_named_with_the_place(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 255, (1, 512, 512)).astype("uint8")
-    source = write(tmp_path / "d.tif", noise, compress="deflate")
-    size = os.path.getsize(source.path)
+@pytest.fixture
+def damaged(tmp_path):
+    """Noise in blocks of 128, one of which, that of rows 128 to 255 and columns 256 to 383 of band 2, is broken."""
+    noise = np.random.default_rng(0).integers(0, 255, (2, 300, 500)).astype("uint8")
+    blocks = dict(tiled=True, blockxsize=128, blockysize=128, interleave="band")
+    source = write(tmp_path / "d.tif", noise, compress="deflate", **blocks)
+    with rasterio.open(source.path) as dataset:
+        place = int(dataset.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=2))
     with open(source.path, "r+b") as file:
-        file.seek(size // 2)
-        file.write(b"\0" * 5000)
-    with RasterReader(source) as reader, pytest.raises(BadInput, match=r"'d\.tif' is damaged near row 0"):
-        reader.read(0, 0, 512, 512)
+        file.seek(place)
+        file.write(b"\0" * 500)
+    return source, noise
+
+
+def test_a_damaged_block_is_named_with_its_place(damaged):
+    source, noise = damaged
+    place = r"'d\.tif' is damaged in rows 128 to 255, columns 256 to 383"
+    with RasterReader(source) as reader:
+        for read in (reader.read, reader.read_raw):
+            with pytest.raises(BadInput, match=place):
+                read(0, 0, 300, 500)
+        assert (reader.read(0, 0, 128, 500)[0] == noise[:, :128]).all()
+
+
+def test_what_is_left_around_a_damaged_block_is_read_whatever_the_window(damaged):
+    source, noise = damaged
+    good = np.ones(noise.shape, bool)
+    good[1, 128:256, 256:384] = False
+    with RasterReader(source, salvage=True) as reader:
+        for row, col, height, width in ((0, 0, 300, 500), (130, 257, 5, 3), (250, 380, 20, 30)):
+            raw, valid = reader.read(row, col, height, width)
+            part = np.s_[:, row : row + height, col : col + width]
+            assert (valid == good[part]).all() and (raw[valid] == noise[part][valid]).all()
+        assert list(reader.damaged) == [(128, 256, 128, 128)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 9)] * 2), max_size=4))
+def test_pixels_of_overlapping_boxes_count_once(boxes):
+    seen = np.zeros((30, 30), bool)
+    for row, col, height, width in boxes:
+        seen[row : row + height, col : col + width] = True
+    assert pixels_in(boxes, (3, 4, 10, 8)) == seen[3:13, 4:12].sum()
+
+
+def test_no_mask_is_made_where_every_value_is_valid(tmp_path):
+    values = np.arange(18, dtype="uint16").reshape(2, 3, 3)
+    with RasterReader(write(tmp_path / "a.tif", values)) as reader:
+        assert reader.read_known(-1, 0, 3, 3)[1] is None and reader.read(0, 0, 3, 3)[1].all()
+    with RasterReader(write(tmp_path / "b.tif", values, nodata=4)) as reader:
+        assert reader.read_known(0, 0, 1, 3)[1] is None
+        assert reader.read_known(0, 0, 2, 3)[1].tolist() == (values[:, :2] != 4).tolist()
+        assert reader.read_known(0, 0, 2, 3, "all")[1] is None
+    # No value of an unsigned type is one of these.
+    for number in (-9999, 4.5, 70000):
+        source = replace(write(tmp_path / "c.tif", values), nodata=number)
+        with RasterReader(source) as reader:
+            assert reader.read_known(0, 0, 3, 3)[1] is None
+    with RasterReader(write(tmp_path / "d.tif", (values / [[[1]], [[0]]]).astype("float32"))) as reader:
+        assert not reader.read_known(0, 0, 3, 3)[1][1].any()
 
 
 def test_scale_and_offset_give_physical_units(tmp_path):
