@@ -27,7 +27,7 @@ from .expressions import BandExpression
 from .maps import MapWriter, class_areas, raster_path
 from .preflight import check_resolution, check_scene, check_undeclared_nodata
 from .rasters import BandInfo, Grid, RasterReader, reading
-from .runtimes import BATCH, Runtime, create_runtime
+from .runtimes import BATCH, Model, Runtime, Wishes, create_runtime
 
 if TYPE_CHECKING:
     from .modelfiles import LoadedModel
@@ -116,7 +116,10 @@ def map_scene(
         scene = open_scene(reader, card, job.continue_anyway, context)
         _preflight(scene, card, job.continue_anyway, context)
         window = _window(job, reader.grid)
-        runtime = create_runtime(card, model.module, model.forest, job.device_choice, context, batch)
+        runtime = create_runtime(
+            Model.of(model), Wishes(device=job.device_choice, batch=batch), context,
+            _first_tiles(scene, window, tile), window[2] * window[3],
+        )  # fmt: skip
         context.log(f"Mapping {window[2]} x {window[3]} pixels with {runtime.name} on {runtime.device}.")
         grid = reader.grid.crop(*window)
         with MapWriter(paths, grid, card.classes, _tags(job, card, runtime)) as outputs:
@@ -253,6 +256,12 @@ def tiles_of(window: Window, grid: Grid, tile: int) -> Iterator[Window]:
     for top in range(row // tile * tile, row + height, tile):
         for left in range(col // tile * tile, col + width, tile):
             yield top, left, min(tile, grid.height - top), min(tile, grid.width - left)
+
+
+def _first_tiles(scene: Scene, window: Window, tile: int) -> Iterator[Tuple[npt.NDArray[np.float32], Array]]:
+    """Yield the values and valid pixels of the window's tiles, for what a runtime tries out before it maps."""
+    for top, left, rows, cols in tiles_of(window, scene.reader.grid, tile):
+        yield scene.read(top, left, rows, cols)
 
 
 def _traverse(
