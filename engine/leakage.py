@@ -52,7 +52,9 @@ def shared_pixels(
     scene_a, scene_b = a.description.scene, b.description.scene
     unknown = next((scene for scene in (scene_a, scene_b) if scene.width == 0), None)
     if unknown is not None:
-        return SharedPixels(0, 0, 0, f"Where the patches of '{unknown.label}' lie is not known: they were not compared.")
+        return SharedPixels(
+            0, 0, 0, f"Where the patches of '{unknown.label}' lie is not known: they were not compared."
+        )
     if not _same_crs(scene_a.crs, scene_b.crs):
         return SharedPixels(0, 0, 0, "The scenes have different CRS: their patches were not compared.")
     boxes_a, boxes_b = _footprints(a, mask_a), _footprints(b, mask_b)

@@ -2,7 +2,6 @@
 
 import geopandas
 import numpy as np
-import patchsets
 import pytest
 import rasterio
 from deepscape.engine.datasets import PatchDataset
@@ -14,6 +13,7 @@ from deepscape.tasks.classtable import ClassEntry, Legend, read_legend
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import ExportPatches, ImportPatches, RasterSource, TrainRandomForest
+from deepscape.tests.engine import patchsets
 
 
 def image(path, values, nodata=None, **profile):
