@@ -29,7 +29,7 @@ from torch.nn import functional
 from ..models.build import build_network, parameter_count
 from ..models.cards import Card
 from ..models.prepared import PreparedNetwork
-from ..models.registry import network_entry
+from ..models.registry import PATCH_NETWORKS, network_entry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainClassifier, TrainResult
@@ -141,7 +141,7 @@ def _prepare(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card
         network=job.network,
         sources=(card_source(roles.training, mean, std),),
         classes=roles.classes,
-        arguments={**network_entry(job.network).arguments, **job.network_arguments},
+        arguments={**network_entry(job.network, PATCH_NETWORKS).arguments, **job.network_arguments},
         res_m=scene.res_m,
         crs=scene.crs,
     )

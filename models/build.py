@@ -32,7 +32,7 @@ def build_network(
         network: id in the registry.
         bands: input channels.
         classes: outputs.
-        patch_size: pixels on a side.
+        patch_size: pixels on a side; a pixel network takes images of any size and needs none.
         arguments: constructor arguments that differ from the registry's defaults.
 
     Raises:
@@ -43,7 +43,8 @@ def build_network(
     if unknown:
         valid = ", ".join(entry.arguments) or "none"
         raise BadInput(f"The network '{network}' has no argument '{unknown[0]}'.", f"Its arguments: {valid}.")
-    return network_class(network)(bands, classes, patch_size, **{**entry.arguments, **arguments})
+    size = () if entry.output == "pixels" else (patch_size,)
+    return network_class(network)(bands, classes, *size, **{**entry.arguments, **arguments})
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -93,7 +93,14 @@ class Card:
         arguments: constructor arguments beside bands, classes and patch size; for a forest its features and preset.
         sources: one per source.
         classes: value, name and colour in the order of the network's outputs (ascending values).
-        context: "local" (result equals the whole image in one piece) or "tile".
+        context: "local" (result equals the whole image in one piece) or "tile" (the result is that of overlapping
+            tiles, defined by tile and overlap).
+        output: "patch" (one class per patch) or "pixels" (one class per pixel).
+        margin: pixel networks with local context: pixels beyond a window that its classes depend on, on each side, a
+            multiple of the stride.
+        stride: pixel networks: windows begin at multiples of it, and their sizes are multiples.
+        tile: pixel networks with tile context: pixels on a side of a tile.
+        overlap: likewise: pixels that neighbouring tiles share.
         res_m: ground sampling distance of the training scene in metres; None without CRS.
         crs: WKT of the training scene.
         training: what it was trained on: dataset names and "sha256:..." hashes, counts per class and split.
@@ -118,6 +125,11 @@ class Card:
     versions: Dict[str, str] = field(default_factory=dict)
     created: str = ""
     format: int = CARD_FORMAT
+    output: str = "patch"
+    margin: Optional[int] = None
+    stride: int = 1
+    tile: Optional[int] = None
+    overlap: Optional[int] = None
 
     def to_json(self) -> str:
         """Return the card as JSON text."""

@@ -19,9 +19,11 @@ class NetworkEntry:
         id: published name (NETWORK).
         title: what lists show.
         help: one or two sentences for the user.
-        target: ``module:class`` below the package; called as ``cls(bands, classes, patch_size, **arguments)``, its
-            forward maps ``(N, bands, patch_size, patch_size)`` to logits ``(N, classes)``.
+        target: ``module:class`` below the package. A patch network is called as ``cls(bands, classes, patch_size,
+            **arguments)``, its forward maps ``(N, bands, patch_size, patch_size)`` to logits ``(N, classes)``; a
+            pixel network as ``cls(bands, classes, **arguments)``, ``(N, bands, H, W)`` to ``(N, classes, H, W)``.
         smallest_patch: smallest patch size in pixels that the network accepts.
+        output: patch (one class per patch) or pixels (one class per pixel).
         arguments: the further constructor arguments and their defaults.
         recipe: the training settings that suit the network, fields of `engine.trainingbatches.Recipe` (learning_rate,
             batch_size, weight_decay, label_smoothing, warm_up, jitter, brightness).
@@ -36,6 +38,7 @@ class NetworkEntry:
     arguments: Dict[str, Any] = field(default_factory=dict)
     recipe: Dict[str, Any] = field(default_factory=dict)
     source: str = ""
+    output: str = "patch"
 
 
 PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
@@ -88,15 +91,35 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
     ),
 )
 
+PIXEL_NETWORKS: Tuple[NetworkEntry, ...] = (
+    NetworkEntry(
+        id="unet",
+        title="U-Net",
+        help=(
+            "The classic network for one class per pixel: an encoder and a decoder of any depth, joined at every "
+            "resolution. Depth 4 reads 107 pixels on each side."
+        ),
+        target="models.unet:UNet",
+        smallest_patch=32,
+        arguments={"width": 32, "depth": 4, "upsampling": "transposed"},
+        source="O. Ronneberger, P. Fischer, T. Brox, U-Net (2015)",
+        output="pixels",
+    ),
+)
 
-def network_entry(network: str) -> NetworkEntry:
+
+def network_entry(network: str, family: Tuple[NetworkEntry, ...] = PATCH_NETWORKS + PIXEL_NETWORKS) -> NetworkEntry:
     """Return the entry of a network.
+
+    Args:
+        network: its id.
+        family: where it is looked for; all networks, or `PATCH_NETWORKS` or `PIXEL_NETWORKS` alone.
 
     Raises:
         BadInput: there is no such network; lists the valid ones.
     """
-    for entry in PATCH_NETWORKS:
+    for entry in family:
         if entry.id == network:
             return entry
-    valid = ", ".join(entry.id for entry in PATCH_NETWORKS)
+    valid = ", ".join(entry.id for entry in family)
     raise BadInput(f"There is no network '{network}'.", f"Valid networks: {valid}.")

@@ -31,6 +31,14 @@ def test_a_card_survives_json():
     assert again.classes == CARD.classes and again.sources[0].nodata_rule == "all" and again.metrics == {"kappa": None}
 
 
+def test_a_card_of_an_older_version_is_one_of_a_patch_network():
+    plain = json.loads(CARD.to_json())
+    for name in ("output", "margin", "stride", "tile", "overlap"):
+        del plain[name]
+    card = card_from_json(json.dumps(plain))
+    assert (card.output, card.margin, card.stride, card.tile, card.overlap) == ("patch", None, 1, None, None)
+
+
 def test_a_card_is_read_from_the_header(tmp_path):
     path = write(tmp_path / "m.safetensors", {"__metadata__": {CARD_KEY: CARD.to_json()}})
     assert read_card(path).network == "compact_cnn"
