@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from rasterio.crs import CRS
+from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
@@ -65,6 +66,30 @@ class BandInfo:
     scale: float
     offset: float
     expression: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a source is stored: what reading a window costs.
+
+    Attributes:
+        height: rows.
+        width: columns.
+        block_height: rows of its blocks; of the largest where files of a stack differ.
+        block_width: columns likewise.
+        pixel_bytes: of a pixel of all bands that are decoded together.
+    """
+
+    height: int
+    width: int
+    block_height: int
+    block_width: int
+    pixel_bytes: int
+
+    @property
+    def striped(self) -> bool:
+        """Tell whether the blocks are whole rows."""
+        return self.block_width >= self.width
 
 
 class RasterReader:
@@ -202,8 +227,21 @@ class RasterReader:
         self.close()
 
     def close(self) -> None:
-        """Close the files."""
-        self._stack.close()
+        """Close the files, after a read that is under way in another thread."""
+        with self._lock:
+            self._stack.close()
+
+    @property
+    def layout(self) -> Layout:
+        """Return how the files are stored."""
+        blocks, pixel_bytes = [], 0
+        for dataset, indices in self._parts:
+            blocks.append(_blocks(dataset))
+            # The bands of interleaved pixels are decoded together, whichever are wanted.
+            bands = dataset.indexes if dataset.interleaving == Interleaving.pixel else indices
+            pixel_bytes += sum(np.dtype(dataset.dtypes[band - 1]).itemsize for band in bands)
+        height, width = (max(sides) for sides in zip(*blocks))
+        return Layout(self.grid.height, self.grid.width, height, width, pixel_bytes)
 
     def read_raw(self, row: int, col: int, height: int, width: int) -> Array:
         """Read a window inside the raster, without its mask: the first file's bands as stored, ``(C, H, W)``."""
@@ -334,6 +372,16 @@ class RasterReader:
         if np.all(scale == 1) and np.all(offset == 0):
             return raw.astype(np.float32, copy=False)
         return (raw.astype(np.float64) * scale[:, None, None] + offset[:, None, None]).astype(np.float32)
+
+
+def _blocks(dataset: Any) -> Tuple[int, int]:
+    """Return the rows and columns of a file's blocks; of its first file where it is a VRT, whose own are not stored."""
+    if dataset.driver == "VRT" and len(dataset.files) > 1 and Path(dataset.files[1]).is_file():
+        with contextlib.suppress(RasterioError), rasterio.open(dataset.files[1]) as first:
+            high, wide = first.block_shapes[0]
+            return high, dataset.width if wide >= first.width and first.width * 2 > dataset.width else wide
+    high, wide = dataset.block_shapes[0]
+    return high, wide
 
 
 def _number_in(band: BandInfo, dtype: np.dtype[Any]) -> Any:
