@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "rasterio", "geopandas", "numpy", "pandas", "sklearn", "lightning", "lightning_fabric", "pyogrio",
-         "shapely", "pyproj", "scipy", "onnxruntime", "safetensors", "affine"}  # fmt: skip
+         "shapely", "pyproj", "scipy", "onnx", "onnxruntime", "onnxscript", "openvino", "safetensors", "affine"}  # fmt: skip
 
 
 def imported(path):
