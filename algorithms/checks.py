@@ -5,6 +5,7 @@ QGIS's own check says only "Incorrect parameter value for ...".
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, Callable, Dict, Mapping
 
@@ -70,15 +71,29 @@ def _number(algorithm, definition, value, parameters, context) -> str:
     name, whole = definition.name(), definition.dataType() == compat.INTEGER
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
-        return tr("{0} '{1}' is no number. Give a number such as {2}.").format(name, value, "1" if whole else "0.5")
+        number = math.nan
+    shown = str(value).strip()
+    if math.isnan(number):
+        return tr("{0} '{1}' is no number. Give a number such as {2}.").format(name, shown, "1" if whole else "0.5")
+    lowest, highest = definition.minimum(), definition.maximum()
+    if whole:
+        # What does not fit 32 bits QGIS hands over as 0.
+        lowest, highest = max(lowest, -(2**31)), min(highest, 2**31 - 1)
+    if number < lowest or number == -math.inf:
+        return tr("{0} is {1}, less than {2}. Give {2} or more.").format(name, shown, _plain(lowest))
+    if number > highest or number == math.inf:
+        return tr("{0} is {1}, more than {2}. Give {2} or less.").format(name, shown, _plain(highest))
     if whole and number != int(number):
-        return tr("{0} is {1:g}, which is no whole number. Give a whole number.").format(name, number)
-    if number < definition.minimum():
-        return tr("{0} is {1:g}, less than {2:g}. Give {2:g} or more.").format(name, number, definition.minimum())
-    if number > definition.maximum():
-        return tr("{0} is {1:g}, more than {2:g}. Give {2:g} or less.").format(name, number, definition.maximum())
+        return tr("{0} is {1}, which is no whole number. Give a whole number.").format(name, shown)
     return ""
+
+
+def _plain(number: float) -> str:
+    """Return a limit without an exponent where it has up to ten digits."""
+    return f"{number:.10g}"
 
 
 def _file(algorithm, definition, value, parameters, context) -> str:

@@ -74,6 +74,19 @@ def test_numbers(complaint):
     assert complaint("selectsamples", COUNT=0) == "COUNT is 0, less than 1. Give 1 or more."
     assert complaint("selectsamples", COUNT="many") == "COUNT 'many' is no number. Give a number such as 1."
     assert complaint("trainclassifier", EPOCHS=1.5) == "EPOCHS is 1.5, which is no whole number. Give a whole number."
+    assert complaint("selectsamples", SEED=99999999999999) == (
+        "SEED is 99999999999999, more than 2147483647. Give 2147483647 or less."
+    )
+    assert complaint("selectsamples", SEED="1e400") == "SEED is 1e400, more than 2147483647. Give 2147483647 or less."
+    assert complaint("selectsamples", SEED=10**400).endswith("more than 2147483647. Give 2147483647 or less.")
+    assert complaint("selectsamples", COUNT="-inf") == "COUNT is -inf, less than 1. Give 1 or more."
+    assert complaint("selectsamples", COUNT="nan") == "COUNT 'nan' is no number. Give a number such as 1."
+    assert complaint("trainclassifier", VALIDATION_SHARE="nan") == (
+        "VALIDATION_SHARE 'nan' is no number. Give a number such as 0.5."
+    )
+    assert (
+        complaint("trainclassifier", VALIDATION_SHARE="inf") == "VALIDATION_SHARE is inf, more than 1. Give 1 or less."
+    )
     assert complaint("trainclassifier", VALIDATION_SHARE=2) == "VALIDATION_SHARE is 2, more than 1. Give 1 or less."
 
 
