@@ -1,6 +1,8 @@
 """Which pixels of a grid the features of a layer cover: polygons, lines and points, in chunks that bound the memory.
 
-Polygons give the pixels whose centre is inside, lines those that are crossed, points the one that holds them.
+Polygons give the pixels whose centre is inside, lines those that are crossed, points the one that holds them. The parts
+of a feature are taken one after the other, as the reference takes them, each in raster order. A pixel that two parts
+share counts once, for the first of them; the reference counts it for each.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from .rasters import Grid, RasterReader
 from .vectors import Layer, crs_name
 
 Keys = npt.NDArray[np.int64]
+# Pixels: top, left, bottom, right; the last two are beyond.
+Window = Tuple[int, int, int, int]
 
 # Pixels of a polygon or a mask that are looked at together.
 _STRIP_PIXELS = 4_000_000
@@ -43,7 +47,7 @@ class PixelChunk:
         positions: places of the features in the layer, ``(M,)``.
         outside: True for features that lie outside the grid, ``(M,)``.
         counts: pixels of each feature, ``(M,)``.
-        keys: ``row * width + col`` of the pixels of one feature after the other, ascending inside each.
+        keys: ``row * width + col`` of the pixels of one feature after the other, ascending inside each part of it.
     """
 
     positions: npt.NDArray[np.int64]
@@ -230,23 +234,28 @@ def _of(pixels: Optional[Keys]) -> Keys:
 
 
 def _filled(polygons: npt.NDArray[Any], grid: Grid) -> Tuple[Keys, npt.NDArray[np.int64]]:
-    """Return the pixels of many small polygons, one polygon after the other, and the number of each.
+    """Return the pixels of many polygons, one polygon and part of it after the other, and the number of each polygon.
 
-    The crossings of a polygon with a row of centres, in ascending order, are the beginnings and ends of its runs.
+    The crossings of a part with a row of centres, in ascending order, are the beginnings and ends of its runs.
     """
     parts, owner = shapely.get_parts(polygons, return_index=True)
     rings, part = shapely.get_rings(parts, return_index=True)
     edge, row, reached = _crossings(rings, grid)
-    polygon = owner[part[edge]]
-    line = polygon * grid.height + row
+    line = part[edge] * grid.height + row
     order = np.lexsort((reached, line))
     begin, stop, line = reached[order][::2], reached[order][1::2], line[order][::2]
+    some = stop > begin
+    begin, stop, line = begin[some], stop[some], line[some]
     lengths = stop - begin
-    polygon, row = np.divmod(line, grid.height)
-    before = np.cumsum(lengths) - lengths
-    keys = np.repeat(row * grid.width + begin - before, lengths) + np.arange(lengths.sum())
-    counts = np.bincount(polygon, weights=lengths, minlength=len(polygons)).astype(np.int64)
-    return keys.astype(np.int64), counts
+    part, row = np.divmod(line, grid.height)
+    first = row * grid.width + begin
+    # From one pixel to the next is one, but at the beginning of a run; summed in place, as there may be many millions.
+    keys = np.ones(int(lengths.sum()), dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    keys[starts] = np.diff(first, prepend=0) - np.append(0, lengths[:-1] - 1)[: len(first)]
+    np.cumsum(keys, out=keys)
+    counts = np.bincount(owner[part], weights=lengths, minlength=len(polygons)).astype(np.int64)
+    return keys, counts
 
 
 def _crossings(
@@ -285,34 +294,67 @@ def _crossings(
 
 
 def feature_pixels(geometry: Any, grid: Grid, erode: int = 0) -> Optional[Keys]:
-    """Return the pixels of a feature as ascending ``row * width + col``, or None when it lies outside the grid.
+    """Return the pixels of a feature as ``row * width + col``, or None when it lies outside the grid.
 
     Polygons give the pixels whose centre is inside, lines those that are crossed, points the one that holds them. With
-    ``erode``, a pixel of polygons remains where all pixels within ``max(|dx|, |dy|) <= erode`` are theirs, too.
+    ``erode``, a pixel of polygons remains where all pixels within ``max(|dx|, |dy|) <= erode`` are theirs, too. Pixels
+    ascend inside each part; one that several parts share is the first one's.
     """
-    parts = shapely.get_parts(geometry)
+    parts = _parts_of(geometry)
     dimensions = shapely.get_dimensions(parts)
-    if geometry.geom_type == "GeometryCollection" and np.count_nonzero(dimensions == 2) > 1:
-        # Only there may valid polygons overlap.
-        parts = np.append(parts[dimensions != 2], shapely.get_parts(shapely.union_all(parts[dimensions == 2])))
-        dimensions = shapely.get_dimensions(parts)
+    window = _window_of(parts, grid)
     found = []
-    for dimension in np.unique(dimensions):
-        some = parts[dimensions == dimension]
-        if dimension == 0:
-            rows, cols = grid.pixels_of(shapely.get_x(some), shapely.get_y(some))
-            inside = (rows >= 0) & (rows < grid.height) & (cols >= 0) & (cols < grid.width)
-            if inside.any():
-                found.append(np.unique(rows[inside] * grid.width + cols[inside]))
-        else:
-            burnt = _burnt_pixels(some, grid, lines=bool(dimension == 1), erode=erode)
-            if burnt is not None:
-                found.append(burnt)
-    # Each kind of part comes in ascending order; sorting millions of pixels again takes longer than burning them.
-    pixels = np.unique(np.concatenate(found)) if len(found) > 1 else found[0] if found else None
-    if pixels is not None and len(pixels) == 0 and not shapely.intersects(geometry, _outline(grid)):
+    # Parts of one kind that follow each other are taken together.
+    for some in np.split(parts, np.flatnonzero(np.diff(dimensions)) + 1) if window else ():
+        found += _pixels_of_parts(some, grid, window)
+    if not found:
         return None
-    return pixels
+    pixels = np.concatenate(found) if len(found) > 1 else found[0]
+    if len(parts) > 1 and geometry.geom_type != "MultiPolygon":
+        # The parts of a valid multipolygon share no pixel.
+        _, first = np.unique(pixels, return_index=True)
+        pixels = pixels[np.sort(first)]
+    if len(pixels) == 0 and not shapely.intersects(geometry, _outline(grid)):
+        return None
+    polygons = parts[dimensions == 2]
+    if erode == 0 or len(polygons) == 0:
+        return pixels
+    return _eroded_pixels(polygons, grid, erode) if len(parts) == 1 else _without_edge(pixels, polygons, grid, erode)
+
+
+def _parts_of(geometry: Any) -> npt.NDArray[Any]:
+    """Return the points, lines and polygons of a geometry in their order; collections may hold further ones."""
+    parts = shapely.get_parts(geometry)
+    while (shapely.get_type_id(parts) > 3).any():
+        parts = shapely.get_parts(parts)
+    return parts[~shapely.is_empty(parts)]
+
+
+def _pixels_of_parts(parts: npt.NDArray[Any], grid: Grid, window: Window) -> List[Keys]:
+    """Return the pixels of parts of one kind, part by part; an empty list when all of them lie outside the grid.
+
+    Args:
+        parts: points, lines or polygons.
+        grid: the pixels.
+        window: of the whole feature: the reference asks no other pixels whether a line meets them.
+    """
+    dimension = shapely.get_dimensions(parts[0])
+    if dimension == 0:
+        rows, cols = grid.pixels_of(shapely.get_x(parts), shapely.get_y(parts))
+        inside = (rows >= 0) & (rows < grid.height) & (cols >= 0) & (cols < grid.width)
+        return [rows[inside] * grid.width + cols[inside]] if inside.any() else []
+    if dimension == 1:
+        crossed = [_crossed_pixels(part, grid, window) for part in parts]
+        return [keys for keys in crossed if keys is not None]
+    return [] if _window_of(parts, grid) is None else [_filled(parts, grid)[0]]
+
+
+def _without_edge(pixels: Keys, polygons: npt.NDArray[Any], grid: Grid, erode: int) -> Keys:
+    """Return the pixels without those that erosion takes from polygons; what lines and points give besides stays."""
+    if len(polygons) > 1 and not shapely.is_valid(shapely.multipolygons(polygons)):
+        polygons = shapely.get_parts(shapely.union_all(polygons))
+    covered, kept = _eroded_pixels(polygons, grid, 0), _eroded_pixels(polygons, grid, erode)
+    return pixels[~np.isin(pixels, np.setdiff1d(covered, kept, assume_unique=True))]
 
 
 def _outline(grid: Grid) -> Any:
@@ -320,29 +362,53 @@ def _outline(grid: Grid) -> Any:
     return shapely.Polygon(np.stack(corners, axis=-1))
 
 
-def _burnt_pixels(parts: npt.NDArray[Any], grid: Grid, lines: bool, erode: int) -> Optional[Keys]:
-    """Rasterise polygons or lines on their own window, in strips that bound the memory."""
+def _window_of(parts: npt.NDArray[Any], grid: Grid) -> Optional[Window]:
+    """Return the window of geometries, the pixels that hold their bounds; None when it lies outside the grid."""
     xmin, ymin, xmax, ymax = shapely.total_bounds(parts)
     if not np.isfinite([xmin, ymin, xmax, ymax]).all():
         return None
     cols, rows = grid.index_of(np.array([xmin, xmin, xmax, xmax]), np.array([ymin, ymax, ymin, ymax]))
     top, left = max(0, math.floor(rows.min())), max(0, math.floor(cols.min()))
     bottom, right = min(grid.height, math.floor(rows.max()) + 1), min(grid.width, math.floor(cols.max()) + 1)
-    if bottom <= top or right <= left:
-        return None
+    return None if bottom <= top or right <= left else (top, left, bottom, right)
+
+
+def _strips(window: Window) -> Iterator[Tuple[int, int, int, int]]:
+    """Yield (row, col, height, width) of parts of a window, which bound the memory."""
+    top, left, bottom, right = window
     deep = max(1, _STRIP_PIXELS // (right - left))
-    found = []
     for row in range(top, bottom, deep):
-        high, wide = min(deep, bottom - row), right - left
-        if lines:
-            hit = _crossed(parts, grid.crop(row, left, high, wide))
-        else:
-            # Around the window as well, also beyond the raster: its edge is none of the polygon's.
-            window = grid.crop(row - erode, left - erode, high + 2 * erode, wide + 2 * erode)
-            hit = _eroded(_within(parts, window), erode)
-        inside = np.flatnonzero(hit)
-        found.append((row + inside // wide) * grid.width + left + inside % wide)
-    return np.concatenate(found).astype(np.int64)
+        yield row, left, min(deep, bottom - row), right - left
+
+
+def _places(hit: npt.NDArray[np.bool_], row: int, left: int, grid: Grid) -> Keys:
+    """Return the pixels of a part of the grid that are True."""
+    inside = np.flatnonzero(hit)
+    wide = hit.shape[1]
+    return ((row + inside // wide) * grid.width + left + inside % wide).astype(np.int64)
+
+
+def _crossed_pixels(line: Any, grid: Grid, window: Window) -> Optional[Keys]:
+    """Return the pixels of a window that a line crosses, ascending; None when its bounds lie outside the grid."""
+    own = _window_of(np.array([line]), grid)
+    if own is None:
+        return None
+    # A line on the edge of a pixel meets the next one, too.
+    top, left = max(window[0], own[0] - 1), max(window[1], own[1] - 1)
+    bottom, right = min(window[2], own[2] + 1), min(window[3], own[3] + 1)
+    strips = _strips((top, left, bottom, right))
+    return np.concatenate([_places(_crossed(line, grid.crop(*strip)), strip[0], strip[1], grid) for strip in strips])
+
+
+def _eroded_pixels(polygons: npt.NDArray[Any], grid: Grid, erode: int) -> Keys:
+    """Return the pixels inside polygons that do not overlap, without those near their edge, ascending."""
+    window = _window_of(polygons, grid)
+    found = [np.empty(0, dtype=np.int64)]
+    for row, left, high, wide in _strips(window) if window else ():
+        # Around the window as well, also beyond the raster: its edge is none of the polygon's.
+        around = grid.crop(row - erode, left - erode, high + 2 * erode, wide + 2 * erode)
+        found.append(_places(_eroded(_within(polygons, around), erode), row, left, grid))
+    return np.concatenate(found)
 
 
 def _eroded(inside: npt.NDArray[np.bool_], erode: int) -> npt.NDArray[np.bool_]:
@@ -365,19 +431,18 @@ def _within(polygons: npt.NDArray[Any], window: Grid) -> npt.NDArray[np.bool_]:
     return odd
 
 
-def _crossed(lines: npt.NDArray[Any], window: Grid) -> npt.NDArray[np.bool_]:
-    """Return which pixels lines cross, ``(H, W)``, as the reference tells it: the closed square of the pixel meets one.
+def _crossed(line: Any, window: Grid) -> npt.NDArray[np.bool_]:
+    """Return which pixels a line crosses, ``(H, W)``, as the reference tells it: the closed square of the pixel does.
 
     GDAL's own answer leaves out pixels that are met at an edge or corner only; so its neighbours are asked too.
     """
     met = np.zeros((window.height, window.width), dtype=bool)
     burnt = rasterio.features.rasterize(
-        list(lines), out_shape=met.shape, transform=window.transform, all_touched=True, dtype="uint8"
+        [line], out_shape=met.shape, transform=window.transform, all_touched=True, dtype="uint8"
     )
     rows, cols = np.nonzero(scipy.ndimage.binary_dilation(burnt, structure=np.ones((3, 3), dtype=bool)))
     corners = [window.corners_of(rows + down, cols + across) for down, across in ((0, 0), (0, 1), (1, 1), (1, 0))]
     squares = shapely.polygons(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1))
-    shapely.prepare(lines)
-    for line in lines:
-        met[rows, cols] |= shapely.intersects(line, squares)
+    shapely.prepare(line)
+    met[rows, cols] = shapely.intersects(line, squares)
     return met

@@ -5,7 +5,7 @@ Follows OTB's PolygonClassStatistics and SampleSelection, whose periodic sampler
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
@@ -20,7 +20,7 @@ from .crosswalks import read_crosswalk
 from .featurepixels import nothing_labelled, pixel_chunks
 from .rasters import Grid, RasterReader
 from .rastersampling import points_at
-from .rates import Rate, class_rates, read_required, write_rates
+from .rates import Rate, class_rates, rate, read_required, write_rates
 from .samplingreport import ClassSamples, write_samples_report
 from .selection import ClassPlan, Ordinals, draw, periodic_by_rate
 from .thinning import Spacing, shuffled, thin, thinned_sentence
@@ -41,12 +41,14 @@ class _FeaturePixels:
         classes: class of the feature, as its place in the table of classes.
         owners: positions of the features in the layer, in the order of their pixels, ``(M,)``.
         ends: how many pixels there are up to the end of each of these features, ``(M,)``.
+        reached: True for the classes of which a feature lies on the raster, bool ``(K,)``.
     """
 
     keys: npt.NDArray[Any]
     classes: npt.NDArray[Any]
     owners: npt.NDArray[np.int64]
     ends: npt.NDArray[np.int64]
+    reached: npt.NDArray[np.bool_]
 
     def features_of(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the positions in the layer of the features that hold these pixels."""
@@ -57,7 +59,7 @@ class _FeaturePixels:
         kept = np.ones(len(self.keys), dtype=bool)
         kept[dropped] = False
         ends = self.ends - np.searchsorted(dropped, self.ends)
-        return _FeaturePixels(self.keys[kept], self.classes[kept], self.owners, ends)
+        return replace(self, keys=self.keys[kept], classes=self.classes[kept], ends=ends)
 
 
 def select_vector_samples(job: SelectVectorSamples, context: Context) -> SamplesResult:
@@ -84,9 +86,11 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
                 )
             raise nothing_labelled(given, reader, masked=job.mask is not None)
         pixels = _without_doubles(pixels, context)
-        rates = _rates(job, pixels, classes, class_texts(layer, job.field, classes), context)
+        texts = class_texts(layer, job.field, classes)
+        listed = read_required(job.rates_file) if job.rates_file and job.strategy == "byclass" else {}
+        rates = _rates(job, pixels, classes, texts, _by_text(listed, classes, texts, context))
         chosen = _choose(job, pixels, classes, rates, reader.grid, context)
-        rates_path = write_rates(job.rates, {text: each for text, each in rates.values()}) if job.rates else ""
+        rates_path = write_rates(job.rates, _shown(rates, pixels, classes, listed)) if job.rates else ""
         counts = {value: len(places) for value, places in chosen.items()}
         path = _write(job, layer, classes, pixels, np.concatenate(list(chosen.values())), reader.grid, context)
         report = _report(job, layer, classes, rates, counts, context) if job.report else ""
@@ -106,15 +110,17 @@ def _pixels_of_features(
     keys: List[npt.NDArray[Any]] = [np.empty(0, dtype=key_type)]
     owners: List[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     counts: List[npt.NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    reached = np.zeros(len(classes.classes), dtype=bool)
     for chunk in pixel_chunks(layer, classes, grid, job.mask, context, job.erode_polygons):
         keys.append(chunk.keys.astype(key_type))
         owners.append(chunk.positions)
         counts.append(chunk.counts)
+        reached[places[chunk.positions[~chunk.outside]]] = True
     joined = np.concatenate(keys)
     # Given up before more is made: of a million polygons it is large.
     keys.clear()
     owner, count = np.concatenate(owners), np.concatenate(counts)
-    return _FeaturePixels(joined, np.repeat(places[owner], count), owner, np.cumsum(count))
+    return _FeaturePixels(joined, np.repeat(places[owner], count), owner, np.cumsum(count), reached)
 
 
 def _without_doubles(pixels: _FeaturePixels, context: Context) -> _FeaturePixels:
@@ -150,7 +156,11 @@ def _doubles(keys: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _rates(
-    job: SelectVectorSamples, pixels: _FeaturePixels, classes: FeatureClasses, texts: Dict[int, str], context: Context
+    job: SelectVectorSamples,
+    pixels: _FeaturePixels,
+    classes: FeatureClasses,
+    texts: Dict[int, str],
+    listed: Dict[str, int],
 ) -> Dict[int, Tuple[str, Rate]]:
     """Return class id -> the text of its field and its rate, of every class of the layer; ascending."""
     # In parts: counting makes 64-bit numbers of what it counts.
@@ -159,7 +169,6 @@ def _rates(
         numbers += np.bincount(pixels.classes[start : start + _SORTED], minlength=len(numbers))
     available = {text: 0 for _, text in sorted(texts.items())}
     available.update({texts[entry.value]: int(number) for entry, number in zip(classes.classes, numbers)})
-    listed = _listed(job.rates_file, classes, texts, context) if job.rates_file and job.strategy == "byclass" else {}
     # The share is a 32-bit number in the reference, which tells where 0.7 of 375 is rounded to.
     rates = class_rates(job.strategy, available, job.count, float(np.float32(job.percent)), listed)
     if not any(each.taken for each in rates.values()):
@@ -170,16 +179,33 @@ def _rates(
     return {value: (text, rates[text]) for value, text in sorted(texts.items())}
 
 
-def _listed(path: str, classes: FeatureClasses, texts: Dict[int, str], context: Context) -> Dict[str, int]:
+def _by_text(
+    listed: Dict[str, int], classes: FeatureClasses, texts: Dict[int, str], context: Context
+) -> Dict[str, int]:
     """Return the text of a class -> samples of a file of rates, which calls classes by text, name or number."""
+    text_of = _text_of(classes, texts)
+    unknown = [name for name in listed if name not in text_of]
+    if unknown:
+        context.warn(f"RATES_FILE lists {', '.join(unknown[:10])}, which is no class of the layer.")
+    return {text_of[name]: count for name, count in listed.items() if name in text_of}
+
+
+def _text_of(classes: FeatureClasses, texts: Dict[int, str]) -> Dict[str, str]:
+    """Return whatever a class may be called -> the text of its field."""
     text_of = {str(value): text for value, text in texts.items()}
     text_of.update({name: texts[value] for value, name in classes.name_of().items()})
     text_of.update({text: text for text in texts.values()})
-    listed = read_required(path)
-    unknown = [name for name in listed if name not in text_of]
-    if unknown:
-        context.warn(f"'{Path(path).name}' lists {', '.join(unknown[:10])}, which is no class of the layer.")
-    return {text_of[name]: count for name, count in listed.items() if name in text_of}
+    return text_of
+
+
+def _shown(
+    rates: Dict[int, Tuple[str, Rate]], pixels: _FeaturePixels, classes: FeatureClasses, listed: Dict[str, int]
+) -> Dict[str, Rate]:
+    """Return the rates that the reference writes: of the classes on the raster, and of all that a file asks for."""
+    reached = {entry.value for entry, here in zip(classes.classes, pixels.reached) if here}
+    text_of = _text_of(classes, {value: text for value, (text, _) in rates.items()})
+    asked = {text_of.get(name, name): rate(count, 0) for name, count in listed.items()}
+    return {**asked, **{text: each for value, (text, each) in rates.items() if value in reached or text in asked}}
 
 
 def _choose(

@@ -34,21 +34,66 @@ def test_polygons_lines_and_points_give_their_pixels():
     assert pixels(MultiPolygon([box(1004, 1994, 1006, 1996), box(1194, 1804, 1300, 1806)])) == [(0, 0), (19, 19)]
 
 
+def test_parts_come_one_after_the_other_and_share_no_pixel():
+    grid = Grid(20, 20, from_origin(1000, 2000, 10, 10), None)
+    lower, upper = box(1004, 1914, 1026, 1926), box(1004, 1984, 1016, 1996)
+    expected = feature_pixels(lower, grid).tolist()
+    both = feature_pixels(MultiPolygon([lower, upper]), grid).tolist()
+    assert both == [*expected, 0, 1, 20, 21] and min(expected) > 21
+    # Of parts that overlap, and of collections in collections, the first keeps the pixel.
+    over = box(1004, 1904, 1016, 1936)
+    nested = shapely.GeometryCollection(
+        [lower, shapely.GeometryCollection([MultiPolygon([upper]), over]), Point(1001, 1999)]
+    )
+    extra = [key for key in feature_pixels(over, grid).tolist() if key not in expected]
+    assert extra and feature_pixels(nested, grid).tolist() == [*expected, 0, 1, 20, 21, *extra]
+    assert feature_pixels(shapely.MultiPoint([(1015, 1985), (1005, 1995), (1015, 1985)]), grid).tolist() == [21, 0]
+
+
+def test_a_line_meets_the_pixels_beyond_an_edge_inside_the_window_of_its_feature():
+    grid = Grid(20, 20, from_origin(1000, 2000, 10, 10), None)
+    corner = LineString([(1050, 1950), (1060, 1940)])
+    assert feature_pixels(corner, grid).tolist() == [105, 106, 125, 126]
+    far = shapely.MultiLineString([corner, [(1001, 1999), (1002, 1999)]])
+    assert feature_pixels(far, grid).tolist() == [84, 85, 104, 105, 106, 125, 126, 0]
+
+
+def test_erosion_of_parts_keeps_their_order():
+    grid = Grid(20, 20, from_origin(1000, 2000, 10, 10), None)
+    lower, upper = box(1000, 1900, 1050, 1950), box(1100, 1950, 1150, 2000)
+    found = feature_pixels(MultiPolygon([lower, upper]), grid, erode=1).tolist()
+    assert found == feature_pixels(lower, grid, 1).tolist() + feature_pixels(upper, grid, 1).tolist()
+    assert found[0] > found[-1] and len(found) == 2 * 9
+    over = shapely.GeometryCollection([lower, box(1000, 1900, 1100, 1950), Point(1101, 1999)])
+    assert sorted(feature_pixels(over, grid, erode=1)) == [
+        10,
+        *feature_pixels(box(1000, 1900, 1100, 1950), grid, 1).tolist(),
+    ]
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 300))
-def test_strips_of_a_polygon_give_the_pixels_of_the_whole(seed, strip):
+def test_strips_of_a_line_give_the_pixels_of_the_whole(seed, strip):
     grid = Grid(40, 40, from_origin(1000, 2000, 10, 10), None)
-    corners = np.random.default_rng(seed).uniform([950, 1550], [1450, 2050], (3, 2))
-    polygon = Polygon(corners)
+    line = LineString(np.random.default_rng(seed).uniform([950, 1550], [1450, 2050], (3, 2)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(featurepixels, "_STRIP_PIXELS", strip)
-        in_strips = feature_pixels(polygon, grid)
-    whole = feature_pixels(polygon, grid)
+        in_strips = feature_pixels(line, grid)
+    whole = feature_pixels(line, grid)
     assert (in_strips is None) == (whole is None)
     if whole is not None:
         assert in_strips.tolist() == whole.tolist()
-        x, y = grid.centres_of(*np.divmod(np.arange(1600), 40))
-        assert set(whole) == {i for i in range(1600) if polygon.contains(Point(x[i], y[i]))}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_polygon_holds_the_centres_inside(seed):
+    grid = Grid(40, 40, from_origin(1000, 2000, 10, 10), None)
+    polygon = Polygon(np.random.default_rng(seed).uniform([950, 1550], [1450, 2050], (3, 2)))
+    found = feature_pixels(polygon, grid)
+    x, y = grid.centres_of(*np.divmod(np.arange(1600), 40))
+    expected = np.flatnonzero(shapely.contains_xy(polygon, x, y)).tolist()
+    assert (found is None and not expected) or found.tolist() == expected
 
 
 # --- many at a time --------------------------------------------------------------------------------------------------
