@@ -121,6 +121,8 @@ def _opened(job: ExtractPatches, opened: contextlib.ExitStack, context: Context)
     sources = (job.source, *job.more_sources)
     readers = [opened.enter_context(reading(source, scale=job.scale, offset=job.offset)) for source in sources]
     _check_size(readers[0], job.patch_size, "PATCH_SIZE", job.edge, context)
+    for reader in readers:
+        warn_of_alpha(reader, context)
     samples = read_samples(job, readers[0], context)
     placed = placements(job, samples, readers, context)
     for number, (reader, place) in enumerate(zip(readers[1:], placed[1:]), start=2):
@@ -136,6 +138,16 @@ def _opened(job: ExtractPatches, opened: contextlib.ExitStack, context: Context)
         )  # fmt: skip
     plans = (plan_source(n, reader, job.nodata_rule, job.max_nodata) for n, reader in enumerate(readers, start=1))
     return _Run(job, tuple(plans), samples, placed, labels)
+
+
+def warn_of_alpha(reader: RasterReader, context: Context) -> None:
+    """Warn where a fourth band may be near infrared: many files call it alpha, and so it is taken for a mask."""
+    if len(reader.alpha) == 1 and reader.alpha[0] == len(reader.bands) + 1:
+        every = ", ".join(str(band) for band in range(1, reader.alpha[0] + 1))
+        context.warn(
+            f"Band {reader.alpha[0]} of '{reader.name}' is called alpha: it is taken for a mask. If it is a "
+            f"measurement, such as near infrared, choose the BANDS {every}."
+        )
 
 
 def _check_size(reader: RasterReader, size: int, parameter: str, edge: str, context: Context) -> None:

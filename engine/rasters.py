@@ -17,7 +17,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from rasterio.windows import Window
 from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import RasterSource
 from .computedbands import compute, parse_computed, used_bands
-from .damage import Box, damaged_error, salvage
+from .damage import Box, blocks_of, damaged_error, salvage
 from .expressions import BandExpression
 from .grids import Grid as Grid
 from .grids import reflect_indices
@@ -102,6 +102,7 @@ class RasterReader:
         block_height: rows of the blocks that the first file is stored in.
         striped: True where the first file's blocks are whole rows.
         masked: True where a mask band or alpha tells no-data, which no number shows.
+        alpha: bands (from 1) of the first file that are taken for a mask because it calls them alpha.
         damaged: the blocks (row, col, height, width) that could not be decoded so far, where those are salvaged.
         name: what messages call the source.
     """
@@ -140,6 +141,7 @@ class RasterReader:
             self.block_height = int(first.block_shapes[0][0])
             self.striped = bool(first.block_shapes[0][1] >= first.width)
             self._parts.append((first, self._chosen(first, source.bands)))
+            self.alpha = tuple(i for i in _alpha_bands(first) if i not in self._parts[0][1])
             for path in source.stack:
                 other = self._open(path)
                 grid = Grid(other.width, other.height, other.transform, other.crs or crs)
@@ -165,7 +167,7 @@ class RasterReader:
             for index in indices
         )
         self.masked = any(
-            _has_mask(dataset.mask_flag_enums[index - 1]) for dataset, indices in self._parts for index in indices
+            _has_mask(flags) for dataset, indices in self._parts for flags in _mask_flags(dataset, indices)
         )
         self._own = own
         self._expressions: Tuple[BandExpression, ...] = ()
@@ -201,8 +203,8 @@ class RasterReader:
         return dataset
 
     def _chosen(self, dataset: Any, bands: Sequence[int]) -> tuple[int, ...]:
-        # An alpha band is a mask, not a measurement; it is honoured through dataset_mask below.
-        own = tuple(i for i in dataset.indexes if dataset.colorinterp[i - 1].name != "alpha")
+        # An alpha band is a mask, not a measurement, unless it is asked for; it is honoured through dataset_mask below.
+        own = tuple(i for i in dataset.indexes if i not in _alpha_bands(dataset))
         wrong = next((band for band in bands if band not in dataset.indexes), None)
         if wrong is not None:
             raise BadInput(
@@ -319,6 +321,34 @@ class RasterReader:
             self.damaged.update(dict.fromkeys(lost))
         return raw, read
 
+    def absent(self, window: Box, bands: Sequence[int], rule: str = "any") -> bool:
+        """Tell, without reading, whether a window inside the raster is no-data because no block of it is stored.
+
+        Args:
+            window: row, col, height and width.
+            bands: positions of those that count.
+            rule: see `read`.
+
+        Returns:
+            True only where it is certain: of GeoTIFFs that were written sparse, whose missing blocks are no-data.
+        """
+        row, col, height, width = window
+        places = [(dataset, index) for dataset, indices in self._parts for index in indices]
+        window_of = Window(col, row, width, height)
+
+        def missing(position: int) -> bool:
+            dataset, index = places[position]
+            number = self._numbers[position]
+            if dataset.driver != "GTiff" or number is None or number != (dataset.nodata or 0):
+                return False
+            high, wide = dataset.block_shapes[index - 1]
+            boxes = blocks_of(dataset, index, window_of)
+            names = (f"BLOCK_OFFSET_{left // wide}_{top // high}" for top, left, _, _ in boxes)
+            return all(dataset.get_tag_item(name, "TIFF", bidx=index) is None for name in names)
+
+        with self._lock:
+            return (all if rule == "all" else any)(missing(position) for position in bands)
+
     def _missing(self, raw: Array, rule: str) -> Optional[Array]:
         """Return where values ``(C, H, W)`` are their band's no-data number; None where none is."""
         if rule == "all":
@@ -352,14 +382,14 @@ class RasterReader:
     def _file_mask(dataset: Any, indices: Sequence[int], window: Window) -> Optional[Array]:
         """Return the per-band mask of mask bands and alpha; the no-data number is the reader's own concern."""
         shape = (len(indices), int(window.height), int(window.width))
-        flags = [dataset.mask_flag_enums[index - 1] for index in indices]
+        flags = _mask_flags(dataset, indices)
         if not any(map(_has_mask, flags)):
             return None
         mask = np.ones(shape, dtype=bool)
         for position, (index, flag) in enumerate(zip(indices, flags)):
             if not _has_mask(flag):
                 continue
-            whole = {"per_dataset", "alpha"} & {f.name for f in flag}
+            whole = {"per_dataset", "alpha"} & flag
             mask[position] = (
                 dataset.dataset_mask(window=window) if whole else dataset.read_masks(index, window=window)
             ) > 0
@@ -403,10 +433,23 @@ def _number_in(band: BandInfo, dtype: np.dtype[Any]) -> Any:
     return dtype.type(int(number)) if number == int(number) and limits.min <= number <= limits.max else None
 
 
-def _has_mask(flags: Sequence[Any]) -> bool:
+def _alpha_bands(dataset: Any) -> Tuple[int, ...]:
+    return tuple(index for index in dataset.indexes if dataset.colorinterp[index - 1].name == "alpha")
+
+
+def _mask_flags(dataset: Any, indices: Sequence[int]) -> List[FrozenSet[str]]:
+    """Return what GDAL says of the masks of bands: all_valid, per_dataset, alpha, nodata.
+
+    An alpha band that is itself among the bands masks nothing: near infrared as a fourth band is often called alpha.
+    """
+    measured = any(index in indices for index in _alpha_bands(dataset))
+    flags = [frozenset(flag.name for flag in dataset.mask_flag_enums[index - 1]) for index in indices]
+    return [frozenset({"all_valid"}) if measured and "alpha" in names else names for names in flags]
+
+
+def _has_mask(flags: FrozenSet[str]) -> bool:
     """Tell from GDAL's flags whether a band has a mask (of its own, of the dataset, alpha) that no number shows."""
-    names = {flag.name for flag in flags}
-    return bool({"per_dataset", "alpha"} & names) or not {"nodata", "all_valid"} & names
+    return bool({"per_dataset", "alpha"} & flags) or not {"nodata", "all_valid"} & flags
 
 
 def _missing_file(dataset: Any) -> str:

@@ -631,3 +631,17 @@ def test_jobs_with_several_sources_repeat_from_their_file(tmp_path):
     extract_patches(job, Context())
     path = write_job_file(job)
     assert "./a.tif" in Path(path).read_text() and read_job_file(path) == job
+
+
+def test_a_fourth_band_called_alpha_is_told(tmp_path):
+    path = tmp_path / "naip.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=40, height=40, count=4, dtype="uint8", photometric="rgb", alpha="yes",
+        crs="EPSG:32654", transform=from_origin(500000, 4000000, 10, 10),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.full((4, 40, 40), 7, "uint8"))
+    points = write_points(tmp_path / "p.gpkg", [10, 20], [10, 20], class_id=[1, 2])
+    context = Context()
+    extract_patches(ExtractPatches(RasterSource(str(path)), points, "class_id", str(tmp_path / "d")), context)
+    assert [text for text in context.warnings if "choose the BANDS 1, 2, 3, 4" in text]
+    assert len(PatchDataset(str(tmp_path / "d")).description.sources[0].bands) == 3

@@ -78,6 +78,12 @@ def test_mask_band_and_alpha_are_masks_of_all_bands(tmp_path):
     with RasterReader(write(tmp_path / "a.tif", image, photometric="rgb", alpha="yes")) as reader:
         assert len(reader.bands) == 3 and reader.masked
         assert reader.read(0, 0, 1, 2)[1].tolist() == [[[True, False]]] * 3
+        assert reader.alpha == (4,)
+    with RasterReader(RasterSource(str(tmp_path / "a.tif"), bands=(1, 4))) as reader:
+        # Asked for, it is a measurement: its zeros are values.
+        assert not reader.masked and reader.alpha == ()
+        raw, valid = reader.read(0, 0, 1, 2)
+        assert raw.tolist() == [[[9, 9]], [[255, 0]]] and valid.all()
 
 
 VRT = """<VRTDataset rasterXSize="3" rasterYSize="1">
