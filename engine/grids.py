@@ -35,7 +35,7 @@ class Grid:
 
     def crop(self, row: int, col: int, height: int, width: int) -> Grid:
         """Return the grid of a window."""
-        return Grid(width, height, self.transform * Affine.translation(col, row), self.crs)
+        return Grid(width, height, self.transform @ Affine.translation(col, row), self.crs)
 
     def pixels_of(self, x: Array, y: Array) -> Tuple[Array, Array]:
         """Return the rows and columns of the pixels that hold map points; may lie outside the grid.
