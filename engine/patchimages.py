@@ -304,8 +304,8 @@ def export_patches(job: ExportPatches, context: Context) -> ExportPatchesResult:
     """Write patches and labels as images: patches_source1.tif, ..., labels.tif, and the classes as labels.csv.
 
     Raises:
-        BadInput: the dataset cannot be read or has no patch of the split, or the folder is a patch dataset itself or
-            cannot be written.
+        BadInput: the dataset cannot be read or has no patch of the split, or the folder is a patch dataset itself,
+            holds images of further sources, or cannot be written.
         DiskFull: no room left.
     """
     dataset = PatchDataset(job.dataset)
@@ -313,18 +313,19 @@ def export_patches(job: ExportPatches, context: Context) -> ExportPatchesResult:
         raise BadInput(
             f"'{job.output_folder}' is a patch dataset, whose {LABELS} would be overwritten.", "Choose another folder."
         )
+    description = dataset.description
+    _refuse_further_images(job.output_folder, len(description.sources))
     chosen = np.flatnonzero(dataset.splits == job.split) if job.split != "all" else np.arange(len(dataset))
     if len(chosen) == 0:
         raise BadInput(
             f"No patch of '{dataset.folder}' has the 'split' value {job.split}.", "Choose another SPLIT, or all."
         )
-    description = dataset.description
     classes = description.classes
     if job.renumber:
         classes = tuple(ClassEntry(number, entry.name, entry.colour) for number, entry in enumerate(classes))
     with filled_folder(job.output_folder) as folder:
         for number, source in enumerate(description.sources):
-            _write_image(Path(folder) / f"patches_source{number + 1}.tif", dataset, number, source, chosen, context)
+            _write_image(Path(folder) / _image_name(number), dataset, number, source, chosen, context)
         _write_label_image(Path(folder) / LABELS, dataset, classes, chosen, context)
         _write_class_list(Path(folder) / CLASS_LIST, classes, description.classes)
     # Of all classes, also where the split lacks some: the parts of a dataset must be numbered alike.
@@ -333,6 +334,20 @@ def export_patches(job: ExportPatches, context: Context) -> ExportPatchesResult:
     named = {str(numbers[int(v)]): int(n) for v, n in zip(values, counts) if int(v) in numbers}
     context.log(f"{len(chosen)} patches exported.")
     return ExportPatchesResult(job.output_folder, len(chosen), named, classes, tuple(context.warnings))
+
+
+def _image_name(number: int) -> str:
+    return f"patches_source{number + 1}.tif"
+
+
+def _refuse_further_images(folder: str, sources: int) -> None:
+    """Refuse a folder in which images of an earlier export would stay beside labels that are not theirs."""
+    if (Path(folder) / _image_name(sources)).exists():
+        raise BadInput(
+            f"'{folder}' holds '{_image_name(sources)}' of an earlier export, and the dataset has {sources} "
+            f"source{'s' if sources > 1 else ''} only: it would not belong to the new labels.",
+            "Remove that export or choose another folder.",
+        )
 
 
 def _write_image(

@@ -34,8 +34,16 @@ class PolygonStatistics(JobAlgorithm):
     def initAlgorithm(self, configuration=None):
         self.add_parameters(
             p.vector(self.INPUT, tr("Labelled layer"), tr("Polygons, lines or points with their class in a field.")),
-            p.field(
-                self.FIELD, tr("Class field"), tr("Field that holds the class: whole numbers or names."), self.INPUT
+            p.added(
+                p.field(
+                    self.FIELD,
+                    tr("Class field"),
+                    tr(
+                        "Field that holds the class: whole numbers or names. Empty: class_id, or the field by whose "
+                        "values the layer is styled (categorised)."
+                    ),
+                    self.INPUT,
+                )
             ),
             p.raster(self.RASTER, tr("Image"), tr("The image whose pixels are counted: it sets the grid.")),
             p.raster(
@@ -56,7 +64,7 @@ class PolygonStatistics(JobAlgorithm):
     def job(self, values):
         return jobs.PolygonStatistics(
             vector=values.vector(self.INPUT),
-            field=values.field(self.FIELD),
+            field=values.field(self.FIELD, self.INPUT),
             raster=values.raster(self.RASTER),
             output=values.output(self.OUTPUT),
             mask=values.raster(self.MASK, required=False),

@@ -223,6 +223,12 @@ def test_exports_that_cannot_be(tmp_path):
     with pytest.raises(BadInput, match="is not a patch dataset"):
         export_patches(ExportPatches(str(tmp_path), str(tmp_path / "images")), Context())
     assert not (tmp_path / "images").exists()
+    # An export of two sources into which one of a single source would be mixed.
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "patches_source2.tif").write_text("older")
+    with pytest.raises(BadInput, match=r"holds 'patches_source2\.tif' of an earlier export, and .* 1 source only"):
+        export_patches(ExportPatches(folder, str(tmp_path / "two")), Context())
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["patches_source2.tif"]
 
 
 def test_a_job_file_carries_all_images(tmp_path):

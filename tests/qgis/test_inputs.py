@@ -161,6 +161,14 @@ def test_an_empty_field_is_class_id_whatever_the_style(sample, context):
     assert sample(layer.id(), field=None)["field"] == "class_id"
 
 
+def test_an_empty_field_of_statistics_is_the_one_of_the_style_too(run, play, image, context, tmp_path):
+    layer = categorised(memory_polygons(("water", "wood"), "kind:string"), "kind")
+    QgsProject.instance().addMapLayer(layer)
+    play("polygonstatistics", {"write": ["$output", "<x/>"]}, {"result": {}})
+    run("polygonstatistics", INPUT=layer.id(), FIELD=None, RASTER=image, OUTPUT=str(tmp_path / "s.xml"))
+    assert play.jobs()[-1]["field"] == "kind"
+
+
 def test_erosion_and_distance_reach_the_engine(sample, polygons_file, tmp_path):
     job = sample(polygons_file, ERODE_POLYGONS=2, MIN_DISTANCE=5, REPORT=str(tmp_path / "r.html"))
     assert (job["erode_polygons"], job["min_distance"], job["report"]) == (2, 5, str(tmp_path / "r.html"))
