@@ -17,7 +17,8 @@ from ..tasks.classtable import ClassEntry, Legend, nomenclature, read_legend
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import LabelsFromColours, LabelsFromColoursResult
-from .maps import MapWriter, raster_path
+from .maps import RasterFiles, raster_path, write_window
+from .products import products_of
 from .rasters import Array, RasterReader, reading, tile_windows
 
 # Holds a row of the windows of a wide image that is stored in strips; GDAL's own choice grows with the machine.
@@ -41,36 +42,39 @@ def labels_from_colours(job: LabelsFromColours, context: Context) -> LabelsFromC
     """
     classes = _class_table(job.legend)
     output = raster_path(job.output)
+    products = products_of(classes, [output])
     table = _colour_index(classes, job.tolerance)
     counts = np.zeros(len(classes), np.int64)
     unknown: Counter[int] = Counter()
     unknown_pixels = 0
     with reading(job.source, cache=_CACHE_BYTES) as reader:
         palette = _palette(job.source.path, reader, context)
-        with MapWriter([output], reader.grid, classes, {}) as writer:
-            values = np.array([entry.value for entry in classes] + [writer.nodata])
-            windows = list(tile_windows(reader.grid, 3))
-            for done, (row, col, height, width) in enumerate(windows):
-                context.check()
-                # A no-data number of a coloured image is a colour, which all bands have to hold: 0 alone is no black.
-                raw, valid = reader.read(row, col, height, width, rule="all")
-                keys, inside = _keys(raw[:3], valid[:3], palette)
-                chosen = np.where(keys >= 0, table[np.maximum(keys, 0)], _NO_CLASS)
-                chosen[~inside] = _NO_CLASS
-                strange = inside & (chosen == _NO_CLASS)
-                if strange.any():
-                    if job.unknown == "error":
-                        raise _unknown_colour(reader.name, keys, strange, row, col)
-                    unknown_pixels += int(np.count_nonzero(strange))
-                    _count_colours(unknown, keys[strange])
-                counts += np.bincount(chosen[chosen >= 0], minlength=len(classes))
-                writer.write_classes((row, col), values[chosen])
-                context.progress(done + 1, len(windows), "Reading colours", "windows")
-            if not counts.any():
-                raise _no_class(reader.name, unknown, unknown_pixels)
-            _tell(classes, counts, unknown, unknown_pixels, context)
-            writer.finish({entry.value: int(count) for entry, count in zip(classes, counts)})
-            nodata = writer.nodata
+        rasters = RasterFiles(products, reader.grid, classes, {})
+        with rasters:
+            with rasters.create(0) as raster:
+                windows = list(tile_windows(reader.grid, 3))
+                for done, window in enumerate(windows):
+                    context.check()
+                    # A no-data number of a coloured image is a colour, which all bands have to hold: 0 is no black.
+                    raw, valid = reader.read(*window, rule="all")
+                    keys, inside = _keys(raw[:3], valid[:3], palette)
+                    chosen = np.where(keys >= 0, table[np.maximum(keys, 0)], _NO_CLASS)
+                    chosen[~inside] = _NO_CLASS
+                    strange = inside & (chosen == _NO_CLASS)
+                    if strange.any():
+                        if job.unknown == "error":
+                            raise _unknown_colour(reader.name, keys, strange, *window[:2])
+                        unknown_pixels += int(np.count_nonzero(strange))
+                        _count_colours(unknown, keys[strange])
+                    counts += np.bincount(chosen[chosen >= 0], minlength=len(classes))
+                    # No class is the last place.
+                    write_window(raster, window, rasters.class_values[chosen][None])
+                    context.progress(done + 1, len(windows), "Reading colours", "windows")
+                if not counts.any():
+                    raise _no_class(reader.name, unknown, unknown_pixels)
+                _tell(classes, counts, unknown, unknown_pixels, context)
+            rasters.finish({entry.value: int(count) for entry, count in zip(classes, counts)})
+    nodata = int(products[0].nodata)
     return LabelsFromColoursResult(output, unknown_pixels, nodata, classes, warnings=tuple(context.warnings))
 
 

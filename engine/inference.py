@@ -24,10 +24,13 @@ from ..tasks.protocol import plugin_version
 from .bandstatistics import sampled_statistics
 from .computedbands import compute, parse_computed, used_bands
 from .expressions import BandExpression
+from .journal import SUFFIX, job_key
 from .maps import MapWriter, class_areas, raster_path
 from .preflight import check_resolution, check_scene, check_undeclared_nodata
+from .products import products_of
 from .rasters import BandInfo, Grid, RasterReader, reading
 from .runtimes import BATCH, Model, Runtime, Wishes, create_runtime
+from .runtimes.base import first_largest
 
 if TYPE_CHECKING:
     from .modelfiles import LoadedModel
@@ -110,7 +113,7 @@ def map_scene(
         raise BadInput(
             f"The model needs {len(card.sources)} sources, one raster is given.", "Choose a model of one source."
         )
-    paths = [raster_path(path) for path in (job.output, job.probabilities, job.confidence)]
+    paths = [raster_path(path) for path in (job.output, job.probabilities, job.confidence, job.entropy, job.margin)]
     _check_outputs(job, paths)
     with reading(job.source) as reader:
         scene = open_scene(reader, card, job.continue_anyway, context)
@@ -122,16 +125,20 @@ def map_scene(
         )  # fmt: skip
         context.log(f"Mapping {window[2]} x {window[3]} pixels with {runtime.name} on {runtime.device}.")
         grid = reader.grid.crop(*window)
-        with MapWriter(paths, grid, card.classes, _tags(job, card, runtime)) as outputs:
-            counts = _traverse(scene, runtime, window, tile, outputs, context)
-            totals = {entry.value: int(n) for entry, n in zip(card.classes, counts.sum(axis=0))}
-            outputs.finish(totals)
-    pixels = sum(totals.values())
+        tiles = list(tiles_of(window, reader.grid, tile))
+        with _map_writer(
+            job, card, runtime, paths, grid, [_inside(each, window) for each in tiles], context
+        ) as outputs:
+            _traverse(scene, runtime, window, tiles, outputs, context)
+            totals = outputs.finish()
+    if totals.undefined:
+        context.warn(f"The model gives no finite score for {totals.undefined} pixels; they are no-data in the map.")
+    pixels = int(totals.counts.sum())
     if pixels == 0:
         context.warn(f"'{scene.reader.name}' holds no valid pixel there: the map is all no-data.")
-    areas = class_areas(card.classes, counts, grid, context)
+    areas = class_areas(card.classes, totals.counts, grid, context)
     return ClassifyResult(
-        output=paths[0], probabilities=paths[1], confidence=paths[2], pixels=pixels,
+        output=paths[0], probabilities=paths[1], confidence=paths[2], entropy=paths[3], margin=paths[4], pixels=pixels,
         seconds=time.perf_counter() - started, nodata_value=outputs.nodata, class_areas=areas, classes=card.classes,
         device=runtime.device, warnings=tuple(context.warnings),
     )  # fmt: skip
@@ -264,35 +271,57 @@ def _first_tiles(scene: Scene, window: Window, tile: int) -> Iterator[Tuple[npt.
         yield scene.read(top, left, rows, cols)
 
 
+def _inside(tile: Window, window: Window) -> Window:
+    """Return the part of a tile that lies in the window, counted from the window's upper left pixel."""
+    row, col = max(tile[0] - window[0], 0), max(tile[1] - window[1], 0)
+    end_row = min(tile[0] + tile[2] - window[0], window[2])
+    end_col = min(tile[1] + tile[3] - window[1], window[3])
+    return row, col, end_row - row, end_col - col
+
+
 def _traverse(
-    scene: Scene, runtime: Runtime, window: Window, tile: int, outputs: MapWriter, context: Context
-) -> npt.NDArray[np.int64]:
-    """Map the window tile by tile; return the pixels per row of the window and class, ``(H, K)``."""
-    row, col, height, width = window
-    counts = np.zeros((height, len(outputs.classes)), np.int64)
-    done, undefined = 0, 0
-    for top, left, rows, cols in tiles_of(window, scene.reader.grid, tile):
+    scene: Scene, runtime: Runtime, window: Window, tiles: Sequence[Window], outputs: MapWriter, context: Context
+) -> None:
+    """Map the tiles of the window that are not finished yet."""
+    remaining = [(number, tiles[number], _inside(tiles[number], window)) for number in outputs.todo]
+    total = window[2] * window[3]
+    done = total - sum(height * width for _, _, (_, _, height, width) in remaining)
+    for number, (top, left, rows, cols), (row, col, height, width) in remaining:
         context.check()
         values, valid = scene.read(top, left, rows, cols)
         # The part of the tile that lies in the window, in the tile's own pixels.
-        part = np.s_[max(row - top, 0) : row + height - top, max(col - left, 0) : col + width - left]
-        place = (max(top - row, 0), max(left - col, 0))
-        scores = None
+        first, start = row + window[0] - top, col + window[1] - left
+        part = np.s_[first : first + height, start : start + width]
+        positions = probabilities = None
         if valid[part].any():
-            scores = runtime.scores(values, valid)
-            finite = np.isfinite(scores.max(axis=0))
-            undefined += int((valid & ~finite)[part].sum())
-            valid = valid & finite
-            scores = scores[:, part[0], part[1]]
-        counts[place[0] : place[0] + valid[part].shape[0]] += outputs.write(place, scores, valid[part], runtime)
-        done += valid[part].size
-        context.progress(done, height * width, "Mapping", "pixels")
-    if undefined:
-        context.warn(f"The model gives no finite score for {undefined} pixels; they are no-data in the map.")
-    return counts
+            if outputs.wants_probabilities:
+                scores = runtime.scores(values, valid)[:, part[0], part[1]]
+                positions, probabilities = first_largest(scores), runtime.probabilities(scores)
+            else:
+                positions = runtime.best(values, valid)[part]
+        outputs.write(number, positions, valid[part], probabilities)
+        done += height * width
+        context.progress(done, total, "Mapping", "pixels")
 
 
 # --- the outputs -----------------------------------------------------------------------------------------------------
+
+
+def _map_writer(
+    job: Classify, card: Card, runtime: Runtime, paths: Sequence[str], grid: Grid, windows: Sequence[Window],
+    context: Context,
+) -> MapWriter:  # fmt: skip
+    """Return the writer of the job's rasters, whose journal lies beside the map, or in the scratch folder."""
+    products = products_of(card.classes, paths, job.probability_type)
+    key = job_key(
+        job, models=[job.model], runtime=f"{runtime.name} on {runtime.device}", precision=runtime.precision,
+        windows=windows, products=[product.fact for product in products],
+    )  # fmt: skip
+    journal = paths[0] + SUFFIX if job.resume else context.scratch("windows" + SUFFIX)
+    return MapWriter(
+        products, grid, card.classes, _tags(job, card, runtime), windows=windows, journal=journal, key=key,
+        context=context, cog=job.format == "cog",
+    )  # fmt: skip
 
 
 def _check_outputs(job: Classify, paths: Sequence[str]) -> None:

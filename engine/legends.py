@@ -56,6 +56,41 @@ def write_sidecars(path: str, classes: Sequence[ClassEntry], counts: Mapping[int
     write_text(qml_path(path), ".qml", raster_qml(classes))
 
 
+# Cividis, light where the model is sure: perceptually even, and the same with every kind of colour vision.
+_SURENESS = ("#00204d", "#414d6b", "#7c7b78", "#bcae6c", "#ffea46")
+
+
+def write_ramp(path: str, kind: str) -> None:
+    """Write ``<name>.qml`` for a raster of confidence, entropy or margin, from 0 to 1 in one even ramp.
+
+    Raises:
+        DiskFull: no room left.
+        BadInput: it cannot be written.
+    """
+    colours = _SURENESS[::-1] if kind == "entropy" else _SURENESS
+    root = ElementTree.Element("qgis", {"version": "3.22.0", "styleCategories": "AllStyleCategories"})
+    renderer = ElementTree.SubElement(
+        ElementTree.SubElement(root, "pipe"), "rasterrenderer",
+        {
+            "type": "singlebandpseudocolor", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": "",
+            "classificationMin": "0", "classificationMax": "1",
+        },
+    )  # fmt: skip
+    ElementTree.SubElement(renderer, "rasterTransparency")
+    shader = ElementTree.SubElement(
+        ElementTree.SubElement(renderer, "rastershader"), "colorrampshader",
+        {"colorRampType": "INTERPOLATED", "classificationMode": "1", "minimumValue": "0", "maximumValue": "1"},
+    )  # fmt: skip
+    for number, colour in enumerate(colours):
+        value = f"{number / (len(colours) - 1):g}"
+        ElementTree.SubElement(shader, "item", {"value": value, "label": value, "color": colour, "alpha": "255"})
+    write_text(
+        qml_path(path),
+        ".qml",
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ElementTree.tostring(root, encoding="unicode"),
+    )
+
+
 def aux_path(path: str) -> str:
     """Return the name of GDAL's sidecar of a raster."""
     return path + ".aux.xml"

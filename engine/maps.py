@@ -1,54 +1,58 @@
-"""The rasters of a mapping job: the classes with their legend, probabilities and confidence, and the areas.
+"""The rasters of a mapping job: the classes with their legend, probabilities and measures of certainty, and the areas.
 
-All of one job's rasters are written under temporary names and get their own together, when all are complete.
+Finished windows go to a journal; the rasters are made by replaying it when all are there. They are written block by
+block in one order, under temporary names, and get their own together: an interrupted job ends with the same bytes as
+one that was not.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
+import struct
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.windows import Window
+import rasterio
+import rasterio.shutil
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
 
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
-from ..tasks.errors import BadInput, DeepscapeError
-from .legends import aux_path, colour_table, qml_path, write_sidecars
-from .rasters import Grid, create_raster, part_name, writing_error
-from .runtimes import Runtime
+from ..tasks.errors import DeepscapeError, DiskFull
+from ..tasks.jobfiles import remove_parts_of
+from .journal import Journal
+from .legends import aux_path, colour_table, qml_path, write_ramp, write_sidecars
+from .products import CLASSES, PROBABILITIES, Product, stored_positions
+from .rasters import Grid, create_raster, part_name, tile_windows, writing_error
 
 Array = npt.NDArray[Any]
+Window = Tuple[int, int, int, int]
+
+# Rows of a window that are kept together: those of the rasters' blocks.
+_STRIP = 256
+# Unpacked strips that are kept: what lies across two rows of blocks need not be unpacked twice on most rasters.
+_KEPT_BYTES = 64_000_000
+_LENGTH = struct.Struct("<Q")
 
 
-def output_type(values: Sequence[int]) -> Tuple[str, int]:
-    """Return the smallest integer type that holds the class ids and a no-data value, and that value.
+@dataclass(frozen=True)
+class Totals:
+    """What a map holds.
 
-    No-data is the first of these that is no class: 255, 0 (uint8); 65535, 0 (uint16); 4294967295 (uint32); with
-    negative ids -32768, 32767 (int16); -2147483648, 2147483647 (int32).
-
-    Raises:
-        BadInput: a class id fits none of them.
+    Attributes:
+        counts: pixels per row and class ``(H, K)``.
+        undefined: pixels whose scores are not finite, which are no-data in the map.
     """
-    choices = (
-        ("uint8", (255, 0)), ("uint16", (65535, 0)), ("uint32", (2**32 - 1, 0)),
-        ("int16", (-(2**15), 2**15 - 1)), ("int32", (-(2**31), 2**31 - 1)),
-    )  # fmt: skip
-    for dtype, candidates in choices:
-        limits = np.iinfo(dtype)
-        if limits.min <= min(values) and max(values) <= limits.max:
-            free = [value for value in candidates if value not in values]
-            if free:
-                return dtype, free[0]
-    wrong = max(values, key=abs)
-    raise BadInput(
-        f"The class id {wrong} fits no raster type together with the others.",
-        "Train with class ids from -2147483647 to 2147483646.",
-    )
+
+    counts: npt.NDArray[np.int64]
+    undefined: int
 
 
 def raster_path(path: str) -> str:
@@ -57,96 +61,275 @@ def raster_path(path: str) -> str:
 
 
 class MapWriter:
-    """The rasters of one job, written under temporary names; all get their names together, or none does."""
+    """What a mapping job has finished, and the rasters that are made of it; a context manager.
 
-    def __init__(self, paths: Sequence[str], grid: Grid, classes: Sequence[ClassEntry], tags: Dict[str, str]) -> None:
+    Attributes:
+        products: the rasters, that of the classes first.
+        classes: in the order of the positions and scores.
+        nodata: of the class raster.
+        todo: numbers of the windows that are still to be mapped, in the plan's order.
+        wants_probabilities: False where positions are all that is needed.
+    """
+
+    def __init__(
+        self, products: Sequence[Product], grid: Grid, classes: Sequence[ClassEntry], tags: Mapping[str, str],
+        *, windows: Sequence[Window], journal: str, key: Mapping[str, Any], context: Context, cog: bool = False,
+    ) -> None:  # fmt: skip
         """Prepare.
 
         Args:
-            paths: of the class raster, the probabilities and the confidence; empty = not wanted.
+            products: the rasters, that of the classes first.
             grid: of all of them.
-            classes: in the order of the scores.
+            classes: in the order of the positions and scores.
             tags: metadata items of the files.
-
-        Raises:
-            BadInput: no raster type holds the class ids.
+            windows: the plan: windows (row, col, height, width) of ``grid`` that cover each of its pixels once.
+            journal: path of the journal.
+            key: what the windows depend on (`journal.job_key`).
+            context: for the log, progress and cancel.
+            cog: write cloud-optimised GeoTIFFs, with overviews.
         """
-        self.classes = tuple(classes)
-        self._dtype, self.nodata = output_type([entry.value for entry in classes])
-        self._finals = list(paths)
-        self._parts = [part_name(path) if path else "" for path in paths]
-        self._grid, self._tags = grid, tags
-        self._values = np.array([entry.value for entry in self.classes], np.int64).astype(self._dtype)
-        self._stack = contextlib.ExitStack()
-        self._rasters: List[Any] = []
+        self.products, self.classes = tuple(products), tuple(classes)
+        self.nodata = int(products[0].nodata)
+        self.wants_probabilities = len(products) > 1
+        self.todo: Tuple[int, ...] = ()
+        self._windows = list(windows)
+        self._grid, self._tags, self._cog, self._context = grid, dict(tags), cog, context
+        self._journal = Journal(journal, key, context.check)
 
     def __enter__(self) -> MapWriter:
-        names = [entry.name for entry in self.classes]
-        kinds = [
-            (1, self._dtype, self.nodata, ["class"]),
-            (len(names), "float32", math.nan, names),
-            (1, "float32", math.nan, ["confidence"]),
-        ]
-        try:
-            for part, (count, dtype, nodata, descriptions) in zip(self._parts, kinds):
-                if not part:
-                    self._rasters.append(None)
-                    continue
-                raster = self._stack.enter_context(
-                    create_raster(part, self._grid, count=count, dtype=dtype, nodata=nodata, descriptions=descriptions)
-                )
-                raster.update_tags(**self._tags)
-                self._rasters.append(raster)
-            colours = colour_table(self.classes, self._dtype)
-            if colours is not None:
-                self._rasters[0].write_colormap(1, colours)
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
+        """Open the journal, and say what it holds.
+
+        Raises:
+            BadInput: it cannot be written, or another job is writing it.
+            DiskFull: no room left.
+        """
+        journal = self._journal.__enter__()
+        # The lock is ours: what lies there half-written is of a job that is dead.
+        for product in self.products:
+            remove_parts_of(product.path)
+        self.todo = tuple(number for number in range(len(self._windows)) if number not in journal.windows)
+        if journal.changed:
+            self._context.log(
+                f"An interrupted job left finished windows of this map, but they are of another job "
+                f"({', '.join(journal.changed)}): the map is begun again."
+            )
+        if journal.windows:
+            self._context.log(
+                f"{len(journal.windows)} of {len(self._windows)} windows were finished before: continuing."
+            )
         return self
 
-    def write(self, place: Tuple[int, int], scores: Optional[Array], valid: Array, runtime: Runtime) -> Array:
-        """Write a block whose upper left pixel is ``place`` (row, col); return its pixels per row and class ``(h, K)``.
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._journal.windows:
+            self._journal.close()
+        else:
+            self._journal.remove()
 
-        ``scores`` are ``(K, h, w)``, or None where no pixel is valid.
+    # --- windows ---
+
+    def write(
+        self, number: int, positions: Optional[Array], valid: Array, probabilities: Optional[Array] = None
+    ) -> None:
+        """Note a finished window; see `pack` and `add`."""
+        self.add(number, self.pack(positions, valid, probabilities))
+
+    def pack(self, positions: Optional[Array], valid: Array, probabilities: Optional[Array] = None) -> bytes:
+        """Return what the journal keeps of a window; threads may call this at the same time.
+
+        Args:
+            positions: in the class table, of a runtime ``(H, W)``; None where no pixel is valid.
+            valid: False where the scene has no data ``(H, W)``.
+            probabilities: ``(K, H, W)``, where they are wanted and a pixel is valid.
         """
-        height, width = valid.shape
-        window = Window(place[1], place[0], width, height)
-        counts = np.zeros((height, len(self.classes)), np.int64)
-        chosen = np.full((height, width), self.nodata, self._dtype)
-        probabilities = None
-        if scores is not None:
-            # argmax gives the first of equal scores: ties go to the lower class.
-            best = scores.argmax(axis=0)
-            chosen[valid] = self._values[best[valid]]
-            pairs = (np.arange(height)[:, None] * len(self.classes) + best)[valid]
-            counts += np.bincount(pairs, minlength=counts.size).reshape(counts.shape)
-            if self._rasters[1] is not None or self._rasters[2] is not None:
-                probabilities = runtime.probabilities(scores)
-                probabilities[:, ~valid] = np.nan
-        self._rasters[0].write(chosen, 1, window=window)
-        if probabilities is None:
-            probabilities = np.full((len(self.classes), height, width), np.nan, np.float32)
-        if self._rasters[1] is not None:
-            self._rasters[1].write(probabilities.astype(np.float32, copy=False), window=window)
-        if self._rasters[2] is not None:
-            self._rasters[2].write(probabilities.max(axis=0).astype(np.float32, copy=False), 1, window=window)
-        return counts
+        if positions is None:
+            return b""
+        kept = stored_positions(positions, valid, len(self.classes))
+        scored = kept < len(self.classes)
+        streams: List[bytes] = []
+        for product in self.products:
+            if product.kind == CLASSES:
+                bands = kept[None]
+            elif probabilities is None:
+                raise ValueError(f"the window has no probabilities for '{product.kind}'")
+            else:
+                bands = product.values(probabilities, scored)
+            streams += [_packed(bands[:, row : row + _STRIP]) for row in range(0, bands.shape[1], _STRIP)]
+        return b"".join([_LENGTH.pack(len(stream)) for stream in streams] + streams)
 
-    def write_classes(self, place: Tuple[int, int], values: Array) -> None:
-        """Write a block of class values ``(h, w)``, no-data included; ``place`` is its upper left pixel (row, col)."""
-        window = Window(place[1], place[0], values.shape[1], values.shape[0])
-        self._rasters[0].write(values.astype(self._dtype), 1, window=window)
+    def add(self, number: int, content: bytes) -> None:
+        """Note a finished window by its number in the plan.
 
-    def finish(self, counts: Dict[int, int]) -> None:
-        """Close the rasters, write the legend beside the map, and give all files their names."""
-        self._stack.close()
-        for part, final in zip(self._parts, self._finals):
-            if not part:
-                continue
+        Raises:
+            DiskFull: no room left; what is finished is kept.
+            BadInput: the journal cannot be written.
+        """
+        self._journal.append(number, content)
+
+    # --- rasters ---
+
+    def finish(self) -> Totals:
+        """Make the rasters and their legends of the windows, and remove the journal.
+
+        Raises:
+            DiskFull: no room left; the windows are kept.
+            BadInput: a raster cannot be written.
+            JobCancelled: the windows are kept.
+        """
+        missing = [number for number in range(len(self._windows)) if number not in self._journal.windows]
+        if missing:
+            raise ValueError(f"window {missing[0]} of {len(self._windows)} is not finished")
+        totals = Totals(np.zeros((self._grid.height, len(self.classes)), np.int64), 0)
+        rasters = RasterFiles(self.products, self._grid, self.classes, self._tags, self._cog)
+        total = self._grid.height * self._grid.width * sum(product.bands for product in self.products)
+        done = 0
+        try:
+            # Blocks reach the files as they are written: else their order hangs on what GDAL's cache holds besides.
+            with rasterio.Env(GDAL_CACHEMAX=1), rasters:
+                for index, product in enumerate(self.products):
+                    replay = Replay(self._journal, self._windows, self.products, index)
+                    with rasters.create(index) as raster:
+                        for window in tile_windows(self._grid, product.bands):
+                            self._context.check()
+                            bands = replay.read(window)
+                            if index == 0:
+                                totals = self._counted(totals, window[0], bands[0])
+                                bands = rasters.class_values[bands]
+                            write_window(raster, window, bands)
+                            done += bands.size
+                            self._context.progress(done, total, "Writing the map", "pixels")
+                by_class = zip(self.classes, totals.counts.sum(axis=0))
+                rasters.finish({entry.value: int(count) for entry, count in by_class})
+        except DiskFull as error:
+            remedy = "All windows are finished and kept: free space and run the same job again, it continues."
+            raise DiskFull(error.message, remedy, error.details) from error
+        self._journal.remove()
+        return totals
+
+    def _counted(self, totals: Totals, row: int, positions: Array) -> Totals:
+        classes, height = len(self.classes), positions.shape[0]
+        columns = np.arange(np.iinfo(positions.dtype).max + 1)
+        # "No finite score" and no-data are the type's last two values: they get the two columns behind the classes.
+        columns[-2:] = classes, classes + 1
+        places = columns[positions]
+        places += np.arange(0, height * (classes + 2), classes + 2)[:, None]
+        found = np.bincount(places.reshape(-1), minlength=height * (classes + 2)).reshape(height, classes + 2)
+        totals.counts[row : row + height] += found[:, :classes]
+        return Totals(totals.counts, totals.undefined + int(found[:, classes].sum()))
+
+
+class Replay:
+    """Reads any part of one product from the windows of a journal."""
+
+    def __init__(self, journal: Journal, windows: Sequence[Window], products: Sequence[Product], index: int) -> None:
+        """Prepare to read ``products[index]``."""
+        self._journal, self._product = journal, products[index]
+        self._number, self._index = len(products), index
+        self._windows = np.array(windows, np.int64).reshape(-1, 4)
+        self._strips: OrderedDict[Tuple[int, int], Array] = OrderedDict()
+        self._bytes = 0
+
+    def read(self, window: Window) -> Array:
+        """Return the product's bands, as they are stored, in a window of the grid: ``(B, H, W)``."""
+        row, col, height, width = window
+        result = np.empty((self._product.bands, height, width), self._product.stored)
+        tops, lefts, heights, widths = self._windows.T
+        touched = (tops < row + height) & (tops + heights > row) & (lefts < col + width) & (lefts + widths > col)
+        for number in np.flatnonzero(touched):
+            top, left, rows, cols = (int(value) for value in self._windows[number])
+            first, last = max(row, top), min(row + height, top + rows)
+            start, end = max(col, left), min(col + width, left + cols)
+            for strip in range((first - top) // _STRIP, (last - 1 - top) // _STRIP + 1):
+                begin = top + strip * _STRIP
+                a, b = max(first, begin), min(last, begin + _STRIP)
+                part = self._strip(int(number), strip, min(_STRIP, rows - strip * _STRIP), cols, -(-rows // _STRIP))
+                result[:, a - row : b - row, start - col : end - col] = part[
+                    :, a - begin : b - begin, start - left : end - left
+                ]
+        return result
+
+    def _strip(self, number: int, strip: int, height: int, width: int, strips: int) -> Array:
+        """Return rows of a window ``(B, height, width)``."""
+        found = self._strips.get((number, strip))
+        if found is not None:
+            self._strips.move_to_end((number, strip))
+            return found
+        shape = (self._product.bands, height, width)
+        if self._journal.windows[number][1] == 0:
+            nodata = np.iinfo(self._product.stored).max if self._product.kind == CLASSES else self._product.nodata
+            return np.broadcast_to(np.array(nodata, self._product.stored), shape)
+        position, streams = self._index * strips + strip, self._number * strips
+        head = self._journal.content(number, 0, streams * _LENGTH.size)
+        lengths = [length for (length,) in _LENGTH.iter_unpack(head)]
+        start = len(head) + sum(lengths[:position])
+        stream = self._journal.content(number, start, lengths[position])
+        unpacked = stream if self._product.stored == "float32" else zlib.decompress(stream)
+        found = np.frombuffer(unpacked, self._product.stored).reshape(shape)
+        self._strips[number, strip] = found
+        self._bytes += found.nbytes
+        while self._bytes > _KEPT_BYTES and len(self._strips) > 1:
+            self._bytes -= self._strips.popitem(last=False)[1].nbytes
+        return found
+
+
+def _packed(bands: Array) -> bytes:
+    """Return an array's bytes; whole numbers deflated at the level above which time is lost, floats as they are."""
+    # Deflating probabilities takes twenty times as long as writing them and saves 6 %.
+    return bands.tobytes() if bands.dtype.kind == "f" else zlib.compress(bands.tobytes(), 1)
+
+
+class RasterFiles:
+    """Rasters under temporary names; all get their own names together, or none does. A context manager."""
+
+    def __init__(
+        self, products: Sequence[Product], grid: Grid, classes: Sequence[ClassEntry], tags: Mapping[str, str],
+        cog: bool = False,
+    ) -> None:  # fmt: skip
+        """Prepare; see `MapWriter`.
+
+        Attributes:
+            class_values: stored position -> value in the class raster.
+        """
+        self._products, self._grid, self._classes = tuple(products), grid, tuple(classes)
+        self._tags, self._cog = dict(tags), cog
+        self._parts = [part_name(product.path) for product in products]
+        first = products[0]
+        self.class_values = np.full(np.iinfo(first.stored).max + 1, first.nodata, first.dtype)
+        self.class_values[: len(classes)] = [entry.value for entry in classes]
+
+    def __enter__(self) -> RasterFiles:
+        return self
+
+    @contextlib.contextmanager
+    def create(self, index: int) -> Iterator[Any]:
+        """Yield the dataset of a product, open for writing."""
+        product = self._products[index]
+        with create_raster(
+            self._parts[index], self._grid, count=product.bands, dtype=product.dtype, nodata=product.nodata,
+            descriptions=product.descriptions, num_threads="all_cpus" if product.dtype == "float32" else 1,
+        ) as raster:  # fmt: skip
+            raster.update_tags(**self._tags)
+            if product.scale != 1:
+                raster.scales, raster.offsets = [product.scale] * product.bands, [0.0] * product.bands
+            colours = colour_table(self._classes, product.dtype) if product.kind == CLASSES else None
+            if colours is not None:
+                raster.write_colormap(1, colours)
+            yield raster
+
+    def finish(self, counts: Mapping[int, int]) -> None:
+        """Write the legends beside the rasters, and name all files; ``counts`` are class value -> pixels."""
+        for product, part in zip(self._products, self._parts):
             try:
-                if final == self._finals[0]:
-                    write_sidecars(part, self.classes, counts)
+                if self._cog:
+                    self._optimise(product, part)
+                if product.kind == CLASSES:
+                    write_sidecars(part, self._classes, counts)
+                elif product.kind != PROBABILITIES:
+                    write_ramp(part, product.kind)
+            except (OSError, RasterioError) as error:
+                raise writing_error(product.path, error) from error
+        for product, part in zip(self._products, self._parts):
+            final = product.path
+            try:
                 # Overviews and masks of an older file of this name would be shown in place of the new pixels.
                 for stale in (final + ".ovr", final + ".msk", aux_path(final)):
                     Path(stale).unlink(missing_ok=True)
@@ -156,25 +339,38 @@ class MapWriter:
             except OSError as error:
                 raise writing_error(final, error) from error
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def _optimise(self, product: Product, part: str) -> None:
+        """Turn a raster into a cloud-optimised one with overviews."""
+        target = part_name(part)
         try:
-            self._stack.__exit__(kind, error, trace)
-        except DeepscapeError as failure:
-            error = failure
+            rasterio.shutil.copy(
+                part, target, driver="COG", COMPRESS="DEFLATE", LEVEL=6, BIGTIFF="IF_SAFER", NUM_THREADS="ALL_CPUS",
+                PREDICTOR="YES" if product.dtype == "float32" else "NO",
+                OVERVIEW_RESAMPLING="NEAREST" if product.kind == CLASSES else "AVERAGE",
+            )  # fmt: skip
+            os.replace(target, part)
         finally:
-            for part in filter(None, self._parts):
-                for leftover in (part, aux_path(part), qml_path(part)):
-                    Path(leftover).unlink(missing_ok=True)
+            Path(target).unlink(missing_ok=True)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for part in self._parts:
+            for leftover in (part, aux_path(part), qml_path(part)):
+                Path(leftover).unlink(missing_ok=True)
         if isinstance(error, DeepscapeError):
             raise self._by_final_name(error) from error
 
     def _by_final_name(self, error: DeepscapeError) -> DeepscapeError:
         """Return the error with the names that the user gave in place of the temporary ones."""
         message = error.message
-        for part, final in zip(self._parts, self._finals):
-            if part:
-                message = message.replace(Path(part).name, Path(final).name)
+        for product, part in zip(self._products, self._parts):
+            message = message.replace(Path(part).name, Path(product.path).name)
         return type(error)(message, error.remedy, error.details)
+
+
+def write_window(raster: Any, window: Window, bands: Array) -> None:
+    """Write bands ``(B, H, W)`` into a window (row, col, height, width) of an open raster."""
+    row, col, height, width = window
+    raster.write(bands, window=RasterWindow(col, row, width, height))
 
 
 def class_areas(classes: Sequence[ClassEntry], counts: Array, grid: Grid, context: Context) -> Dict[str, Any]:

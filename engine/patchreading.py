@@ -14,9 +14,9 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .datasets import LABELS
 from .denselabels import DenseLabels
-from .maps import output_type
 from .patchplaces import Placement
 from .patchwriting import StackWriter
+from .products import output_type
 from .rasters import Array, RasterReader
 
 Numbers = npt.NDArray[np.int64]

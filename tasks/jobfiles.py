@@ -246,20 +246,24 @@ def remove_parts(job: Job) -> Tuple[str, ...]:
     The engine writes ``map.tif`` as ``.map.<8 hexadecimal digits>.part.tif`` and renames it when it is complete (the
     rasters of one job together: theirs are parts of parts); a worker that is killed cannot clean up after itself.
     """
+    return tuple(removed for path in output_paths(job).values() for removed in remove_parts_of(path))
+
+
+def remove_parts_of(path: str) -> Tuple[str, ...]:
+    """Remove what is half-written of one output and its style; returns the paths that were removed."""
     removed = []
-    for path in output_paths(job).values():
-        target = Path(path)
-        part = re.compile(rf"\.+{re.escape(target.stem)}(\.[0-9a-f]{{8}}\.part)+{re.escape(target.suffix)}.*")
-        try:
-            names = sorted(os.listdir(target.parent))
-        except OSError:  # the folder itself is gone, and all that was in it
-            continue
-        for leftover in [target.parent / name for name in names if part.fullmatch(name)]:
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
-            removed.append(str(leftover))
+    target = Path(path)
+    part = re.compile(rf"\.+{re.escape(target.stem)}(\.[0-9a-f]{{8}}\.part)+({re.escape(target.suffix)}.*|\.qml)")
+    try:
+        names = sorted(os.listdir(target.parent))
+    except OSError:  # the folder itself is gone, and all that was in it
+        return ()
+    for leftover in [target.parent / name for name in names if part.fullmatch(name)]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+        removed.append(str(leftover))
     return tuple(removed)
 
 

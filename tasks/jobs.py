@@ -789,6 +789,9 @@ class TrainRandomForest(Job):
 
 # --- mapping ---------------------------------------------------------------------------------------------------------
 
+PROBABILITY_TYPES = ("float32", "uint8")
+RASTER_FORMATS = ("geotiff", "cog")
+
 
 @dataclass(frozen=True)
 class ClassifyResult:
@@ -804,16 +807,21 @@ class ClassifyResult:
     classes: Tuple[ClassEntry, ...]
     device: str
     warnings: Tuple[str, ...] = ()
+    entropy: str = ""
+    margin: str = ""
 
 
 @dataclass(frozen=True)
 class Classify(Job):
-    """Map a raster with a trained model (OTBTF TensorflowModelServe), on the input's own grid."""
+    """Map a raster with a trained model (OTBTF TensorflowModelServe), on the input's own grid.
+
+    ``resume``: finished windows are kept beside the output until the job is done, so that the same job continues.
+    """
 
     kind: ClassVar[str] = "classify"
     runner: ClassVar[str] = "engine.inference:classify"
     result_type: ClassVar[Type[Any]] = ClassifyResult
-    outputs: ClassVar[Tuple[str, ...]] = ("output", "probabilities", "confidence")
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "probabilities", "confidence", "entropy", "margin")
     inputs: ClassVar[Tuple[str, ...]] = ("source", "model")
     device_field: ClassVar[str] = "device_choice"
 
@@ -826,9 +834,16 @@ class Classify(Job):
     box: Optional[Tuple[int, int, int, int]] = None
     continue_anyway: bool = False
     device_choice: str = "auto"
+    entropy: str = ""
+    margin: str = ""
+    probability_type: str = "float32"
+    format: str = "geotiff"
+    resume: bool = True
 
     def __post_init__(self) -> None:
         _one_of("DEVICE", self.device_choice, DEVICES)
+        _one_of("PROBABILITY_TYPE", self.probability_type, PROBABILITY_TYPES)
+        _one_of("FORMAT", self.format, RASTER_FORMATS)
         if self.extent is not None and self.box is not None:
             raise BadInput("Both EXTENT and BOX are given.", "Give one of them.")
         if self.box is not None:

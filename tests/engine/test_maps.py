@@ -4,7 +4,8 @@ import numpy as np
 import pyproj
 import pytest
 from affine import Affine
-from deepscape.engine.maps import MapWriter, output_type, raster_path, row_hectares
+from deepscape.engine.maps import RasterFiles, raster_path, row_hectares
+from deepscape.engine.products import output_type, products_of
 from deepscape.engine.rasters import Grid
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.errors import BadInput, DiskFull
@@ -61,11 +62,14 @@ def test_hectares_in_projections():
     assert row_hectares(Grid(5, 3, Affine.identity(), None)) is None
 
 
+def files(path, grid, classes=(ClassEntry(1, "a", "#000000"),)):
+    return RasterFiles(products_of(classes, [str(path)]), grid, classes, {})
+
+
 def test_messages_name_the_file_that_the_user_gave(tmp_path):
     grid = Grid(4, 4, Affine(10, 0, 0, 0, -10, 0), None)
-    classes = (ClassEntry(1, "a", "#000000"),)
-    writer = MapWriter([str(tmp_path / "map.tif"), "", ""], grid, classes, {})
-    with pytest.raises(DiskFull, match=r"write 'map\.tif'"), writer:
+    rasters = files(tmp_path / "map.tif", grid)
+    with pytest.raises(DiskFull, match=r"write 'map\.tif'"), rasters, rasters.create(0):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +78,10 @@ def test_what_described_an_older_file_of_the_name_is_removed(tmp_path):
     for name in ("map.tif", "map.tif.ovr", "map.tif.aux.xml", "map.qml"):
         (tmp_path / name).write_text("old")
     grid = Grid(4, 4, Affine(10, 0, 0, 0, -10, 0), None)
-    with MapWriter([str(tmp_path / "map.tif"), "", ""], grid, (ClassEntry(1, "a", "#000000"),), {}) as writer:
-        writer.finish({})
+    rasters = files(tmp_path / "map.tif", grid)
+    with rasters:
+        with rasters.create(0):
+            pass
+        rasters.finish({})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.qml", "map.tif", "map.tif.aux.xml"]
     assert all("old" not in path.read_text(errors="ignore") for path in tmp_path.iterdir())
