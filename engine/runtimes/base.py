@@ -133,7 +133,9 @@ class Runtime(Protocol):
 
 
 def geometry_of(card: Card) -> Geometry:
-    """Return the margins of a model: a pixel i reads [i - p // 2, i + p - 1 - p // 2]."""
+    """Return the margins of a model: in a patch network a pixel i reads [i - p // 2, i + p - 1 - p // 2]."""
+    if card.output == "pixels":
+        return Geometry(card.margin or 0, card.margin or 0, card.stride)
     size = card.sources[0].patch_size
     return Geometry(size // 2, size - 1 - size // 2)
 
@@ -163,6 +165,21 @@ def filled(values: Floats, means: Floats, whole: bool) -> Floats:
     return np.where(missing, means[:, None, None], values) if missing.any() else values
 
 
+def on_grid(values: Floats, means: Floats, stride: int) -> Floats:
+    """Return values ``(C, H, W)`` with rows and columns added behind, so that both counts are multiples of a stride.
+
+    They hold the training means; margins keep what they hold away from every result.
+    """
+    more = [-length % stride for length in values.shape[1:]]
+    if not any(more):
+        return values
+    bands, height, width = values.shape
+    result = np.empty((bands, height + more[0], width + more[1]), values.dtype)
+    result[:] = means[:, None, None]
+    result[:, :height, :width] = values
+    return result
+
+
 def softmax(scores: Floats) -> Floats:
     """Return the probabilities ``(K, H, W)`` of logits."""
     result: Floats = np.exp(scores - scores.max(axis=0))
@@ -174,6 +191,23 @@ def band_statistics(card: Card) -> Tuple[npt.NDArray[np.float32], npt.NDArray[np
     """Return the training means and standard deviations of the model's bands, each ``(C,)``."""
     bands = card.sources[0].bands
     return np.array([band.mean for band in bands], np.float32), np.array([band.std for band in bands], np.float32)
+
+
+def widest_layer(model: Model) -> int:
+    """Return the channels of the model's widest layer, for estimates of memory; from the file's header alone."""
+    if model.loaded is not None and model.loaded.module is not None:
+        return max((len(weight) for weight in model.loaded.module.parameters() if weight.ndim > 1), default=1)
+    from safetensors import safe_open
+
+    with safe_open(model.path, framework="numpy") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys()]
+    return max((shape[0] for shape in shapes if len(shape) > 1), default=1)
+
+
+def only_full_precision(wishes: Wishes, context: Context) -> None:
+    """Say that PRECISION fast changes nothing where it does not."""
+    if wishes.precision == "fast":
+        context.log("PRECISION fast changes nothing on the CPU, which computes in full precision.")
 
 
 def cores(context: Context) -> int:

@@ -42,8 +42,8 @@ def whole_blocks_hold(
             difference = np.inf
             break
         windows += int(np.count_nonzero(chosen))
-        difference = max(difference, float(np.abs(found - expected)[finite].max(initial=0.0)))
-        scale = max(scale, float(np.abs(expected)[finite].max(initial=0.0)))
+        difference = max(difference, float(np.abs(found[finite] - expected[finite]).max(initial=0.0)))
+        scale = max(scale, float(np.abs(expected[finite]).max(initial=0.0)))
     if difference > TOLERANCE * scale:
         context.warn(
             f"The evaluation over whole blocks differs from that patch by patch (by {difference:.2g}): the scene is "

@@ -8,8 +8,11 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch
+from torch.nn import functional
 
+from ...models.cards import Card
 from ...tasks.context import Context
+from ..densify import NotDenseError, dense_network
 from .base import (
     Array,
     Floats,
@@ -19,8 +22,10 @@ from .base import (
     Wishes,
     band_statistics,
     geometry_of,
+    only_full_precision,
     position_type,
     softmax,
+    widest_layer,
 )
 from .comparing import whole_blocks_hold
 
@@ -64,7 +69,7 @@ class TorchRuntime:
         on_gpu = device == "cuda"
         self.name = f"torch {torch.__version__}"
         self.device = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
-        self._fast_type = _fast_type(wishes.precision, on_gpu, context)
+        self._fast_type = _fast_type(wishes, on_gpu, context)
         self.precision = "full" if self._fast_type is None else "fast"
         self.geometry = geometry_of(model.card)
         # One call keeps all cores busy. On a GPU, one thread reads while the others' blocks are copied and computed.
@@ -80,22 +85,18 @@ class TorchRuntime:
         self._std = torch.from_numpy(deviations).to(self._device)[None, :, None, None]
         self._patch_size = model.card.sources[0].patch_size
         self._classes = len(model.card.classes)
-        self._module: Network = module.to(self._device).eval()
+        self._of_pixels = model.card.output == "pixels"
         self._batch = wishes.batch * (8 if on_gpu else 1)
         self._rows = 0  # rows of a block in one call; 0 = all, less after the GPU ran out of memory
-        widest = max((len(weight) for weight in module.parameters() if weight.ndim > 1), default=1)
         # The block, its standardised copy, the logits, and a layer's input, output and work space.
-        self.bytes_per_pixel = 4.0 * (3 * len(means) + 2 * self._classes + 3 * widest)
+        self.bytes_per_pixel = 4.0 * (3 * len(means) + 2 * self._classes + 3 * widest_layer(model))
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(SLOTS if on_gpu else 1):
             self._slots.put(_Slot(self._device))
-        self._dense: Optional[Network] = getattr(module, "dense", None)
-        if self._dense is None:
-            context.log(
-                f"The network '{model.card.network}' is run patch by patch: it offers no evaluation of whole blocks."
-            )
-        elif not whole_blocks_hold(self._whole_scores, self._patch_scores, self.geometry, tiles, context):
-            self._dense = None
+        self._dense = self._whole_form(module, model.card)
+        if self._dense is not None and not self._of_pixels:
+            if not whole_blocks_hold(self._whole_scores, self._patch_scores, self.geometry, tiles, context):
+                self._dense = None
 
     def best(self, values: Floats, wanted: Mask, whole: bool = False) -> Positions:
         """See `Runtime.best`."""
@@ -113,6 +114,18 @@ class TorchRuntime:
     def probabilities(self, scores: Floats) -> Floats:
         """See `Runtime.probabilities`."""
         return softmax(scores)
+
+    def _whole_form(self, module: torch.nn.Module, card: Card) -> Optional[Network]:
+        """Return what evaluates whole blocks; None where a patch network has no such form."""
+        self._module: Network = module.to(self._device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        if self._of_pixels:
+            return self._module
+        try:
+            dense = dense_network(module, len(card.sources[0].bands), self._patch_size)
+        except NotDenseError as error:
+            self._context.log(f"The network '{card.network}' is run patch by patch: {error}.")
+            return None
+        return dense.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _whole_scores(self, values: Floats, wanted: Mask, whole: bool = False) -> Floats:
         result = np.empty((self._classes, *wanted.shape), np.float32)
@@ -137,18 +150,30 @@ class TorchRuntime:
                 self._patch_by_patch(slot, block, wanted, reduce, result)
 
     def _by_rows(self, slot: _Slot, block: torch.Tensor, reduce: Network, result: Array) -> None:
-        height, start = result.shape[1], 0
-        reach = self._patch_size - 1
+        """Evaluate strips of whole rows, as many rows as the GPU has memory for."""
+        geometry, (_, height, width) = self.geometry, result.shape
+        reach, stride = geometry.before + geometry.after, geometry.stride
+        # Behind the block the mean, up to the stride's grid: the margins keep it away from every result.
+        block = functional.pad(block, (0, -block.shape[3] % stride, 0, -block.shape[2] % stride))
         block = block.contiguous(memory_format=torch.channels_last)
+        rows_there, start = block.shape[2] - reach, 0
+
+        def evaluate(part: torch.Tensor) -> torch.Tensor:
+            logits = self._dense(part)  # type: ignore[misc]
+            if self._of_pixels:
+                # Such a network answers for the margins too.
+                first = geometry.before
+                logits = logits[:, :, first : first + part.shape[2] - reach, first:]
+            return reduce(logits[:, :, :, :width].float())
+
         while start < height:
             self._context.check()
-            rows = min(self._rows or height, height - start)
-            part = block[:, :, start : start + rows + reach]
-            found = self._attempt(slot, self._dense, part, reduce)
+            rows = min(self._rows or rows_there, rows_there - start)
+            found = self._attempt(slot, evaluate, block[:, :, start : start + rows + reach])
             if found is None:
-                self._rows = self._less(rows, "rows")
+                self._rows = self._less(rows, stride, "rows")
                 continue
-            result[:, start : start + rows] = found[0]
+            result[:, start : start + rows] = found[0, :, : height - start]
             start += rows
 
     def _patch_by_patch(
@@ -157,39 +182,41 @@ class TorchRuntime:
         rows, cols = np.nonzero(wanted)
         windows = block[0].unfold(1, self._patch_size, 1).unfold(2, self._patch_size, 1)
         start = 0
+
+        def evaluate(places: torch.Tensor) -> torch.Tensor:
+            patches = windows[:, places[0], places[1]].transpose(0, 1)
+            logits = self._module(patches.contiguous(memory_format=torch.channels_last))
+            return reduce(logits.flatten(1)[:, :, None, None].float())
+
         while start < len(rows):
             self._context.check()
             chosen = slice(start, start + self._batch)
             count = len(rows[chosen])
-            at = torch.from_numpy(rows[chosen]).to(self._device), torch.from_numpy(cols[chosen]).to(self._device)
-            found = self._attempt(slot, self._patches(windows, *at), None, reduce)
+            places = torch.from_numpy(np.stack([rows[chosen], cols[chosen]])).to(self._device)
+            found = self._attempt(slot, evaluate, places)
             if found is None:
-                self._batch = self._less(count, "patches")
+                self._batch = self._less(count, 1, "patches")
                 continue
             result[:, rows[chosen], cols[chosen]] = found[:, :, 0, 0].T
             start += count
 
-    def _patches(self, windows: torch.Tensor, rows: torch.Tensor, cols: torch.Tensor) -> Any:
-        """Return what evaluates the patches that begin at these rows and columns; a call of it may need memory."""
-
-        def evaluate(_: Optional[torch.Tensor]) -> torch.Tensor:
-            patches = windows[:, rows, cols].transpose(0, 1).contiguous(memory_format=torch.channels_last)
-            return self._module(patches).flatten(1)[:, :, None, None]
-
-        return evaluate
-
-    def _attempt(self, slot: _Slot, network: Any, part: Optional[torch.Tensor], reduce: Network) -> Optional[Array]:
-        """Return what is made of the network's logits, or None where the GPU has no memory for it."""
+    def _attempt(self, slot: _Slot, evaluate: Network, argument: torch.Tensor) -> Optional[Array]:
+        """Return a result as an array, or None where the GPU has no memory for it."""
         try:
-            return slot.to_host(reduce(network(part).float()))
+            return slot.to_host(evaluate(argument))
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
             return None
 
-    def _less(self, count: int, unit: str) -> int:
-        if count == 1:
-            raise torch.cuda.OutOfMemoryError(f"the GPU has too little memory for one of the {unit}")
-        less = count // 2
+    def _less(self, count: int, least: int, unit: str) -> int:
+        """Return half the count, in multiples of the least.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: there is no less.
+        """
+        less = count // 2 // least * least
+        if less == 0:
+            raise torch.cuda.OutOfMemoryError(f"the GPU has too little memory for {count} {unit} at a time")
         self._context.log(f"The GPU has too little memory for {count} {unit} at a time: {less} are tried.")
         return less
 
@@ -255,15 +282,15 @@ def _as_they_are(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _fast_type(precision: str, on_gpu: bool, context: Context) -> Optional[torch.dtype]:
+def _fast_type(wishes: Wishes, on_gpu: bool, context: Context) -> Optional[torch.dtype]:
     """Return the type of PRECISION fast, None for full precision.
 
     bfloat16 has float32's range, so that no network overflows; GPUs before Ampere compute in float16 only.
     """
-    if precision != "fast":
+    if wishes.precision != "fast":
         return None
     if not on_gpu:
-        context.log("PRECISION fast changes nothing on the CPU, which computes in full precision.")
+        only_full_precision(wishes, context)
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
