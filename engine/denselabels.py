@@ -564,7 +564,7 @@ class FeatureLabels(DenseLabels):
         classes: Tuple[int, ...] = (), crosswalk: Optional[Crosswalk] = None,
     ) -> None:  # fmt: skip
         """Read the layer; the arguments are those of `open_labels`."""
-        layer = on_grid(read_layer(source, context), grid, image, context)
+        layer = on_grid(read_layer(source, context), grid, image, context, consume=True)
         super().__init__(grid, image, layer.name)
         own = feature_classes(layer, field, context, legend, classes, crosswalk)
         self._classes = own.classes

@@ -125,14 +125,18 @@ class _Listed:
         return ", ".join(self._first) + (f" and {more} more" if more else "")
 
 
-def nothing_labelled(given: Layer, reader: RasterReader, masked: bool) -> BadInput:
-    """Return the sentence for features that label no pixel, with both extents."""
+def extent_text(layer: Layer) -> str:
+    """Return the extent of a layer and the name of its CRS, for `nothing_labelled`."""
+    return ", ".join(f"{value:.9g}" for value in layer.frame.total_bounds) + f", {crs_name(layer.frame.crs)}"
+
+
+def nothing_labelled(name: str, extent: str, reader: RasterReader, masked: bool) -> BadInput:
+    """Return the sentence for features of a layer that label no pixel, with both extents."""
     grid = reader.grid
     raster = ", ".join(f"{value:.9g}" for value in _outline(grid).bounds)
-    vector = ", ".join(f"{value:.9g}" for value in given.frame.total_bounds)
     mask = " and the mask" if masked else ""
     return BadInput(
-        f"No feature of '{given.name}' (extent {vector}, {crs_name(given.frame.crs)}) labels a pixel of "
+        f"No feature of '{name}' (extent {extent}) labels a pixel of "
         f"'{reader.name}' (extent {raster}, {crs_name(grid.crs)}).",
         f"Check that both cover the same place{mask}, that the CRS of each is right, and that features reach a pixel "
         "centre.",
@@ -303,9 +307,11 @@ def feature_pixels(geometry: Any, grid: Grid, erode: int = 0) -> Optional[Keys]:
     parts = _parts_of(geometry)
     dimensions = shapely.get_dimensions(parts)
     window = _window_of(parts, grid)
+    if window is None:
+        return None
     found = []
     # Parts of one kind that follow each other are taken together.
-    for some in np.split(parts, np.flatnonzero(np.diff(dimensions)) + 1) if window else ():
+    for some in np.split(parts, np.flatnonzero(np.diff(dimensions)) + 1):
         found += _pixels_of_parts(some, grid, window)
     if not found:
         return None
@@ -323,11 +329,14 @@ def feature_pixels(geometry: Any, grid: Grid, erode: int = 0) -> Optional[Keys]:
 
 
 def _parts_of(geometry: Any) -> npt.NDArray[Any]:
-    """Return the points, lines and polygons of a geometry in their order; collections may hold further ones."""
+    """Return the points, lines and polygons of a geometry that lie somewhere, in their order.
+
+    Collections may hold further ones.
+    """
     parts = shapely.get_parts(geometry)
     while (shapely.get_type_id(parts) > 3).any():
         parts = shapely.get_parts(parts)
-    return parts[~shapely.is_empty(parts)]
+    return parts[np.isfinite(shapely.bounds(parts)).all(axis=1)]
 
 
 def _pixels_of_parts(parts: npt.NDArray[Any], grid: Grid, window: Window) -> List[Keys]:

@@ -17,6 +17,7 @@ import pyproj
 import shapely
 import shapely.affinity
 
+from ..tasks.context import Context
 from .rasters import Grid
 
 Array = npt.NDArray[Any]
@@ -29,14 +30,38 @@ _MARGIN = 1.0
 # Vertices are brought onto multiples of this share of a pixel where edges on both sides of a seam must become one.
 _GRAIN = 1e-6
 _LATTICE = 33
+# Features that are transformed together.
+_CHUNK = 50_000
 
 
-def to_grid(frame: geopandas.GeoDataFrame, target: pyproj.CRS, grid: Grid) -> geopandas.GeoDataFrame:
-    """Return a layer in the CRS of a grid, of which `target` is pyproj's form.
+def to_grid(
+    frame: geopandas.GeoDataFrame, target: pyproj.CRS, grid: Grid, context: Context, consume: bool = False
+) -> geopandas.GeoDataFrame:
+    """Return a layer in the CRS of a grid.
+
+    Args:
+        frame: the layer.
+        target: pyproj's form of the grid's CRS.
+        grid: the grid.
+        context: asked whether to go on.
+        consume: give up the geometries of `frame` as they are transformed: a million take half of a gigabyte.
 
     Raises:
         pyproj.exceptions.ProjError: there is no way from one CRS to the other.
     """
+    old = np.asarray(frame.geometry.values, dtype=object)
+    new = np.empty(len(old), dtype=object)
+    for start in range(0, len(old), _CHUNK):
+        context.check()
+        part = slice(start, start + _CHUNK)
+        moved = _to_grid(geopandas.GeoDataFrame(geometry=old[part], crs=frame.crs), target, grid)
+        new[part] = np.asarray(moved.geometry.values, dtype=object)
+        if consume:
+            old[part] = None
+    return frame.set_geometry(geopandas.GeoSeries(new, index=frame.index, crs=target))
+
+
+def _to_grid(frame: geopandas.GeoDataFrame, target: pyproj.CRS, grid: Grid) -> geopandas.GeoDataFrame:
     moved = frame.to_crs(target)
     if frame.crs.is_geographic and not target.is_geographic:
         return _projected(frame, moved, grid)

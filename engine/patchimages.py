@@ -36,7 +36,7 @@ from .datasets import (
 from .folders import filled_folder
 from .legends import read_map_legend
 from .patchwriting import StackWriter, checked_target, put_in_place, write_labels
-from .rasters import Array, BandInfo, RasterReader, part_name, writing_error
+from .rasters import Array, BandInfo, RasterReader, part_name, reading, writing_error
 from .textfiles import csv_text, write_text
 from .vectors import write_layer
 
@@ -83,7 +83,7 @@ def import_patches(job: ImportPatches, context: Context) -> PatchesResult:
     part = Path(part_name(str(output)))
     try:
         part.mkdir()
-        with RasterReader(replace(job.labels, bands=job.labels.bands[:1] or (1,))) as reader:
+        with reading(replace(job.labels, bands=job.labels.bands[:1] or (1,))) as reader:
             size, count = _measured(job, context)
             labels = _read_labels(reader, size, count, context)
             accepted = np.flatnonzero(labels.labelled)
@@ -123,7 +123,7 @@ def _measured(job: ImportPatches, context: Context) -> Tuple[int, int]:
     for number, source in enumerate(_sources(job), start=1):
         context.check()
         name = "INPUT" if number == 1 else f"INPUT{number}"
-        with RasterReader(source) as reader:
+        with reading(source) as reader:
             width, height, label = reader.grid.width, reader.grid.height, reader.name
         if number == 1 and job.patch_size not in (None, width):
             raise BadInput(
@@ -214,7 +214,7 @@ def _copy_source(part: Path, job: ImportPatches, number: int, labelled: Mask, co
     """Copy a patch image into the layout that datasets are mapped from, and describe it."""
     file = f"source{number}.tif"
     slots = np.cumsum(labelled) - 1
-    with RasterReader(_sources(job)[number - 1], scale=job.scale, offset=job.offset) as reader:
+    with reading(_sources(job)[number - 1], scale=job.scale, offset=job.offset) as reader:
         size, dtype = reader.grid.width, np.dtype(reader.dtype)
         numbers = [_missing_number(band, dtype, reader.masked) for band in reader.bands]
         fill = np.array([0 if value is None else value for value in numbers])

@@ -11,8 +11,8 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import PolygonStatistics, PolygonStatisticsResult
 from .classes import class_texts, feature_classes
-from .featurepixels import nothing_labelled, pixel_chunks
-from .rasters import RasterReader
+from .featurepixels import extent_text, nothing_labelled, pixel_chunks
+from .rasters import reading
 from .textfiles import write_text
 from .vectors import on_grid, read_layer
 
@@ -32,9 +32,10 @@ def polygon_statistics(job: PolygonStatistics, context: Context) -> PolygonStati
             cannot be read or written.
         DiskFull: no room left.
     """
-    with RasterReader(job.raster) as reader:
-        given = read_layer(job.vector, context)
-        layer = on_grid(given, reader.grid, reader.name, context)
+    with reading(job.raster) as reader:
+        layer = read_layer(job.vector, context)
+        extent = extent_text(layer)
+        layer = on_grid(layer, reader.grid, reader.name, context, consume=True)
         classes = feature_classes(layer, job.field, context)
         texts = class_texts(layer, job.field, classes)
         per_class: Dict[str, int] = {}
@@ -48,7 +49,7 @@ def polygon_statistics(job: PolygonStatistics, context: Context) -> PolygonStati
                 per_class[text] = per_class.get(text, 0) + count
                 per_feature[str(feature)] = count
         if not any(per_class.values()):
-            raise nothing_labelled(given, reader, masked=job.mask is not None)
+            raise nothing_labelled(layer.name, extent, reader, masked=job.mask is not None)
     for text, count in sorted(per_class.items()):
         context.log(f"Class {text}: {count} pixels.")
     path = write_statistics(job.output, per_class, per_feature)

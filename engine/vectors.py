@@ -63,6 +63,12 @@ class Layer:
         return [str(name) for name in self.frame.columns if name != self.frame.geometry.name]
 
 
+def without_geometries(layer: Layer) -> Layer:
+    """Return a layer of the attributes alone; the geometries of a million features take half of a gigabyte."""
+    nothing = geopandas.GeoSeries([None] * len(layer.frame), index=layer.frame.index, crs=layer.frame.crs)
+    return replace(layer, frame=layer.frame.set_geometry(nothing))
+
+
 def read_layer(source: VectorSource, context: Context) -> Layer:
     """Read a layer, repair its invalid geometries and leave out features without one; both are counted in warnings.
 
@@ -137,8 +143,15 @@ def _repaired(geometry: Any) -> Any:
     return shapely.union_all(parts) if parts else valid
 
 
-def on_grid(layer: Layer, grid: Grid, raster_name: str, context: Context) -> Layer:
+def on_grid(layer: Layer, grid: Grid, raster_name: str, context: Context, consume: bool = False) -> Layer:
     """Return the layer in the CRS of a raster; where one of them has no CRS, both are taken to have the same.
+
+    Args:
+        layer: the features.
+        grid: the raster's.
+        raster_name: what messages call the raster.
+        context: takes the warnings.
+        consume: `layer` is not used any more, so that its geometries may be given up on the way.
 
     Raises:
         BadInput: there is no way from the layer's CRS to the raster's.
@@ -156,7 +169,7 @@ def on_grid(layer: Layer, grid: Grid, raster_name: str, context: Context) -> Lay
     if layer.frame.crs.equals(target, ignore_axis_order=True) or CRS.from_wkt(layer.frame.crs.to_wkt()) == grid.crs:
         return replace(layer, frame=on_longitudes(layer.frame.set_crs(target, allow_override=True), grid))
     try:
-        frame = to_grid(layer.frame, target, grid)
+        frame = to_grid(layer.frame, target, grid, context, consume)
     except pyproj.exceptions.ProjError as error:
         raise BadInput(
             f"'{layer.name}' ({crs_name(layer.frame.crs)}) cannot be reprojected to the CRS of '{raster_name}' "

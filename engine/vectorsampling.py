@@ -17,14 +17,14 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import SamplesResult, SelectVectorSamples
 from .classes import FeatureClasses, class_texts, feature_classes
 from .crosswalks import read_crosswalk
-from .featurepixels import nothing_labelled, pixel_chunks
-from .rasters import Grid, RasterReader
+from .featurepixels import extent_text, nothing_labelled, pixel_chunks
+from .rasters import Grid, reading
 from .rastersampling import points_at
 from .rates import Rate, class_rates, rate, read_required, write_rates
 from .samplingreport import ClassSamples, write_samples_report
 from .selection import ClassPlan, Ordinals, draw, periodic_by_rate
 from .thinning import Spacing, shuffled, thin, thinned_sentence
-from .vectors import CHUNK_FEATURES, Layer, LayerWriter, on_grid, read_layer, vector_path
+from .vectors import CHUNK_FEATURES, Layer, LayerWriter, on_grid, read_layer, vector_path, without_geometries
 
 # Pixels that are sorted or counted together.
 _SORTED = 2_000_000
@@ -73,9 +73,10 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
         DiskFull: no room left.
     """
     vector_path(job.output)
-    with RasterReader(job.raster) as reader:
-        given = read_layer(job.vector, context)
-        layer = on_grid(given, reader.grid, reader.name, context)
+    with reading(job.raster) as reader:
+        layer = read_layer(job.vector, context)
+        extent = extent_text(layer)
+        layer = on_grid(layer, reader.grid, reader.name, context, consume=True)
         classes = feature_classes(layer, job.field, context, job.legend, job.classes, read_crosswalk(job.crosswalk))
         pixels = _pixels_of_features(job, layer, classes, reader.grid, context)
         if len(pixels.keys) == 0:
@@ -84,7 +85,8 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
                     f"ERODE_POLYGONS {job.erode_polygons} leaves no pixel of any polygon of '{layer.name}'.",
                     "Cut fewer pixels from the edges.",
                 )
-            raise nothing_labelled(given, reader, masked=job.mask is not None)
+            raise nothing_labelled(layer.name, extent, reader, masked=job.mask is not None)
+        layer = without_geometries(layer)
         pixels = _without_doubles(pixels, context)
         texts = class_texts(layer, job.field, classes)
         listed = read_required(job.rates_file) if job.rates_file and job.strategy == "byclass" else {}

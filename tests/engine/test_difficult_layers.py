@@ -7,6 +7,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from deepscape.engine import globe
 from deepscape.engine.denselabels import open_labels
 from deepscape.engine.globe import to_grid
 from deepscape.engine.polygonstatistics import polygon_statistics
@@ -219,4 +220,12 @@ def test_features_of_ordinary_size_keep_their_vertices(tmp_path):
     lon, lat = way.transform(rng.uniform(380000, 380800, (30, 3)), rng.uniform(3949400, 3950000, (30, 3)))
     frame = geopandas.GeoDataFrame(geometry=shapely.polygons(np.stack([lon, lat], axis=-1)), crs=4326)
     target = pyproj.CRS.from_epsg(32654)
-    assert (to_grid(frame, target, UTM).geometry.values == frame.to_crs(target).geometry.values).all()
+    expected = frame.to_crs(target).geometry.values
+    assert (to_grid(frame, target, UTM, Context()).geometry.values == expected).all()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(globe, "_CHUNK", 7)
+        assert (to_grid(frame, target, UTM, Context()).geometry.values == expected).all()
+        assert frame.geometry.notna().all()
+        # Given up on the way, for the memory.
+        assert (to_grid(frame, target, UTM, Context(), consume=True).geometry.values == expected).all()
+    assert frame.geometry.isna().all()
