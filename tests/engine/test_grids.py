@@ -62,7 +62,19 @@ def test_pixels_measure_metres_also_in_degrees_and_feet():
     assert Grid(10, 10, from_origin(0, 0, 10, 10), UTM).pixel_metres() == 10
     degrees = Grid(10, 10, from_origin(0, 60, 1e-4, 1e-4), CRS.from_epsg(4326))
     assert degrees.pixel_metres() == pytest.approx((5.58 * 11.14) ** 0.5, rel=0.01)
-    assert Grid(1, 1, from_origin(0, 0, 10, 10), CRS.from_epsg(2263)).pixel_metres() == pytest.approx(3.048, rel=1e-3)
+    feet = Grid(1, 1, from_origin(980_000, 200_000, 10, 10), CRS.from_epsg(2263))
+    assert feet.pixel_metres() == pytest.approx(3.048, rel=1e-5)
+
+
+def test_pixels_measure_metres_on_the_ground_where_a_map_stretches_them():
+    def side(latitude_metres, crs=3857):
+        return Grid(10, 10, from_origin(0, latitude_metres, 10, 10), CRS.from_epsg(crs)).pixel_metres()
+
+    assert side(50) == pytest.approx(10, rel=0.005)
+    # 60 degrees north, where Web Mercator shows everything at twice its size.
+    assert side(8_399_738) == pytest.approx(5, rel=0.005)
+    # Beyond the globe the map's own number is all there is.
+    assert side(1e9, 32654) == 10
 
 
 def test_a_crop_keeps_the_place():
