@@ -1,8 +1,8 @@
 """Large inputs stay within 1 GB: a label raster of 60,000 x 60,000, and a million small polygons. Run by hand.
 
-Makes both in a temporary folder (some 300 MB), runs each job in a worker of its own and prints its seconds and its
-peak memory; exits 1 when one needs more than 1 GB. Arguments: the interpreter of the engine's environment (default:
-this one).
+The polygons are given in the raster's CRS and in another one. Makes all in a temporary folder (some 600 MB), runs each
+job in a worker of its own and prints its seconds and its peak memory; exits 1 when one needs more than 1 GB. Arguments:
+the interpreter of the engine's environment (default: this one).
 """
 
 import os
@@ -43,15 +43,17 @@ def label_raster(path):
             dataset.write(labels, 1, window=Window(col, row, ISLAND, ISLAND))
 
 
-def polygons(path, grid_path):
-    """Write a million polygons of five corners on a lattice, and an empty raster that sets their grid."""
+def polygons(path, moved_path, grid_path):
+    """Write a million polygons of five corners on a lattice in two CRS, and an empty raster that sets their grid."""
     generator = np.random.default_rng(0)
     x, y = (part.ravel() * 80.0 for part in np.meshgrid(*[np.arange(POLYGONS_PER_SIDE)] * 2))
     x, y, w = x + 300_007, y + 3_900_007, generator.uniform(20, 60, len(x))
     corners = [(x, y), (x + w, y), (x + w, y + w), (x + w / 2, y + w * 1.2), (x, y + w)]
     made = shapely.polygons(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1))
     fields = {"code": generator.integers(1, 6, len(x)), "owner": np.array(["a", "b", "c"])[np.arange(len(x)) % 3]}
-    pyogrio.write_dataframe(geopandas.GeoDataFrame(fields, geometry=made, crs="EPSG:32654"), path)
+    frame = geopandas.GeoDataFrame(fields, geometry=made, crs="EPSG:32654")
+    pyogrio.write_dataframe(frame, path)
+    pyogrio.write_dataframe(frame.to_crs("EPSG:4326"), moved_path)
     with rasterio.open(
         grid_path, "w", driver="GTiff", width=8100, height=8100, count=1, dtype="uint8", crs="EPSG:32654", tiled=True,
         sparse_ok=True, transform=from_origin(300_000, 3_980_500, 10, 10),
@@ -78,9 +80,10 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         label_raster(folder / "labels.tif")
-        count = polygons(folder / "v.gpkg", folder / "grid.tif")
+        count = polygons(folder / "v.gpkg", folder / "moved.gpkg", folder / "grid.tif")
         labels, points = RasterSource(str(folder / "labels.tif")), str(folder / "p.gpkg")
         layer, grid = VectorSource(str(folder / "v.gpkg")), RasterSource(str(folder / "grid.tif"))
+        moved = VectorSource(str(folder / "moved.gpkg"))
         peaks = [
             measured(f"{SIDE} x {SIDE} labels, {what}", job, interpreter, name)
             for what, job in (
@@ -95,6 +98,11 @@ def main():
                 ("counted", PolygonStatistics(layer, "code", grid, str(folder / "s.xml"))),
                 ("1000 per class", SelectVectorSamples(layer, "code", grid, points)),
                 ("1000 per class 20 pixels apart", SelectVectorSamples(layer, "code", grid, points, min_distance=20)),
+                ("in another CRS, counted", PolygonStatistics(moved, "code", grid, str(folder / "s.xml"))),
+                (
+                    "in another CRS, 1000 per class 20 pixels apart",
+                    SelectVectorSamples(moved, "code", grid, points, min_distance=20),
+                ),
                 ("half of the pixels", SelectVectorSamples(layer, "code", grid, points, strategy="percent")),
             )
         ]
