@@ -50,6 +50,7 @@ def polygon_statistics(job: PolygonStatistics, context: Context) -> PolygonStati
                 per_feature[str(feature)] = count
         if not any(per_class.values()):
             raise nothing_labelled(layer.name, extent, reader, masked=job.mask is not None)
+    del layer  # Of a million features large; the text that is written is, too.
     for text, count in sorted(per_class.items()):
         context.log(f"Class {text}: {count} pixels.")
     path = write_statistics(job.output, per_class, per_feature)
