@@ -28,7 +28,7 @@ class CompactCNN(PreparedNetwork):
     convolutions then learn, from zero, only what the rule leaves over; they are left out for half of the samples while
     training and count half when mapping (stochastic depth: Huang et al., 2016), so that the sum never needs them
     where the spectrum is clear. The labelled pixel is the one at local index ``patch_size // 2``. Every operation is
-    local and unpadded, so that the network maps whole images at once (`dense`).
+    local and unpadded, so that the network has a dense form, which maps whole images at once.
 
     Attributes:
         patch_size: pixels on a side; 5 or more, odd or even.
@@ -116,13 +116,12 @@ class CompactCNN(PreparedNetwork):
         return (torch.log((x - self.low).clamp_min(0) + LOG_OFFSET) - self.mean) / self.scale
 
     def at_scales(self, spectra: Tensor) -> Tensor:
-        """Return the centre pixel and the means around it, ``(N, 3 C, H - p + 1, W - p + 1)``."""
-        height, width = (size - self.patch_size + 1 for size in spectra.shape[-2:])
+        """Return the centre pixel and the means around it, ``(N, 3 C, 1, 1)``."""
         parts = []
         for size in self.scales:
             first = self.centre - size // 2
-            means = functional.avg_pool2d(spectra, size, stride=1) if size > 1 else spectra
-            parts.append(means[..., first : first + height, first : first + width])
+            around = spectra[..., first : first + size, first : first + size]
+            parts.append(functional.avg_pool2d(around, size) if size > 1 else around)
         return torch.cat(parts, dim=1)
 
     def features(self, x: Tensor) -> Tensor:
@@ -131,18 +130,19 @@ class CompactCNN(PreparedNetwork):
         return torch.cat([self.at_scales(spectra), self._context(spectra)], dim=1).flatten(1)
 
     def _context(self, spectra: Tensor) -> Tensor:
-        return functional.avg_pool2d(self.context_branch(spectra), self.pool, stride=1)
+        return functional.avg_pool2d(self.context_branch(spectra), self.pool)
 
-    def dense(self, x: Tensor) -> Tensor:
-        """Return logits ``(N, classes, H - p + 1, W - p + 1)`` of an image ``(N, bands, H, W)``."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(N, classes)`` of patches ``(N, bands, patch_size, patch_size)``."""
         spectra = self.compressed(x)
         if self.training:
             spectra = self._shifted(spectra)
         correction = self.classifier(self.dropout(self._context(spectra)))
+        linear = self.linear(self.at_scales(spectra))
         if self.training:
             kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.residual_dropout
-            return self.linear(self.at_scales(spectra)) + correction * kept
-        return self.linear(self.at_scales(spectra)) + correction * (1 - self.residual_dropout)
+            return (linear + correction * kept).flatten(1)
+        return (linear + correction * (1 - self.residual_dropout)).flatten(1)
 
     def _shifted(self, spectra: Tensor) -> Tensor:
         count, bands = spectra.shape[:2]
@@ -151,10 +151,6 @@ class CompactCNN(PreparedNetwork):
         if self.brightness > 0:
             spectra = spectra + self.brightness * torch.randn(count, 1, 1, 1, device=spectra.device)
         return spectra
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits ``(N, classes)`` of patches ``(N, bands, patch_size, patch_size)``."""
-        return self.dense(x).flatten(1)
 
 
 def _block(inputs: int, outputs: int, size: int) -> List[nn.Module]:

@@ -33,11 +33,6 @@ class PixelNetwork(nn.Module):
             nn.Conv2d(width, classes, 1),
         )
 
-    def dense(self, x: Tensor) -> Tensor:
-        """Return logits ``(N, classes, H - p + 1, W - p + 1)`` at every position where a whole patch fits."""
-        height, width = (size - self.patch_size + 1 for size in x.shape[-2:])
-        return self.layers(x[..., self.centre : self.centre + height, self.centre : self.centre + width])
-
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(N, classes)`` of patches ``(N, bands, patch_size, patch_size)``."""
-        return self.dense(x).flatten(1)
+        return self.layers(x[..., self.centre : self.centre + 1, self.centre : self.centre + 1]).flatten(1)

@@ -89,6 +89,27 @@ PATCH_NETWORKS: Tuple[NetworkEntry, ...] = (
         recipe={"learning_rate": 3e-3, "weight_decay": 1e-2, "batch_size": 32, "warm_up": 0.3, "jitter": 0.2},
         source="Deepscape",
     ),
+    NetworkEntry(
+        id="simple_fcn",
+        title="Simple FCN (reference, patches of 16)",
+        help=(
+            "Four convolutions without pooling: the reference's first fully convolutional network. Patches of 16 "
+            "pixels, or larger. Six times as many weights as the Simple CNN."
+        ),
+        target="models.simple_fcn:SimpleFCN",
+        smallest_patch=16,
+        recipe={"learning_rate": 2e-4, "weight_decay": 0.0, "batch_size": 100, "warm_up": 0.0},
+        source="R. Cresson, A framework for remote sensing images processing using deep learning (2018)",
+    ),
+    NetworkEntry(
+        id="book_fcn",
+        title="FCN of the book (reference, patches of 16)",
+        help=("Seven small convolutions without pooling, as in the reference's book. Patches of 16 pixels, or larger."),
+        target="models.simple_fcn:BookFCN",
+        smallest_patch=16,
+        recipe={"learning_rate": 2e-4, "weight_decay": 0.0, "batch_size": 100, "warm_up": 0.0},
+        source="R. Cresson, Deep Learning for Remote Sensing Images with Open Source Software (2020)",
+    ),
 )
 
 PIXEL_NETWORKS: Tuple[NetworkEntry, ...] = (

@@ -7,8 +7,6 @@ from torch.nn import functional
 
 from ..tasks.errors import BadInput
 
-STRIDE = 4  # of the remaining map: two poolings of 2
-
 
 class SimpleCNN(nn.Module):
     """Simple CNN: conv5 16, pool 2, conv3 16, pool 2, conv2 32, ReLU after each, then a linear layer.
@@ -41,7 +39,6 @@ class SimpleCNN(nn.Module):
             )
         self.patch_size = patch_size
         self.centre = patch_size // 2
-        self.positions = _remaining(patch_size)
         self.conv1 = nn.Conv2d(bands, 16, 5)
         self.conv2 = nn.Conv2d(16, 16, 3)
         self.conv3 = nn.Conv2d(16, 32, 2)
@@ -56,40 +53,3 @@ class SimpleCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(N, classes)`` of patches ``(N, bands, patch_size, patch_size)``."""
         return self.classifier(self.features(x))
-
-    def dense_features(self, x: Tensor) -> Tensor:
-        """Return the features ``(N, 32, H - p + 1, W - p + 1)`` at every position where a whole patch fits.
-
-        The poolings keep every position (stride 1) and what follows them is dilated instead: each output equals that
-        of its patch.
-        """
-        x = functional.max_pool2d(functional.relu(self.conv1(x)), 2, stride=1)
-        x = functional.relu(functional.conv2d(x, self.conv2.weight, self.conv2.bias, dilation=2))
-        x = functional.max_pool2d(x, 2, stride=1, dilation=2)
-        x = functional.relu(functional.conv2d(x, self.conv3.weight, self.conv3.bias, dilation=STRIDE))
-        # A patch does not always reach the end of its last pooling window; its own positions are the first ones.
-        reach = self.patch_size - 16 - STRIDE * (self.positions - 1)
-        height, width = x.shape[-2] - reach, x.shape[-1] - reach
-        x = x[..., :height, :width]
-        return _dilated_mean(_dilated_mean(x, self.positions, 2), self.positions, 3)
-
-    def dense(self, x: Tensor) -> Tensor:
-        """Return logits ``(N, classes, H - p + 1, W - p + 1)`` of an image ``(N, bands, H, W)``."""
-        weight = self.classifier.weight[:, :, None, None]
-        return functional.conv2d(self.dense_features(x), weight, self.classifier.bias)
-
-
-def _remaining(patch_size: int) -> int:
-    """Return the side of the map that a patch leaves after the last convolution."""
-    return ((patch_size - 4) // 2 - 2) // 2 - 1
-
-
-def _dilated_mean(x: Tensor, count: int, axis: int) -> Tensor:
-    """Return the mean of ``count`` values that lie `STRIDE` apart along an axis."""
-    if count == 1:
-        return x
-    length = x.shape[axis] - STRIDE * (count - 1)
-    total = x.narrow(axis, 0, length)
-    for number in range(1, count):
-        total = total + x.narrow(axis, STRIDE * number, length)
-    return total / count

@@ -1,7 +1,8 @@
-"""The networks: parameter counts, centre rule, and that an image in one piece gives what its patches give."""
+"""The networks: parameter counts, centre rule, and that each patch network has a dense form."""
 
 import pytest
 import torch
+from deepscape.engine.densify import dense_network
 from deepscape.models.build import build_network, network_class, parameter_count
 from deepscape.models.registry import PATCH_NETWORKS, network_entry
 from deepscape.tasks.errors import BadInput
@@ -9,34 +10,50 @@ from deepscape.tasks.errors import BadInput
 IDS = [entry.id for entry in PATCH_NETWORKS]
 
 
-@pytest.mark.parametrize(("classes", "parameters"), [(6, 6214), (8, 6280)])
-def test_the_simple_cnn_has_the_parameters_of_the_reference(classes, parameters):
-    assert parameter_count(build_network("simple_cnn", 4, classes, 16)) == parameters
+@pytest.mark.parametrize(
+    ("network", "classes", "parameters"),
+    [("simple_cnn", 6, 6214), ("simple_cnn", 8, 6280), ("simple_fcn", 8, 37544), ("book_fcn", 6, 33718)],
+)
+def test_reference_networks_have_the_parameters_of_the_reference(network, classes, parameters):
+    assert parameter_count(build_network(network, 4, classes, 16)) == parameters
 
 
-def test_the_simple_cnn_gives_32_features():
-    network = build_network("simple_cnn", 4, 6, 16)
-    assert network.features(torch.zeros(3, 4, 16, 16)).shape == (3, 32)
+@pytest.mark.parametrize("network", ["simple_cnn", "simple_fcn", "book_fcn"])
+@pytest.mark.parametrize("size", [16, 19])
+def test_reference_networks_give_32_features(network, size):
+    module = build_network(network, 4, 6, size)
+    patches = torch.randn(3, 4, size, size)
+    features = module.features(patches)
+    assert features.shape == (3, 32)
+    assert torch.equal(module(patches), module.classifier(features))
 
 
-@pytest.mark.parametrize("network", IDS)
-@pytest.mark.parametrize("more", [0, 1, 2, 7])
-def test_an_image_in_one_piece_gives_what_its_patches_give(network, more):
-    torch.manual_seed(more)
-    size = network_entry(network).smallest_patch + more
-    module = build_network(network, 3, 4, size)
+def randomised(network, bands, classes, size):
+    """Return a network whose normalisations and zero weights do something."""
+    module = build_network(network, bands, classes, size)
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.running_mean.normal_()
             layer.running_var.uniform_(0.5, 2)
-    module.eval()
-    image = torch.randn(1, 3, size + 5, size + 8)
+    for weight in module.parameters():
+        if not weight.any():
+            torch.nn.init.normal_(weight)
+    return module.eval()
+
+
+@pytest.mark.parametrize("network", IDS)
+@pytest.mark.parametrize("more", [0, 1, 2, 7])
+def test_every_patch_network_has_a_dense_form_that_gives_what_its_patches_give(network, more):
+    torch.manual_seed(more)
+    size = network_entry(network).smallest_patch + more
+    module = randomised(network, 3, 4, size).double()
+    image = torch.randn(1, 3, size + 5, size + 8, dtype=torch.float64)
     patches = image.unfold(2, size, 1).unfold(3, size, 1)[0].permute(1, 2, 0, 3, 4)
     with torch.inference_mode():
-        dense = module.dense(image)[0].permute(1, 2, 0)
+        dense = dense_network(module, 3, size)(image)[0].permute(1, 2, 0)
         single = module(patches.reshape(-1, 3, size, size)).reshape(6, 9, 4)
     assert dense.shape == single.shape
-    assert torch.allclose(dense, single, atol=2e-6)
+    assert torch.allclose(dense, single, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [5, 6, 7, 8, 16])
@@ -89,7 +106,9 @@ def test_the_compact_cnn_reads_its_whole_patch(size):
     assert bool((patch.grad.abs().sum(dim=(0, 1)) > 0).all())
 
 
-@pytest.mark.parametrize(("network", "size"), [("compact_cnn", 4), ("simple_cnn", 15)])
+@pytest.mark.parametrize(
+    ("network", "size"), [("compact_cnn", 4), ("simple_cnn", 15), ("simple_fcn", 15), ("book_fcn", 15)]
+)
 def test_a_patch_that_is_too_small_is_named_with_the_remedy(network, size):
     with pytest.raises(BadInput) as caught:
         build_network(network, 4, 3, size)

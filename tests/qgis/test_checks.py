@@ -44,7 +44,8 @@ def test_wrong_enum_value(complaint):
 
 def test_wrong_network(complaint):
     assert complaint("trainclassifier", NETWORK="alexnet") == (
-        "NETWORK 'alexnet' is not a valid choice. Valid choices: compact_cnn, simple_cnn, pixel_network."
+        "NETWORK 'alexnet' is not a valid choice. Valid choices: compact_cnn, simple_cnn, pixel_network, "
+        "simple_fcn, book_fcn."
     )
 
 
