@@ -35,6 +35,11 @@ def cache_dir() -> Path:
     return made(home() / "cache")
 
 
+def graphs_dir() -> Path:
+    """Return the folder of the networks' ONNX graphs, which are made from the models (made when missing)."""
+    return made(cache_dir() / "graphs")
+
+
 def scratch_dir() -> Path:
     """Return the workers' current folder, for temporary files (made when missing)."""
     return made(home() / "scratch")

@@ -1,0 +1,201 @@
+"""From a network in torch to ONNX graphs that hold all of mapping: scaling, network, and the choice of the class."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim
+from torch.nn import functional
+
+from ..models.cards import Card
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from .densegraph import name_of
+from .densify import NotDenseError, dense_network
+
+_OPSET = 18
+_LEAST_EXAMPLE = 64  # pixels on a side of the image that a network is traced with
+_UINT8_CLASSES = 255  # as many classes fit uint8 beside the value for "none"
+# ONNX Runtime computes the last values of a tensor (less than 16, what is left over by the widest vector instruction)
+# by another function than the others where it takes one of these; their last bit may differ.
+_UNLIKE_AT_THE_END = ("cos", "log", "log10", "log1p", "log2", "log_sigmoid", "mish", "sin", "softplus")
+_WIDEST_VECTOR = 16
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The graphs of a network as ONNX files.
+
+    Attributes:
+        patch: for patches; None for a network of one class per pixel.
+        dense: for images; None where the network has no dense form.
+        reason: a phrase that says why there is no dense graph.
+    """
+
+    patch: Optional[bytes]
+    dense: Optional[bytes]
+    reason: str = ""
+
+
+class Guarded(nn.Module):
+    """A dense network whose results for a pixel are the same to the last bit in windows of all sizes.
+
+    Columns are added behind the image and cut off again: what a runtime does otherwise at the end of a tensor, or for
+    an image of one pixel, befalls them.
+    """
+
+    def __init__(self, network: fx.GraphModule) -> None:
+        super().__init__()
+        self.network = network
+        names = {name_of(node) for node in network.graph.nodes}
+        self.columns = _WIDEST_VECTOR if names & set(_UNLIKE_AT_THE_END) else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(N, K, H', W')`` of standardised images."""
+        logits: Tensor = self.network(functional.pad(x, (0, self.columns)))
+        return logits[..., : -self.columns]
+
+
+class GuardedPatches(nn.Module):
+    """A patch network whose results for a patch are the same to the last bit in batches of all sizes: see `Guarded`."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(N, K)`` of standardised patches, of which one more is evaluated."""
+        logits: Tensor = self.network(torch.cat([x, x[:1]]))
+        return logits[:-1]
+
+
+class Mapper(nn.Module):
+    """A network with what stands before and behind it in mapping.
+
+    Maps physical values ``(N, C, H, W)``, no-data replaced by the bands' training means, to logits ``(N, K, H', W')``
+    and to positions in the class table ``(N, H', W')``: of the first largest logit, the type's maximum where the
+    largest is not finite.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.network = network
+        bands = card.sources[0].bands
+        for name, numbers in (("mean", [band.mean for band in bands]), ("std", [band.std for band in bands])):
+            self.register_buffer(name, torch.tensor(numbers, dtype=torch.float32)[None, :, None, None])
+        self.positions = torch.uint8 if len(card.classes) <= _UINT8_CLASSES else torch.uint16
+
+    def forward(self, values: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return logits and positions of physical values."""
+        logits = self.network((values - self.mean) / self.std)
+        if logits.dim() == 2:
+            logits = logits[:, :, None, None]
+        known = torch.isfinite(logits.amax(1))
+        positions = torch.where(known, logits.argmax(1), torch.iinfo(self.positions).max)
+        return logits, positions.to(self.positions)
+
+
+def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
+    """Return the graphs of a network; takes seconds.
+
+    Args:
+        module: the network, on any device; stays as it is.
+        card: its card.
+        context: asked between the graphs whether the job was cancelled.
+
+    Raises:
+        BadInput: torch cannot write the network as an ONNX graph.
+    """
+    module = copy.deepcopy(module).cpu().float().eval()
+    source = card.sources[0]
+    if card.output == "pixels":
+        return Exported(None, _graph(module, card, "pixels", _image_of(card), card.stride, ""))
+    size = source.patch_size
+    reason, dense = "", None
+    try:
+        network = dense_network(module, len(source.bands), size)
+    except NotDenseError as error:
+        reason = str(error)
+    else:
+        dense = _graph(Guarded(network), card, "dense", (size + _LEAST_EXAMPLE, size + _LEAST_EXAMPLE + 1), 1, "")
+        context.check()
+    return Exported(_graph(GuardedPatches(module), card, "patch", (size, size), 0, reason), dense, reason)
+
+
+def _image_of(card: Card) -> Tuple[int, int]:
+    """Return the size of an image that suits the grid of a network of one class per pixel."""
+    rows = -(-_LEAST_EXAMPLE // card.stride) * card.stride
+    return rows, rows + card.stride
+
+
+def _graph(network: nn.Module, card: Card, form: str, size: Tuple[int, int], stride: int, reason: str) -> bytes:
+    """Return the graph of a network.
+
+    Args:
+        network: maps standardised values.
+        card: of the model.
+        form: dense, patch or pixels, for the graph's metadata.
+        size: rows and columns of an image that it can map.
+        stride: an image may have any multiple of it as rows and columns; 0 = that size alone.
+        reason: why there is no dense graph, for the metadata.
+    """
+    source = card.sources[0]
+    free: Dict[int, Any] = {0: Dim("patches", min=1)}
+    for axis, name in ((2, "rows"), (3, "cols")) if stride else ():
+        least = source.patch_size if form == "dense" else 1
+        free[axis] = stride * Dim(name, min=least) if stride > 1 else Dim(name, min=least)
+    example = torch.zeros(2, len(source.bands), *size)
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                Mapper(network, card).eval(), (example,), input_names=["values"], output_names=["logits", "classes"],
+                opset_version=_OPSET, dynamo=True, dynamic_shapes=(free,), verbose=False,
+            )  # fmt: skip
+        except Exception as error:  # whatever its tracing met; the network can be run in torch all the same
+            raise _no_graph(card, next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
+    if program is None:
+        raise _no_graph(card, "the exporter gave none")
+    program.model.metadata_props.update(_metadata(card, form, reason))
+    proto = program.model_proto
+    # What the exporter notes for its developers: places in the source code, symbols that differ from run to run.
+    for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        part.ClearField("metadata_props")
+    proto.graph.ClearField("value_info")
+    return proto.SerializeToString(deterministic=True)
+
+
+def _metadata(card: Card, form: str, reason: str) -> Mapping[str, str]:
+    return {
+        "deepscape.network": card.network,
+        "deepscape.form": form,
+        "deepscape.patch_size": str(card.sources[0].patch_size),
+        "deepscape.reason": reason,
+    }
+
+
+def _no_graph(card: Card, why: str) -> BadInput:
+    return BadInput(f"The network '{card.network}' cannot be written as an ONNX graph: {why}.", "Choose RUNTIME torch.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's messages on packages that it could also use, and on its own code, out of the log."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
