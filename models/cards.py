@@ -96,8 +96,8 @@ class Card:
         context: "local" (result equals the whole image in one piece) or "tile" (the result is that of overlapping
             tiles, defined by tile and overlap).
         output: "patch" (one class per patch) or "pixels" (one class per pixel).
-        margin: pixel networks with local context: pixels beyond a window that its classes depend on, on each side, a
-            multiple of the stride.
+        margin: pixel networks with local context: pixels beyond a window that its classes depend on, on each side,
+            where it begins and ends on the stride's grid; a multiple of the stride.
         stride: pixel networks: windows begin at multiples of it, and their sizes are multiples.
         tile: pixel networks with tile context: pixels on a side of a tile.
         overlap: likewise: pixels that neighbouring tiles share.

@@ -133,9 +133,14 @@ class Runtime(Protocol):
 
 
 def geometry_of(card: Card) -> Geometry:
-    """Return the margins of a model: in a patch network a pixel i reads [i - p // 2, i + p - 1 - p // 2]."""
+    """Return the margins of a model: in a patch network a pixel i reads [i - p // 2, i + p - 1 - p // 2].
+
+    The margin of a network of one class per pixel is that of windows that begin and end on its grid: behind a window
+    that ends between, the rest of the grid's cell is needed too.
+    """
     if card.output == "pixels":
-        return Geometry(card.margin or 0, card.margin or 0, card.stride)
+        margin, stride = card.margin or 0, card.stride
+        return Geometry(margin, margin + (stride if stride > 1 else 0), stride)
     size = card.sources[0].patch_size
     return Geometry(size // 2, size - 1 - size // 2)
 
