@@ -1,91 +1,57 @@
 """Mapping: a raster and a model in, a class raster on the raster's own grid out, window by window.
 
-Tiles are anchored at the raster's pixel (0, 0) and always evaluated as a whole, whatever part is asked for: the map of
-a part is the crop of the whole map. A pixel i reads [i - p // 2, i + p - 1 - p // 2]; context beyond a tile or an
-EXTENT is real pixels, reflection only at the raster's edge.
+Windows are tiles anchored at the raster's pixel (0, 0), whatever part is asked for: the map of a part is the crop of
+the whole map. Context beyond a window or an EXTENT is real pixels, reflection only at the raster's edge. Threads read
+and compute windows beside each other; their results are noted in the plan's order.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 
-from ..models.cards import Card, CardBand, CardSource
+from ..models.cards import Card, read_card
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
 from .bandstatistics import sampled_statistics
-from .computedbands import compute, parse_computed, used_bands
-from .expressions import BandExpression
+from .damage import pixels_in, place_of
 from .journal import SUFFIX, job_key
+from .mapmasks import MapMask, open_mask, within_border
 from .maps import MapWriter, class_areas, raster_path
-from .preflight import check_resolution, check_scene, check_undeclared_nodata
-from .products import products_of
-from .rasters import BandInfo, Grid, RasterReader, reading
-from .runtimes import BATCH, Model, Runtime, Wishes, create_runtime
+from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
+from .products import CLASSES, CONFIDENCE, ENTROPY, MARGIN, PROBABILITIES, Product, products_of
+from .rasters import Grid, reading
+from .runtimes import BATCH, Model, Runtime, Wishes, create_runtime, geometry_of
 from .runtimes.base import first_largest
+from .scenes import Scene, open_scene
+from .tiling import MEMORY_MB, Tiling, plan
+from .traversal import in_order
 
 if TYPE_CHECKING:
     from .modelfiles import LoadedModel
 
 Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
 Window = Tuple[int, int, int, int]
 
-# Side of a tile: the outputs' own block size, 0.2 s of a small network on one core.
-TILE = 256
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A scene as the model reads it.
-
-    Attributes:
-        reader: the open raster.
-        source: the model's source.
-        bands: position in the reader of each of the model's bands that a scene must have ``(C,)``.
-        scales: factor to physical units of each of them.
-        offsets: summand likewise.
-        expressions: of the model's computed bands, which follow them ``(E,)``.
-    """
-
-    reader: RasterReader
-    source: CardSource
-    bands: Tuple[int, ...]
-    scales: Array
-    offsets: Array
-    expressions: Tuple[BandExpression, ...] = ()
-
-    def values(self, row: int, col: int, height: int, width: int) -> Tuple[npt.NDArray[np.float32], Array]:
-        """Return the model's bands in a window, physical values ``(C + E, H, W)``, and a mask of the same shape.
-
-        What the mask calls no-data may hold anything.
-        """
-        raw, valid = self.reader.read(row, col, height, width, self.source.nodata_rule)
-        raw, valid = raw[list(self.bands)], valid[list(self.bands)]
-        values = np.asarray(self.reader.physical(raw, self.scales, self.offsets), np.float32)
-        if not self.expressions:
-            return values, valid
-        computed = compute(self.expressions, {i: values[i] for i in used_bands(self.expressions)}, valid)
-        return np.concatenate([values, computed]), np.concatenate([valid, ~np.isnan(computed)])
-
-    def read(self, row: int, col: int, height: int, width: int) -> Tuple[npt.NDArray[np.float32], Array]:
-        """Return the bands with the patch's margin ``(C + E, H + p - 1, W + p - 1)``, NaN where no-data, and a mask.
-
-        The mask ``(H, W)`` tells the pixels that hold a value in every band.
-        """
-        size = self.source.patch_size
-        before = size // 2
-        values, valid = self.values(row - before, col - before, height + size - 1, width + size - 1)
-        values[~valid] = np.nan
-        centre: Array = np.all(valid[:, before : before + height, before : before + width], axis=0)
-        return values, centre
+# A part of a tile is computed in whole cells of this many pixels, where the runtime's results do not hang on a
+# window's size.
+_CELL = 64
+# Tiles that runtimes are tried out on.
+_TRIAL = 512
+# A job that takes longer is told so, as soon as its rate is known.
+_LONG_S, _KNOWN_AFTER_S = 60.0, 3.0
 
 
 def classify(job: Classify, context: Context) -> ClassifyResult:
@@ -95,136 +61,67 @@ def classify(job: Classify, context: Context) -> ClassifyResult:
         BadInput: the model or the raster cannot be used, they do not fit each other, or an output cannot be written.
         DiskFull: no room for an output.
     """
-    from .modelfiles import load_model
-
     started = time.perf_counter()
-    model = load_model(job.model)
-    return map_scene(model, job, context, started=started)
+    return map_scene(Model(read_card(job.model), job.model), job, context, started=started)
 
 
 def map_scene(
-    model: LoadedModel, job: Classify, context: Context,
-    *, tile: int = TILE, batch: int = BATCH, started: Optional[float] = None,
+    model: Union[Model, LoadedModel], job: Classify, context: Context,
+    *, tile: Optional[int] = None, batch: int = BATCH, started: Optional[float] = None,
 ) -> ClassifyResult:  # fmt: skip
-    """Map a raster with a loaded model; see `classify`. Neither ``tile`` nor ``batch`` changes the map."""
+    """Map a raster with a model; see `classify`. Neither ``tile``, a side in pixels, nor ``batch`` changes the map."""
     started = time.perf_counter() if started is None else started
+    model = Model.of(model)
     card = model.card
-    if len(card.sources) != 1:
-        raise BadInput(
-            f"The model needs {len(card.sources)} sources, one raster is given.", "Choose a model of one source."
-        )
-    paths = [raster_path(path) for path in (job.output, job.probabilities, job.confidence, job.entropy, job.margin)]
-    _check_outputs(job, paths)
-    with reading(job.source) as reader:
+    _check_card(card, job.model)
+    products = _products(job, card)
+    _check_outputs(job, [product.path for product in products])
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(reading(job.source, salvage=job.damaged == "nodata"))
         scene = open_scene(reader, card, job.continue_anyway, context)
+        mask = stack.enter_context(open_mask(job, reader.grid, reader.name, context))
         _preflight(scene, card, job.continue_anyway, context)
         window = _window(job, reader.grid)
         runtime = create_runtime(
-            Model.of(model), Wishes(device=job.device_choice, batch=batch), context,
-            _first_tiles(scene, window, tile), window[2] * window[3],
+            model, Wishes(device=job.device_choice, batch=batch), context, _trial_tiles(scene, window),
+            window[2] * window[3],
         )  # fmt: skip
-        context.log(f"Mapping {window[2]} x {window[3]} pixels with {runtime.name} on {runtime.device}.")
+        tiling = _tiling(scene, runtime, job, tile)
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=tiling.cache))
+        tiles = list(tiling.windows(window, reader.layout))
+        _announce(products, len(card.classes), window, runtime, tiling, context)
+        windows = [_moved(_common(each, window), window) for each in tiles]
         grid = reader.grid.crop(*window)
-        tiles = list(tiles_of(window, reader.grid, tile))
-        with _map_writer(
-            job, card, runtime, paths, grid, [_inside(each, window) for each in tiles], context
-        ) as outputs:
-            _traverse(scene, runtime, window, tiles, outputs, context)
-            totals = outputs.finish()
-    if totals.undefined:
-        context.warn(f"The model gives no finite score for {totals.undefined} pixels; they are no-data in the map.")
+        outputs = stack.enter_context(_map_writer(job, card, runtime, products, grid, windows, context))
+        mapper = Mapper(scene, runtime, outputs, tiles, window, mask, job.border == "nodata", job.min_confidence)
+        _traverse(mapper, context)
+        _tell_of_damage(scene, window, context)
+        totals = outputs.finish()
     pixels = int(totals.counts.sum())
     if pixels == 0:
         context.warn(f"'{scene.reader.name}' holds no valid pixel there: the map is all no-data.")
-    areas = class_areas(card.classes, totals.counts, grid, context)
+    if totals.undefined:
+        context.warn(f"The model gives no finite score for {totals.undefined} pixels; they are no-data in the map.")
+    paths = {product.kind: product.path for product in products}
     return ClassifyResult(
-        output=paths[0], probabilities=paths[1], confidence=paths[2], entropy=paths[3], margin=paths[4], pixels=pixels,
-        seconds=time.perf_counter() - started, nodata_value=outputs.nodata, class_areas=areas, classes=card.classes,
+        output=paths[CLASSES], probabilities=paths.get(PROBABILITIES, ""), confidence=paths.get(CONFIDENCE, ""),
+        entropy=paths.get(ENTROPY, ""), margin=paths.get(MARGIN, ""), pixels=pixels,
+        seconds=time.perf_counter() - started, nodata_value=outputs.nodata,
+        class_areas=class_areas(card.classes, totals.counts, grid, context), classes=card.classes,
         device=runtime.device, warnings=tuple(context.warnings),
     )  # fmt: skip
 
 
-# --- the scene -------------------------------------------------------------------------------------------------------
+# --- before the first window -----------------------------------------------------------------------------------------
 
 
-def open_scene(reader: RasterReader, card: Card, continue_anyway: bool, context: Context) -> Scene:
-    """Bring a raster's bands into the order and units of the model.
-
-    Raises:
-        BadInput: the bands do not fit.
-    """
-    source = card.sources[0]
-    needed = source.scene_bands
-    order = match_bands(reader.bands, needed, reader.name, continue_anyway, context)
-    own = [reader.bands[index] for index in order]
-    scales = [band.scale if wanted.scale is None else wanted.scale for band, wanted in zip(own, needed)]
-    offsets = [band.offset if wanted.offset is None else wanted.offset for band, wanted in zip(own, needed)]
-    # By the training scene's names: the scene may call its bands otherwise, or have them in another order.
-    names = [band.name for band in needed]
-    expressions = tuple(
-        parse_computed(band.expression, names, "the model's EXPRESSIONS")[0] for band in source.computed_bands
-    )
-    if expressions:
-        formulas = "; ".join(band.formula for band in source.computed_bands)
-        context.log(f"The model computes from the scene's bands: {formulas}.")
-    return Scene(reader, source, order, np.array(scales, float), np.array(offsets, float), expressions)
-
-
-def match_bands(
-    have: Sequence[BandInfo], need: Sequence[CardBand], scene: str, continue_anyway: bool, context: Context
-) -> Tuple[int, ...]:
-    """Return the position in the scene of each band of the model: by name, else by order.
-
-    Args:
-        have: the scene's bands.
-        need: the model's bands.
-        scene: what messages call the scene.
-        continue_anyway: take the bands by order although some names differ.
-        context: for the log.
-
-    Raises:
-        BadInput: there are too few or too many bands, or one that the model needs is missing by name.
-    """
-    names, wanted = [band.name for band in have], [band.name for band in need]
-    if len(have) < len(need):
+def _check_card(card: Card, path: str) -> None:
+    if not card.sources or not card.classes:
+        raise BadInput(f"The model card of '{path}' names no bands or no classes.", "Train the model again.")
+    if len(card.sources) != 1:
         raise BadInput(
-            f"'{scene}' has {len(have)} bands ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}).",
-            "Choose a raster with these bands, or add the missing ones as further rasters (STACK).",
+            f"The model needs {len(card.sources)} sources, one raster is given.", "Choose a model of one source."
         )
-    named = all(wanted) and len(set(wanted)) == len(wanted)
-    found = [name for name in wanted if names.count(name) == 1] if named else []
-    if named and len(found) == len(wanted):
-        order = tuple(names.index(name) for name in wanted)
-        if order != tuple(range(len(names))):
-            context.log(f"Bands of '{scene}' taken by name: {_listed(wanted)}.")
-        return order
-    if found and not (continue_anyway and len(have) == len(need)):
-        missing = next(name for name in wanted if name not in found)
-        raise BadInput(
-            f"'{scene}' has no band '{missing}' ({_listed(names)}), which the model needs ({_listed(wanted)}).",
-            "Choose a raster with these bands, or correct the names of its bands.",
-        )
-    if len(have) > len(need):
-        raise BadInput(
-            f"'{scene}' has {len(have)} bands ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}), and "
-            "their names do not tell which.",
-            "Choose the bands with BANDS, in the model's order.",
-        )
-    if named and any(names):
-        context.warn(
-            f"The bands of '{scene}' ({_listed(names)}) have other names than the model's ({_listed(wanted)}): they "
-            "are taken in their order."
-        )
-    else:
-        context.log(f"Bands of '{scene}' taken in their order.")
-    return tuple(range(len(need)))
-
-
-def _listed(names: Sequence[str]) -> str:
-    if not any(names):
-        return "unnamed"
-    shown = [name or "unnamed" for name in names[:20]]
-    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
 
 
 def _preflight(scene: Scene, card: Card, continue_anyway: bool, context: Context) -> None:
@@ -254,70 +151,196 @@ def _window(job: Classify, grid: Grid) -> Window:
     return y, x, height, width
 
 
-# --- the traversal ---------------------------------------------------------------------------------------------------
-
-
-def tiles_of(window: Window, grid: Grid, tile: int) -> Iterator[Window]:
-    """Yield the tiles that a window touches, row by row: anchored at pixel (0, 0), cut to the raster."""
-    row, col, height, width = window
-    for top in range(row // tile * tile, row + height, tile):
-        for left in range(col // tile * tile, col + width, tile):
-            yield top, left, min(tile, grid.height - top), min(tile, grid.width - left)
-
-
-def _first_tiles(scene: Scene, window: Window, tile: int) -> Iterator[Tuple[npt.NDArray[np.float32], Array]]:
+def _trial_tiles(scene: Scene, window: Window) -> Iterator[Tuple[npt.NDArray[np.float32], Mask]]:
     """Yield the values and valid pixels of the window's tiles, for what a runtime tries out before it maps."""
-    for top, left, rows, cols in tiles_of(window, scene.reader.grid, tile):
-        yield scene.read(top, left, rows, cols)
+    margins = geometry_of(scene.card)
+    grid = scene.reader.grid
+    tiling = Tiling(_TRIAL, _TRIAL, math.ceil(grid.width / _TRIAL) * _TRIAL, 0, 0)
+    for row, col, height, width in tiling.windows(window, scene.reader.layout):
+        values, valid, _ = scene.read(row, col, height, width, margins)
+        yield values, valid
 
 
-def _inside(tile: Window, window: Window) -> Window:
-    """Return the part of a tile that lies in the window, counted from the window's upper left pixel."""
-    row, col = max(tile[0] - window[0], 0), max(tile[1] - window[1], 0)
-    end_row = min(tile[0] + tile[2] - window[0], window[2])
-    end_col = min(tile[1] + tile[3] - window[1], window[3])
-    return row, col, end_row - row, end_col - col
+def _tiling(scene: Scene, runtime: Runtime, job: Classify, side: Optional[int]) -> Tiling:
+    layout = scene.reader.layout
+    found = plan(layout, runtime.geometry, runtime.bytes_per_pixel, runtime.beside, job.memory or MEMORY_MB)
+    return found if side is None else Tiling(side, side, -(-layout.width // side) * side, found.cache, found.memory)
 
 
-def _traverse(
-    scene: Scene, runtime: Runtime, window: Window, tiles: Sequence[Window], outputs: MapWriter, context: Context
+def _announce(
+    products: Sequence[Product], classes: int, window: Window, runtime: Runtime, tiling: Tiling, context: Context
 ) -> None:
-    """Map the tiles of the window that are not finished yet."""
-    remaining = [(number, tiles[number], _inside(tiles[number], window)) for number in outputs.todo]
-    total = window[2] * window[3]
-    done = total - sum(height * width for _, _, (_, _, height, width) in remaining)
-    for number, (top, left, rows, cols), (row, col, height, width) in remaining:
-        context.check()
-        values, valid = scene.read(top, left, rows, cols)
-        # The part of the tile that lies in the window, in the tile's own pixels.
-        first, start = row + window[0] - top, col + window[1] - left
-        part = np.s_[first : first + height, start : start + width]
-        positions = probabilities = None
-        if valid[part].any():
-            if outputs.wants_probabilities:
-                scores = runtime.scores(values, valid)[:, part[0], part[1]]
-                positions, probabilities = first_largest(scores), runtime.probabilities(scores)
-            else:
-                positions = runtime.best(values, valid)[part]
-        outputs.write(number, positions, valid[part], probabilities)
-        done += height * width
-        context.progress(done, total, "Mapping", "pixels")
+    """Say what the job will take, and refuse it where the outputs may not find room.
+
+    Raises:
+        DiskFull: there is too little.
+    """
+    pixels = window[2] * window[3]
+    sizes = {product.path: _most_bytes(product, classes) * pixels for product in products}
+    # The log of finished windows holds the same once more, beside the first of them.
+    needed = {path: math.ceil(size) for path, size in sizes.items()}
+    needed[products[0].path] += math.ceil(sum(sizes.values()))
+    context.log(
+        f"Mapping {window[2]} x {window[3]} pixels ({pixels / 1e6:.3g} million) with {runtime.name} on "
+        f"{runtime.device}, in tiles of {tiling.height} x {tiling.width}: about {bytes_text(tiling.memory)} of memory, "
+        f"at most {bytes_text(sum(needed.values()))} on the disk."
+    )
+    check_room(needed)
+
+
+def _most_bytes(product: Product, classes: int) -> float:
+    """Return the bytes that a pixel of a product may take: deflated classes at worst what random ones would."""
+    if product.kind != CLASSES:
+        return product.bands * np.dtype(product.dtype).itemsize
+    return min(np.dtype(product.dtype).itemsize, 0.2 + math.log2(classes + 2) / 8)
+
+
+# --- the windows -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mapper:
+    """Maps one window after the other; threads call it at the same time.
+
+    Attributes:
+        scene: what is read.
+        runtime: what computes.
+        outputs: what is kept of a window.
+        tiles: the plan.
+        window: that is mapped; of the tiles at its edge a part.
+        mask: pixels to be mapped; None = all.
+        whole_patches: leave out pixels whose patch reaches over the raster's edge.
+        least: probability below which a pixel is no-data; None = any.
+    """
+
+    scene: Scene
+    runtime: Runtime
+    outputs: MapWriter
+    tiles: Sequence[Window]
+    window: Window
+    mask: Optional[MapMask] = None
+    whole_patches: bool = False
+    least: Optional[float] = None
+
+    def __call__(self, number: int) -> bytes:
+        """Return what is kept of a tile of the plan."""
+        part = _common(self.tiles[number], self.window)
+        cells = self._computed(self.tiles[number], part)
+        asked = self._asked(part)
+        if asked is None or self.scene.absent(part):
+            return self.outputs.pack(None, np.zeros(part[2:], bool))
+        values, valid, whole = self.scene.read(*cells, self.runtime.geometry)
+        inner = _slices(_moved(part, cells))
+        wanted = np.zeros_like(valid)
+        wanted[inner] = valid[inner] & asked
+        if not wanted.any():
+            return self.outputs.pack(None, wanted[inner])
+        if not self.outputs.wants_probabilities and self.least is None:
+            return self.outputs.pack(self.runtime.best(values, wanted, whole)[inner], wanted[inner])
+        scores = self.runtime.scores(values, wanted, whole)[(slice(None), *inner)]
+        return self._with_probabilities(scores, wanted[inner])
+
+    def _with_probabilities(self, scores: Array, wanted: Mask) -> bytes:
+        positions, probabilities = first_largest(scores), self.runtime.probabilities(scores)
+        if self.least is not None:
+            wanted = wanted & ~(probabilities.max(axis=0) < self.least)
+        return self.outputs.pack(positions, wanted, probabilities if self.outputs.wants_probabilities else None)
+
+    def _computed(self, tile: Window, part: Window) -> Window:
+        """Return the window that is computed for a part of a tile."""
+        if part == tile or not getattr(self.runtime, "exact", False):
+            return tile
+        cell = math.lcm(_CELL, self.runtime.geometry.stride)
+        row, col = part[0] // cell * cell, part[1] // cell * cell
+        bottom, right = (-(-(part[i] + part[i + 2]) // cell) * cell for i in (0, 1))
+        return _common((row, col, bottom - row, right - col), tile)
+
+    def _asked(self, part: Window) -> Optional[Mask]:
+        """Return the pixels of a window that are to be mapped where they are valid; None where there are none."""
+        asked = np.ones(part[2:], bool)
+        found = [None if self.mask is None else self.mask.inside(part)]
+        if self.whole_patches:
+            grid = self.scene.reader.grid
+            found.append(within_border(part, geometry_of(self.scene.card), grid.height, grid.width))
+        for inside in found:
+            if inside is not None:
+                asked &= inside
+        return asked if asked.any() else None
+
+
+def _traverse(mapper: Mapper, context: Context) -> None:
+    """Map the windows that are not finished yet."""
+    outputs, tiles = mapper.outputs, mapper.tiles
+    sizes = [math.prod(_common(tile, mapper.window)[2:]) for tile in tiles]
+    total = sum(sizes)
+    before = done = total - sum(sizes[number] for number in outputs.todo)
+    begun, told = time.monotonic(), False
+    results = in_order(outputs.todo, mapper, mapper.runtime.beside, context.check)
+    with contextlib.closing(results):
+        for number, content in zip(outputs.todo, results):
+            outputs.add(number, content)
+            done += sizes[number]
+            context.progress(done, total, "Mapping", "pixels")
+            passed = time.monotonic() - begun
+            if not told and passed >= _KNOWN_AFTER_S:
+                told = True
+                rate = (done - before) / passed
+                if (total - before) / rate >= _LONG_S:
+                    context.log(
+                        f"At {rate / 1e6:.2g} million pixels a second, {_duration((total - done) / rate)} more."
+                    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"about {max(1, round(seconds / 60))} minutes"
+    return f"about {seconds / 3600:.1f} hours"
+
+
+def _common(tile: Window, window: Window) -> Window:
+    """Return the part of a tile that lies in a window."""
+    top, left = max(tile[0], window[0]), max(tile[1], window[1])
+    bottom, right = (min(tile[i] + tile[i + 2], window[i] + window[i + 2]) for i in (0, 1))
+    return top, left, bottom - top, right - left
+
+
+def _moved(part: Window, window: Window) -> Window:
+    """Return a part in the pixels of a window that it lies in."""
+    return part[0] - window[0], part[1] - window[1], part[2], part[3]
+
+
+def _slices(part: Window) -> Tuple[slice, slice]:
+    return slice(part[0], part[0] + part[2]), slice(part[1], part[1] + part[3])
+
+
+def _tell_of_damage(scene: Scene, window: Window, context: Context) -> None:
+    """Warn of blocks that could not be decoded and were taken as no-data."""
+    found = [box for box in scene.reader.damaged if pixels_in([box], window)]
+    if found:
+        context.warn(
+            f"'{scene.reader.name}' is damaged in {len(found)} blocks, the first {place_of(found[0])}: "
+            f"{pixels_in(found, window)} pixels are no-data in the map."
+        )
 
 
 # --- the outputs -----------------------------------------------------------------------------------------------------
 
 
+def _products(job: Classify, card: Card) -> Tuple[Product, ...]:
+    paths = [raster_path(path) for path in (job.output, job.probabilities, job.confidence, job.entropy, job.margin)]
+    return products_of(card.classes, paths, job.probability_type)
+
+
 def _map_writer(
-    job: Classify, card: Card, runtime: Runtime, paths: Sequence[str], grid: Grid, windows: Sequence[Window],
+    job: Classify, card: Card, runtime: Runtime, products: Sequence[Product], grid: Grid, windows: Sequence[Window],
     context: Context,
 ) -> MapWriter:  # fmt: skip
     """Return the writer of the job's rasters, whose journal lies beside the map, or in the scratch folder."""
-    products = products_of(card.classes, paths, job.probability_type)
     key = job_key(
         job, models=[job.model], runtime=f"{runtime.name} on {runtime.device}", precision=runtime.precision,
         windows=windows, products=[product.fact for product in products],
     )  # fmt: skip
-    journal = paths[0] + SUFFIX if job.resume else context.scratch("windows" + SUFFIX)
+    journal = products[0].path + SUFFIX if job.resume else context.scratch("windows" + SUFFIX)
     return MapWriter(
         products, grid, card.classes, _tags(job, card, runtime), windows=windows, journal=journal, key=key,
         context=context, cog=job.format == "cog",
@@ -326,7 +349,7 @@ def _map_writer(
 
 def _check_outputs(job: Classify, paths: Sequence[str]) -> None:
     """Refuse outputs that would overwrite an input or each other."""
-    given = [os.path.realpath(path) for path in paths if path]
+    given = [os.path.realpath(path) for path in paths]
     for path in (job.source.path, *job.source.stack):
         if os.path.realpath(path) in given:
             raise BadInput(f"The output '{path}' is the scene itself.", "Choose another output file.")

@@ -7,14 +7,16 @@ mean and deviation of each band, over a regular sample of the scene, are compare
 from __future__ import annotations
 
 import math
-from typing import List, Optional, Sequence, Tuple
+import shutil
+from pathlib import Path
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..models.cards import Card, CardBand
 from ..tasks.context import Context
-from ..tasks.errors import BadInput
+from ..tasks.errors import BadInput, DiskFull
 from .bandstatistics import SceneStatistics, sample_windows
 from .rasters import RasterReader
 
@@ -238,6 +240,39 @@ def check_resolution(reader: RasterReader, card: Card, context: Context) -> None
         f"The pixels of '{reader.name}' are {here:.4g} m, those of the training scene {card.res_m:.4g} m: the model "
         "sees neighbourhoods of another size than it learned. Resample the scene to the training size."
     )
+
+
+def check_room(sizes: Mapping[str, int]) -> None:
+    """Refuse a job before it starts whose outputs may not find room.
+
+    Args:
+        sizes: path of each file -> the bytes that it may need.
+
+    Raises:
+        DiskFull: a disk has less free; names both numbers.
+    """
+    needed: Dict[int, int] = {}
+    for path, size in sizes.items():
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():
+            continue  # the writer says so
+        disk = folder.stat().st_dev
+        needed[disk] = needed.get(disk, 0) + size
+        free = shutil.disk_usage(folder).free
+        if needed[disk] > free:
+            raise DiskFull(
+                f"The outputs may need {bytes_text(needed[disk])}, and '{folder}' has {bytes_text(free)} free.",
+                "Free space, choose another folder, or map a smaller part.",
+            )
+
+
+def bytes_text(count: float) -> str:
+    """Return a number of bytes as people read it: 2.5 GB."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB" if count < 1000 else f"{count / 1000:.3g} TB"
 
 
 def check_undeclared_nodata(reader: RasterReader, numbers: Sequence[Optional[float]], context: Context) -> None:

@@ -347,7 +347,8 @@ class RasterReader:
             return all(dataset.get_tag_item(name, "TIFF", bidx=index) is None for name in names)
 
         with self._lock:
-            return (all if rule == "all" else any)(missing(position) for position in bands)
+            found = [missing(position) for position in bands if position < len(places)]
+        return all(found) if rule == "all" else any(found)
 
     def _missing(self, raw: Array, rule: str) -> Optional[Array]:
         """Return where values ``(C, H, W)`` are their band's no-data number; None where none is."""

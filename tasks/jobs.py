@@ -790,6 +790,8 @@ class TrainRandomForest(Job):
 # --- mapping ---------------------------------------------------------------------------------------------------------
 
 PROBABILITY_TYPES = ("float32", "uint8")
+BORDERS = ("reflect", "nodata")
+DAMAGED_BLOCKS = ("error", "nodata")
 RASTER_FORMATS = ("geotiff", "cog")
 
 
@@ -822,7 +824,7 @@ class Classify(Job):
     runner: ClassVar[str] = "engine.inference:classify"
     result_type: ClassVar[Type[Any]] = ClassifyResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "probabilities", "confidence", "entropy", "margin")
-    inputs: ClassVar[Tuple[str, ...]] = ("source", "model")
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "model", "mask", "mask_layer")
     device_field: ClassVar[str] = "device_choice"
 
     source: RasterSource
@@ -839,9 +841,23 @@ class Classify(Job):
     probability_type: str = "float32"
     format: str = "geotiff"
     resume: bool = True
+    memory: Optional[int] = None
+    mask: Optional[RasterSource] = None
+    mask_layer: Optional[VectorSource] = None
+    border: str = "reflect"
+    min_confidence: Optional[float] = None
+    damaged: str = "error"
 
     def __post_init__(self) -> None:
         _one_of("DEVICE", self.device_choice, DEVICES)
+        _one_of("BORDER", self.border, BORDERS)
+        _one_of("DAMAGED", self.damaged, DAMAGED_BLOCKS)
+        if self.memory is not None:
+            _at_least("MEMORY", self.memory, 1)
+        if self.min_confidence is not None:
+            _share("MIN_CONFIDENCE", self.min_confidence)
+        if self.mask is not None and self.mask_layer is not None:
+            raise BadInput("The mask is given twice, as a raster and as a layer of polygons.", "Give one of them.")
         _one_of("PROBABILITY_TYPE", self.probability_type, PROBABILITY_TYPES)
         _one_of("FORMAT", self.format, RASTER_FORMATS)
         if self.extent is not None and self.box is not None:
