@@ -53,8 +53,8 @@ _CHANGES = {
     "precision": "another precision",
     "windows": "another window grid",
 }
-# Wishes that say how the work is done, not what comes out, and names that only messages show.
-_NOT_IN_KEY = ("memory", "device_choice", "runtime", "resume", "label")
+# How the work is done, what messages call things, and what becomes of windows later or is told by the products.
+_NOT_IN_KEY = ("memory", "device_choice", "runtime", "resume", "label", "format", "probability_type")
 
 
 class Journal:
@@ -176,8 +176,8 @@ class Journal:
         size = os.fstat(self._file).st_size
         magic = _read_all(self._file, len(_MAGIC))
         if magic != _MAGIC:
-            # Zeros and beginnings of ours are what a power cut leaves; anything else is a file of the user's own.
-            if magic.strip(b"\0") and not _MAGIC.startswith(magic):
+            # Beginnings of ours, and zeros, are what a power cut leaves; anything else is a file of the user's own.
+            if not _MAGIC.startswith(magic.rstrip(b"\0")):
                 raise BadInput(
                     f"'{self.path}', where finished windows are to be kept, is another file.",
                     "Rename or move it, or choose another output file.",

@@ -1,0 +1,68 @@
+"""What a mapping job gives of a pixel."""
+
+import math
+
+import numpy as np
+import pytest
+from deepscape.engine.products import entropy, margin, positions_type, products_of, stored_positions
+from deepscape.tasks.classtable import ClassEntry
+
+CLASSES = tuple(ClassEntry(value, f"name {value}", "#000000") for value in (2, 5, 9))
+
+
+def of(*columns):
+    return np.array(columns, np.float32).T[:, None]
+
+
+def test_measures():
+    p = of([1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3], [0.2, 0.7, 0.1])
+    assert margin(p)[0] == pytest.approx([1, 0, 0, 0.5], abs=1e-6)
+    expected = -(0.2 * math.log(0.2) + 0.7 * math.log(0.7) + 0.1 * math.log(0.1)) / math.log(3)
+    assert entropy(p)[0] == pytest.approx([0, math.log(2) / math.log(3), 1, expected], abs=1e-6)
+    assert entropy(p).min() >= 0 and entropy(p).max() <= 1
+    one = np.ones((1, 1, 2), np.float32)
+    assert entropy(one).tolist() == [[0, 0]] and margin(one).tolist() == [[1, 1]]
+
+
+def test_margin_equals_the_two_largest_of_a_sort():
+    p = np.random.default_rng(0).dirichlet(np.ones(7), (20, 30)).astype(np.float32).transpose(2, 0, 1)
+    top = np.sort(p, axis=0)[-2:]
+    assert (margin(p) == top[1] - top[0]).all()
+
+
+def test_only_what_is_asked_for_is_made():
+    found = products_of(CLASSES, ["m.tif", "", "c.tif", "", "g.tif"])
+    assert [(p.kind, p.path, p.dtype) for p in found] == [
+        ("classes", "m.tif", "uint8"), ("confidence", "c.tif", "float32"), ("margin", "g.tif", "float32"),
+    ]  # fmt: skip
+    assert products_of(CLASSES, ["m.tif", "p.tif"])[1].descriptions == ("name 2", "name 5", "name 9")
+
+
+@pytest.mark.parametrize(("stored", "tolerance"), [("float32", 0), ("uint8", 0.002)])
+def test_values_and_no_data(stored, tolerance):
+    p = of([0.2, 0.7, 0.1], [1, 0, 0], [math.nan] * 3)
+    valid = np.array([[True, True, False]])
+    products = products_of(CLASSES, ["m.tif", "p.tif", "c.tif", "e.tif", "g.tif"], stored)
+    expected = {"probabilities": p, "confidence": p.max(0), "entropy": entropy(p), "margin": margin(p)}
+    for product in products[1:]:
+        found = product.values(p, valid)
+        assert found.dtype == stored and found.shape == (product.bands, 1, 3)
+        missing = np.isnan(found) if stored == "float32" else found == product.nodata
+        assert (missing == [False, False, True]).all()
+        meant = found[:, valid] * product.scale
+        wanted = np.broadcast_to(expected[product.kind], found.shape)[:, valid]
+        assert np.abs(meant - wanted).max() <= tolerance + 1e-7
+
+
+@pytest.mark.parametrize(
+    ("classes", "given", "kept"),
+    [(3, "uint8", "uint8"), (254, "uint8", "uint8"), (255, "uint8", "uint16"), (300, "uint16", "uint16")],
+)
+def test_positions_tell_no_data_from_no_finite_score(classes, given, kept):
+    positions = np.array([[0, classes - 1, np.iinfo(given).max, 1]], given)
+    valid = np.array([[True, True, True, False]])
+    found = stored_positions(positions, valid, classes)
+    top = np.iinfo(kept).max
+    assert found.dtype == kept == positions_type(classes)
+    assert found.tolist() == [[0, classes - 1, top - 1, top]]
+    assert stored_positions(None, valid, classes).tolist() == [[top] * 4]
