@@ -136,8 +136,10 @@ def geometry_of(card: Card) -> Geometry:
     """Return the margins of a model: in a patch network a pixel i reads [i - p // 2, i + p - 1 - p // 2].
 
     The margin of a network of one class per pixel is that of windows that begin and end on its grid: behind a window
-    that ends between, the rest of the grid's cell is needed too.
+    that ends between, the rest of the grid's cell is needed too. Tiles are mapped as they are (see blending.py).
     """
+    if card.output == "pixels" and card.context == "tile":
+        return Geometry(0, 0, card.stride)
     if card.output == "pixels":
         margin, stride = card.margin or 0, card.stride
         return Geometry(margin, margin + (stride if stride > 1 else 0), stride)
@@ -198,15 +200,23 @@ def band_statistics(card: Card) -> Tuple[npt.NDArray[np.float32], npt.NDArray[np
     return np.array([band.mean for band in bands], np.float32), np.array([band.std for band in bands], np.float32)
 
 
-def widest_layer(model: Model) -> int:
-    """Return the channels of the model's widest layer, for estimates of memory; from the file's header alone."""
-    if model.loaded is not None and model.loaded.module is not None:
-        return max((len(weight) for weight in model.loaded.module.parameters() if weight.ndim > 1), default=1)
-    from safetensors import safe_open
+def widest_images(model: Model) -> float:
+    """Return how many float32 images of a window's size a network holds at a time, at most; an estimate.
 
-    with safe_open(model.path, framework="numpy") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]
-    return max((shape[0] for shape in shapes if len(shape) > 1), default=1)
+    A patch network: a layer's input, output and work space. A network of one class per pixel has its widest layer where
+    its images are smallest, by its stride, and keeps those of the encoder for the decoder: 11 times the channels at
+    full resolution, measured on a U-Net.
+    """
+    if model.loaded is not None and model.loaded.module is not None:
+        shapes = [tuple(weight.shape) for weight in model.loaded.module.parameters()]
+    else:
+        # From the file's header alone.
+        from safetensors import safe_open
+
+        with safe_open(model.path, framework="numpy") as file:
+            shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]
+    widest = max((shape[0] for shape in shapes if len(shape) > 1), default=1)
+    return 11.0 * widest / model.card.stride if model.card.output == "pixels" else 3.0 * widest
 
 
 def only_full_precision(wishes: Wishes, context: Context) -> None:
