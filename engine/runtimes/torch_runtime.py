@@ -25,7 +25,7 @@ from .base import (
     only_full_precision,
     position_type,
     softmax,
-    widest_layer,
+    widest_images,
 )
 from .comparing import whole_blocks_hold
 
@@ -89,7 +89,7 @@ class TorchRuntime:
         self._batch = wishes.batch * (8 if on_gpu else 1)
         self._rows = 0  # rows of a block in one call; 0 = all, less after the GPU ran out of memory
         # The block, its standardised copy, the logits, and a layer's input, output and work space.
-        self.bytes_per_pixel = 4.0 * (3 * len(means) + 2 * self._classes + 3 * widest_layer(model))
+        self.bytes_per_pixel = 4.0 * (3 * len(means) + 2 * self._classes + widest_images(model))
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(SLOTS if on_gpu else 1):
             self._slots.put(_Slot(self._device))

@@ -1,0 +1,140 @@
+"""A network as ONNX graphs: what ONNX Runtime and OpenVINO have in common.
+
+The graphs take physical values and hold scaling, network and argmax; no torch is imported. The dense graph answers for
+whole blocks, the patch graph for patches; the first is used where there is one and it proves equal to the other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterable, Tuple
+
+import numpy as np
+
+from ...tasks.context import Context
+from .base import (
+    Array,
+    Floats,
+    Mask,
+    Model,
+    Positions,
+    Wishes,
+    band_statistics,
+    cores,
+    filled,
+    geometry_of,
+    on_grid,
+    position_type,
+    softmax,
+    widest_images,
+)
+from .comparing import whole_blocks_hold
+
+if TYPE_CHECKING:
+    from ..graphs import Graphs
+
+# The named output of a graph for values (N, C, H, W); may be called from several threads.
+Evaluate = Callable[[Floats, str], Array]
+
+CLASSES, LOGITS = "classes", "logits"
+
+
+class GraphRuntime(ABC):
+    """See `Runtime`; its scores are logits. Every call computes on one core: there may be as many as there are cores.
+
+    So no result depends on how the sums of one call were shared among threads.
+    """
+
+    name = ""
+    device = "cpu"
+    precision = "full"
+
+    def __init__(
+        self, model: Model, graphs: Graphs, wishes: Wishes, context: Context, tiles: Iterable[Tuple[Floats, Mask]] = ()
+    ) -> None:
+        """Prepare.
+
+        Args:
+            model: the model.
+            graphs: its graphs.
+            wishes: the batch counts here.
+            context: for the log, and asked between calls whether the job was cancelled.
+            tiles: of the scene, for the comparison of the two graphs.
+        """
+        self.geometry = geometry_of(model.card)
+        self.beside = cores(context)
+        self._context = context
+        self._means, _ = band_statistics(model.card)
+        self._classes = len(model.card.classes)
+        self._patch_size = model.card.sources[0].patch_size
+        self._batch = wishes.batch
+        self._of_pixels = model.card.output == "pixels"
+        self._dense = graphs.dense is not None
+        if graphs.dense is None:
+            context.log(f"The network '{model.card.network}' is run patch by patch: {graphs.reason}.")
+            self._evaluate = self.open(graphs.patch)
+        else:
+            self._evaluate = self.open(graphs.dense)
+            if not self._of_pixels:
+                self._use_patches_where_they_differ(graphs.patch, tiles)
+        images = widest_images(model) if self._dense else 0.0
+        self.bytes_per_pixel = 4.0 * (2 * len(self._means) + 2 * self._classes + images)
+
+    @abstractmethod
+    def open(self, path: Path) -> Evaluate:
+        """Open a graph."""
+
+    def best(self, values: Floats, wanted: Mask, whole: bool = False) -> Positions:
+        """See `Runtime.best`."""
+        block, kind = filled(values, self._means, whole), position_type(self._classes)
+        if self._dense:
+            return self._whole(block, CLASSES, wanted).astype(kind, copy=False)
+        result: Positions = np.full(wanted.shape, np.iinfo(kind).max, kind)
+        self._patch_by_patch(self._evaluate, CLASSES, block, wanted, result[None])
+        return result
+
+    def scores(self, values: Floats, wanted: Mask, whole: bool = False) -> Floats:
+        """See `Runtime.scores`."""
+        block = filled(values, self._means, whole)
+        if self._dense:
+            return self._whole(block, LOGITS, wanted)
+        return self._patch_scores(self._evaluate, block, wanted)
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """See `Runtime.probabilities`."""
+        return softmax(scores)
+
+    def _whole(self, block: Floats, output: str, wanted: Mask) -> Array:
+        found = self._evaluate(on_grid(block, self._means, self.geometry.stride)[None], output)[0]
+        if self._of_pixels:
+            # Such a network answers for the margins too.
+            before = self.geometry.before
+            found = found[..., before : before + wanted.shape[0], before : before + wanted.shape[1]]
+        return found
+
+    def _use_patches_where_they_differ(self, path: Path, tiles: Iterable[Tuple[Floats, Mask]]) -> None:
+        """Compare the two graphs on windows of the scene; the patch graph is not kept where they agree."""
+        patches = self.open(path)
+
+        def expected(values: Floats, wanted: Mask) -> Floats:
+            return self._patch_scores(patches, filled(values, self._means, False), wanted)
+
+        if not whole_blocks_hold(self.scores, expected, self.geometry, tiles, self._context):
+            self._dense, self._evaluate = False, patches
+
+    def _patch_scores(self, evaluate: Evaluate, block: Floats, wanted: Mask) -> Floats:
+        result = np.zeros((self._classes, *wanted.shape), np.float32)
+        self._patch_by_patch(evaluate, LOGITS, block, wanted, result)
+        return result
+
+    def _patch_by_patch(self, evaluate: Evaluate, output: str, block: Floats, wanted: Mask, result: Array) -> None:
+        """Put the graph's answers for the wanted pixels into the result ``(R, H, W)``."""
+        size = self._patch_size
+        windows = np.lib.stride_tricks.sliding_window_view(block, (size, size), (1, 2))
+        rows, cols = np.nonzero(wanted)
+        for start in range(0, len(rows), self._batch):
+            self._context.check()
+            at = rows[start : start + self._batch], cols[start : start + self._batch]
+            patches = np.ascontiguousarray(windows[:, at[0], at[1]].swapaxes(0, 1))
+            result[:, at[0], at[1]] = evaluate(patches, output).reshape(len(patches), -1).T

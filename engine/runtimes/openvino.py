@@ -1,0 +1,69 @@
+"""OpenVINO on Intel's CPUs, where the user installed it: faster than ONNX Runtime on some larger networks."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+import numpy as np
+import openvino
+
+from .base import Array, Floats
+from .graph import Evaluate, GraphRuntime
+
+
+class OpenVinoRuntime(GraphRuntime):
+    """See `GraphRuntime`: as many streams as cores, and a request for each call."""
+
+    name = f"OpenVINO {openvino.__version__.split('-')[0]}"
+
+    def open(self, path: Path) -> Evaluate:
+        """See `GraphRuntime.open`; a graph is compiled for one output, when that is first asked for."""
+        requests: Dict[str, _Requests] = {}
+        lock = threading.Lock()
+
+        def evaluate(values: Floats, output: str) -> Array:
+            with lock:
+                if output not in requests:
+                    requests[output] = _Requests(_compiled(path, output, self.beside))
+            with requests[output].lent() as request:
+                # Copied: the request's own memory is written again by its next call.
+                return np.array(request.infer({0: np.ascontiguousarray(values)})[0])
+
+        return evaluate
+
+
+class _Requests:
+    """The requests of a compiled graph: each serves one call at a time."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[Any]:
+        try:
+            request = self._free.get_nowait()
+        except queue.Empty:
+            request = self._compiled.create_infer_request()
+        try:
+            yield request
+        finally:
+            self._free.put(request)
+
+
+def _compiled(path: Path, output: str, streams: int) -> Any:
+    core = openvino.Core()
+    model = core.read_model(path)
+    chosen = openvino.Model([model.output(output)], model.get_parameters())
+    settings = {
+        # The default is bfloat16 on CPUs that have it: half a percent of the classes would differ.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "EXECUTION_MODE_HINT": "ACCURACY",
+        "NUM_STREAMS": str(streams),
+        "INFERENCE_NUM_THREADS": str(streams),
+    }
+    return core.compile_model(chosen, "CPU", settings)
