@@ -33,6 +33,7 @@ from ..models.registry import PATCH_NETWORKS, network_entry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainClassifier, TrainResult
+from . import graphs
 from .crossvalidation import cross_validate, pooled
 from .metrics import Scores, scores
 from .modelfiles import load_model, module_tensors, save_model, with_suffix
@@ -96,6 +97,7 @@ def train_classifier(job: TrainClassifier, context: Context) -> TrainResult:
     if fabric.is_global_zero:
         save_model(output, card, module_tensors(done.network))
         write_report()
+        graphs.export_graphs(done.network, card, output, told)
     return answer
 
 

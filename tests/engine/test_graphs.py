@@ -13,13 +13,16 @@ import onnxruntime
 import pytest
 import torch
 from deepscape.engine import graphexport, graphs
-from deepscape.engine.modelfiles import module_tensors, save_model
+from deepscape.engine.modelfiles import load_model, module_tensors, save_model
+from deepscape.engine.training import train_classifier
 from deepscape.models.build import build_network
-from deepscape.models.cards import Card, CardBand, CardSource
+from deepscape.models.cards import Card, CardBand, CardSource, read_card
 from deepscape.models.registry import PATCH_NETWORKS, network_entry
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
+from deepscape.tasks.jobs import TrainClassifier
+from deepscape.tests.engine import patchsets
 
 MEANS, STDS = (700.0, 1200.0, 0.3), (250.0, 400.0, 0.1)
 BANDS = tuple(CardBand(f"B{i}", mean, std, mean, std) for i, (mean, std) in enumerate(zip(MEANS, STDS)))
@@ -32,6 +35,11 @@ class Log(Context):
 
     def log(self, text):
         self.lines.append(text)
+
+
+@pytest.fixture(autouse=True)
+def graphs_after_training():
+    """In place of the other tests' fixture: training exports here."""
 
 
 @pytest.fixture(autouse=True)
@@ -319,6 +327,22 @@ def test_what_was_not_used_for_longest_goes_first(exports, tmp_path, home, monke
     monkeypatch.setattr(graphs, "MOST_BYTES", 3000)
     graphs._prune(folder, new)
     assert {name.split(".")[0].split("-")[0] for name in os.listdir(folder)} == {new}
+
+
+def test_training_ends_with_the_graphs_of_its_model(tmp_path):
+    train = TrainClassifier(
+        patchsets.dataset(tmp_path), str(tmp_path / "m"), validation_share=0.0, network="pixel_network", epochs=1
+    )
+    output = train_classifier(train, Context()).output
+    context, values = Log(), np.full((1, 3, 5, 5), 10, np.float32)
+    found = graphs.graphs_of(output, read_card(output), context)
+    assert not context.lines
+    loaded = load_model(output)
+    bands = loaded.card.sources[0].bands
+    mean, std = (torch.tensor([getattr(band, name) for band in bands])[:, None, None] for name in ("mean", "std"))
+    with torch.inference_mode():
+        expected = loaded.module((torch.from_numpy(values) - mean) / std).numpy()
+    assert np.allclose(session(found.patch).run(["logits"], {"values": values})[0][:, :, 0, 0], expected, atol=1e-5)
 
 
 def test_training_is_not_lost_when_its_graphs_cannot_be_made(tmp_path):
