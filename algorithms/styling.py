@@ -36,8 +36,8 @@ Painter = Callable[[QgsMapLayer], None]
 
 # Okabe and Ito's colours, told apart by the colour-blind.
 _SPLIT_COLOURS = {"train": "#0072b2", "validation": "#e69f00", "test": "#cc79a7", "": "#009e73"}
-# Cividis, light where the network is sure: perceptually even, and the same with every kind of colour vision.
-_CONFIDENCE = ((0.0, "#00204d"), (0.25, "#414d6b"), (0.5, "#7c7b78"), (0.75, "#bcae6c"), (1.0, "#ffea46"))
+# Cividis: perceptually even, and the same with every kind of colour vision.
+_SURENESS = ("#00204d", "#414d6b", "#7c7b78", "#bcae6c", "#ffea46")
 
 
 # --- painters --------------------------------------------------------------------------------------------------------
@@ -110,11 +110,24 @@ def blind(classes: Sequence[ClassEntry]) -> Painter:
 
 
 def confidence(layer: QgsMapLayer) -> None:
-    """Paint a confidence raster from 0 to 1 in one even ramp."""
+    """Paint a raster of confidence or margin from 0 to 1 in one even ramp, light where the model is sure."""
+    _ramp(layer, _SURENESS)
+
+
+def entropy(layer: QgsMapLayer) -> None:
+    """Paint a raster of entropy from 0 to 1 in one even ramp, light where the model is sure."""
+    _ramp(layer, _SURENESS[::-1])
+
+
+def _ramp(layer: QgsMapLayer, colours: Sequence[str]) -> None:
+    items = [
+        QgsColorRampShader.ColorRampItem(
+            number / (len(colours) - 1), QColor(colour), f"{number / (len(colours) - 1):g}"
+        )
+        for number, colour in enumerate(colours)
+    ]
     function = QgsColorRampShader(0.0, 1.0, None, compat.RAMP_INTERPOLATED, compat.CLASSIFY_CONTINUOUS)
-    function.setColorRampItemList(
-        [QgsColorRampShader.ColorRampItem(value, QColor(colour), f"{value:g}") for value, colour in _CONFIDENCE]
-    )
+    function.setColorRampItemList(items)
     shader = QgsRasterShader(0.0, 1.0)
     shader.setRasterShaderFunction(function)
     renderer = QgsSingleBandPseudoColorRenderer(layer.dataProvider(), 1, shader)

@@ -13,6 +13,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from qgis.core import QgsProcessingParameterFeatureSink, QgsProcessingParameterRasterDestination
 
+from ..tasks import jobfiles
 from ..tasks.classtable import Legend
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Extent, RasterSource, VectorSource
@@ -244,6 +245,10 @@ class Values:
             path = self._algorithm.parameterAsFileOutput(self.parameters, name, self._context)
         self.destinations[name] = path
         return str(path)
+
+    def stays(self, path: str) -> bool:
+        """Tell whether the file of an output outlives this session of QGIS."""
+        return not jobfiles.is_temporary(path, compat.temporary_folders(self._context))
 
 
 def whole_numbers(name: str, parts: Any) -> Tuple[int, ...]:

@@ -23,6 +23,10 @@ class Classify(JobAlgorithm):
     OUTPUT = "OUTPUT"
     PROBABILITIES = "PROBABILITIES"
     CONFIDENCE = "CONFIDENCE"
+    ENTROPY = "ENTROPY"
+    MARGIN = "MARGIN"
+    PROBABILITY_TYPE = "PROBABILITY_TYPE"
+    FORMAT = "FORMAT"
     PIXELS = "PIXELS"
     SECONDS = "SECONDS"
     NODATA_VALUE = "NODATA_VALUE"
@@ -30,7 +34,7 @@ class Classify(JobAlgorithm):
 
     STEP = "mapping"
     NAMED_AFTER = "INPUT"
-    ASIDE = ("CONFIDENCE", "PROBABILITIES")
+    ASIDE = ("CONFIDENCE", "PROBABILITIES", "ENTROPY", "MARGIN")
     SUMMARY = (
         "Maps an image of any size with a trained model: one class per pixel, on the image's own grid, with the names "
         "and colours of the classes. An image that does not look like the training image is refused."
@@ -74,6 +78,45 @@ class Classify(JobAlgorithm):
                 optional=True,
             ),
         )
+        self.add_parameters(
+            p.added(
+                p.raster_output(
+                    self.ENTROPY,
+                    tr("Entropy"),
+                    tr("How undecided the model is: 0 where one class has all probability, 1 where all are alike."),
+                    optional=True,
+                )
+            ),
+            p.added(
+                p.raster_output(
+                    self.MARGIN,
+                    tr("Margin"),
+                    tr("Probability of the class that was chosen less that of the second, from 0 to 1."),
+                    optional=True,
+                )
+            ),
+            p.added(
+                p.choice(
+                    self.PROBABILITY_TYPE,
+                    tr("Type of probabilities"),
+                    tr(
+                        "How probabilities, confidence, entropy and margin are stored: as numbers of four bytes, or in "
+                        "one byte in steps of 0.004, which QGIS shows from 0 to 1 all the same."
+                    ),
+                    jobs.PROBABILITY_TYPES,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.choice(
+                    self.FORMAT,
+                    tr("Format"),
+                    tr("cog makes cloud-optimised GeoTIFFs, with overviews: large maps are shown faster."),
+                    jobs.RASTER_FORMATS,
+                    advanced=True,
+                )
+            ),
+        )
         self.add_number(self.PIXELS, tr("Pixels"), tr("Pixels that were given a class."))
         self.add_number(self.SECONDS, tr("Seconds"), tr("Time that the mapping took."))
         self.add_number(self.NODATA_VALUE, tr("No-data value"), tr("Value of pixels without a class."))
@@ -84,17 +127,29 @@ class Classify(JobAlgorithm):
         )
 
     def job(self, values):
+        output = values.output(self.OUTPUT)
         return jobs.Classify(
             source=values.raster(self.INPUT, self.STACK, self.BANDS),
             model=values.path(self.MODEL),
-            output=values.output(self.OUTPUT),
+            output=output,
             probabilities=values.output(self.PROBABILITIES),
             confidence=values.output(self.CONFIDENCE),
             extent=values.extent(self.EXTENT),
             box=values.box(self.BOX),
             continue_anyway=values.flag(self.CONTINUE),
             device_choice=values.choice(self.DEVICE),
+            entropy=values.output(self.ENTROPY),
+            margin=values.output(self.MARGIN),
+            probability_type=values.choice(self.PROBABILITY_TYPE),
+            format=values.choice(self.FORMAT),
+            # Of no use beside a temporary output, whose name no other run has.
+            resume=values.stays(output),
         )
 
     def painters(self, values, result):
-        return {self.OUTPUT: styling.by_class(result.classes), self.CONFIDENCE: styling.confidence}
+        return {
+            self.OUTPUT: styling.by_class(result.classes),
+            self.CONFIDENCE: styling.confidence,
+            self.MARGIN: styling.confidence,
+            self.ENTROPY: styling.entropy,
+        }

@@ -10,6 +10,7 @@ from qgis.core import (
     QgsFillSymbol,
     QgsGeometry,
     QgsPalettedRasterRenderer,
+    QgsProcessing,
     QgsProcessingException,
     QgsProcessingFeatureSourceDefinition,
     QgsProject,
@@ -254,7 +255,24 @@ def test_box_stack_and_bands(run, play, image, tmp_path):
     job = play.jobs()[-1]
     assert job["box"] == [1, 0, 2, 3]
     assert job["source"]["stack"] == [image] and job["source"]["bands"] == [1]
-    assert job["probabilities"] == job["confidence"] == ""
+    assert job["probabilities"] == job["confidence"] == job["entropy"] == job["margin"] == ""
+    assert (job["probability_type"], job["format"], job["resume"]) == ("float32", "geotiff", True)
+
+
+def test_outputs_of_a_map(run, play, image, tmp_path):
+    model = tmp_path / "m.safetensors"
+    model.write_text("x")
+    names = {name: str(tmp_path / f"{name}.tif") for name in ("ENTROPY", "MARGIN", "CONFIDENCE")}
+    play("classify", *({"copy": [image, f"${name}"]} for name in ("output", "entropy", "margin", "confidence")))
+    found = run(
+        "classify", INPUT=image, MODEL=str(model), OUTPUT=QgsProcessing.TEMPORARY_OUTPUT, PROBABILITY_TYPE="uint8",
+        FORMAT="cog", **names,
+    )  # fmt: skip
+    job = play.jobs()[-1]
+    assert {name: job[name.lower()] for name in names} == {name: found[name] for name in names} == names
+    # A temporary output has another name next time: nothing could continue it.
+    assert (job["probability_type"], job["format"], job["resume"]) == ("uint8", "cog", False)
+    assert job["output"] == found["OUTPUT"]
 
 
 def test_crs_given_in_qgis_reaches_the_engine(run, play, points_file, tmp_path, context, image):

@@ -81,8 +81,11 @@ PUBLISHED = {
     ),
     "trainrandomforest": ([*DATASETS, "FEATURES", "TREES", "PRESET", "SEED", "OUTPUT", "REPORT"], TRAINED),
     "classify": (
-        [*SOURCE, "MODEL", "EXTENT", "BOX", "CONTINUE", "DEVICE", "OUTPUT", "PROBABILITIES", "CONFIDENCE"],
-        ["OUTPUT", "PROBABILITIES", "CONFIDENCE", "PIXELS", "SECONDS", "NODATA_VALUE", "CLASS_AREAS"],
+        [
+            *SOURCE, "MODEL", "EXTENT", "BOX", "CONTINUE", "DEVICE", "OUTPUT", "PROBABILITIES", "CONFIDENCE",
+            "ENTROPY", "MARGIN", "PROBABILITY_TYPE", "FORMAT",
+        ],
+        "OUTPUT PROBABILITIES CONFIDENCE ENTROPY MARGIN PIXELS SECONDS NODATA_VALUE CLASS_AREAS".split(),
     ),
     "assess": (
         ["INPUT", "REFERENCE_SAMPLES", "FIELD", "REFERENCE", "TRAINING", "OUTPUT", "MATRIX", "CROSSWALK", "ERODE"],
@@ -130,6 +133,8 @@ ENUMS = {
     ("trainrandomforest", "FEATURES"): ["pixel", "window"],
     ("trainrandomforest", "PRESET"): ["default", "otb"],
     ("classify", "DEVICE"): ["auto", "cpu", "cuda"],
+    ("classify", "PROBABILITY_TYPE"): ["float32", "uint8"],
+    ("classify", "FORMAT"): ["geotiff", "cog"],
     ("normalise", "METHOD"): ["max", "minmax", "zscore", "expression"],
     ("setupengine", "ACTION"): ["install", "repair", "remove"],
     ("setupengine", "BUILD"): ["auto", "cpu", "cuda"],

@@ -143,6 +143,16 @@ def test_class_map_and_confidence(run, play, model, image, tmp_path, context, fe
     assert isinstance(QgsRasterLayer(str(confidence), "by hand").renderer(), QgsSingleBandPseudoColorRenderer)
 
 
+def test_margin_is_light_and_entropy_dark_where_the_model_is_sure(run, play, model, image, tmp_path):
+    play("classify", *({"copy": [image, f"${name}"]} for name in ("output", "entropy", "margin")))
+    paths = {name: str(tmp_path / f"{name}.tif") for name in ("OUTPUT", "ENTROPY", "MARGIN")}
+    run("classify", INPUT=image, MODEL=model, **paths)
+    for name, colour in (("MARGIN", "#ffea46"), ("ENTROPY", "#00204d")):
+        layer = QgsRasterLayer(paths[name], "by hand")  # its renderer dies with it
+        last = layer.renderer().shader().rasterShaderFunction().colorRampItemList()[-1]
+        assert (last.value, last.color.name()) == (1.0, colour)
+
+
 def test_a_name_given_by_a_model_stays(run, play, model, image, tmp_path, context, feedback):
     target = str(tmp_path / "map.tif")
     context.addLayerToLoadOnCompletion(target, details(context, "Land-cover map", "map:OUTPUT"))
