@@ -80,6 +80,11 @@ def with_overlap(card: Card, overlap: Optional[int], context: Context) -> Card:
     return replace(card, margin=rounded)
 
 
+def blended(runtime: Runtime, card: Card) -> Runtime:
+    """Return the runtime that maps with a model, given that of its network: another where tiles are to be blended."""
+    return BlendedRuntime(runtime, card) if card.output == "pixels" and card.context == "tile" else runtime
+
+
 class BlendedRuntime:
     """A runtime for windows of any size, by another that maps tiles; see `engine.runtimes.Runtime`.
 

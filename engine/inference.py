@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -25,6 +25,7 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
 from .bandstatistics import sampled_statistics
+from .blending import blended, with_overlap
 from .damage import pixels_in, place_of
 from .journal import SUFFIX, job_key
 from .mapmasks import MapMask, open_mask, within_border
@@ -72,8 +73,9 @@ def map_scene(
     """Map a raster with a model; see `classify`. Neither ``tile``, a side in pixels, nor ``batch`` changes the map."""
     started = time.perf_counter() if started is None else started
     model = Model.of(model)
+    _check_card(model.card, job.model)
+    model = replace(model, card=with_overlap(model.card, job.overlap, context))
     card = model.card
-    _check_card(card, job.model)
     products = _products(job, card)
     _check_outputs(job, [product.path for product in products])
     with contextlib.ExitStack() as stack:
@@ -86,6 +88,7 @@ def map_scene(
             model, Wishes(device=job.device_choice, batch=batch), context, _trial_tiles(scene, window),
             window[2] * window[3],
         )  # fmt: skip
+        runtime = blended(runtime, card)
         tiling = _tiling(scene, runtime, job, tile)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=tiling.cache))
         tiles = list(tiling.windows(window, reader.layout))

@@ -818,6 +818,7 @@ class Classify(Job):
     """Map a raster with a trained model (OTBTF TensorflowModelServe), on the input's own grid.
 
     ``resume``: finished windows are kept beside the output until the job is done, so that the same job continues.
+    ``overlap``: pixels beyond each window, for networks of one class per pixel; None = what the network looks at.
     """
 
     kind: ClassVar[str] = "classify"
@@ -847,9 +848,12 @@ class Classify(Job):
     border: str = "reflect"
     min_confidence: Optional[float] = None
     damaged: str = "error"
+    overlap: Optional[int] = None
 
     def __post_init__(self) -> None:
         _one_of("DEVICE", self.device_choice, DEVICES)
+        if self.overlap is not None:
+            _at_least("OVERLAP", self.overlap, 0)
         _one_of("BORDER", self.border, BORDERS)
         _one_of("DAMAGED", self.damaged, DAMAGED_BLOCKS)
         if self.memory is not None:

@@ -1,0 +1,170 @@
+"""Mapping with networks of one class per pixel, from model file to class raster."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from deepscape.engine.blending import blended
+from deepscape.engine.inference import classify, map_scene
+from deepscape.engine.modelfiles import LoadedModel, module_tensors, save_model
+from deepscape.engine.probing import probe
+from deepscape.models.build import build_network
+from deepscape.models.cards import Card, CardBand, CardSource
+from deepscape.tasks.classtable import ClassEntry
+from deepscape.tasks.context import Context
+from deepscape.tasks.errors import BadInput
+from deepscape.tasks.jobs import Classify, RasterSource
+
+VALUES = (1, 4, 9)
+CLASSES = tuple(ClassEntry(value, f"name {value}", "#000000") for value in VALUES)
+BANDS = tuple(CardBand("", 25.0, 15.0, 24.5, 14.4) for _ in range(3))
+
+
+def write(path, height, width):
+    values = np.random.default_rng(height + width).integers(0, 50, (3, height, width)).astype(np.float32)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, height=height, width=width, dtype="float32", crs="EPSG:32721",
+        transform=rasterio.Affine(10, 0, 5e5, 0, -10, 9e6),
+    ) as dataset:  # fmt: skip
+        dataset.write(values)
+    return values
+
+
+def read(path, band=1):
+    with rasterio.open(path) as dataset:
+        return dataset.read(band)
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory):
+    """A U-Net of depth 2 with random weights, as a file, and the network."""
+    path = str(tmp_path_factory.mktemp("unet") / "m.safetensors")
+    torch.manual_seed(0)
+    arguments = {"width": 4, "depth": 2, "upsampling": "nearest"}
+    network = build_network("unet", 3, 3, 32, arguments).eval()
+    field = probe(network, 3)
+    card = Card(
+        "network", "unet", (CardSource(32, BANDS),), CLASSES, arguments=arguments, output="pixels",
+        context=field.context, margin=field.margin, stride=field.stride,
+    )  # fmt: skip
+    save_model(path, card, module_tensors(network))
+    return path, network, field
+
+
+def in_one_piece(network, values, reach=64):
+    """The classes of a scene that is continued by reflection, mapped at once: what its map is to equal."""
+    standard = (values - 25.0) / 15.0
+    height, width = values.shape[1:]
+    more = [(reach, reach + -size % 16) for size in (height, width)]
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(np.pad(standard, [(0, 0), *more], mode="reflect")).float()[None])[0]
+    logits = logits[:, reach : reach + height, reach : reach + width].numpy()
+    first, second = np.sort(logits, axis=0)[[-1, -2]]
+    return np.array(VALUES)[logits.argmax(axis=0)], first - second
+
+
+@pytest.mark.parametrize("size", [(100, 90), (1, 5), (64, 65), (67, 200)])
+def test_the_map_equals_the_scene_in_one_piece_whatever_the_tiles(unet, tmp_path, size):
+    path, network, _ = unet
+    values = write(tmp_path / "s.tif", *size)
+    expected, lead = in_one_piece(network, values)
+    job = Classify(
+        RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), continue_anyway=True, resume=False
+    )
+    classify(job, Context())
+    sure = lead > 1e-4
+    assert (read(job.output) == expected)[sure].all() and sure.mean() > 0.99
+    whole = read(job.output)
+
+    from deepscape.engine.modelfiles import load_model
+
+    for tile in (16, 64):
+        map_scene(load_model(path), job, Context(), tile=tile)
+        assert (read(job.output) == whole)[sure].all()
+
+
+def test_a_part_is_the_crop_of_the_whole_map(unet, tmp_path):
+    path, network, _ = unet
+    expected, lead = in_one_piece(network, write(tmp_path / "s.tif", 150, 140))
+    job = Classify(
+        RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), box=(31, 50, 61, 77),
+        continue_anyway=True,
+    )  # fmt: skip
+    classify(job, Context())
+    part = np.s_[50 : 50 + 77, 31 : 31 + 61]
+    assert (read(job.output) == expected[part])[lead[part] > 1e-4].all()
+
+
+def test_an_overlap_that_is_too_small_warns_and_changes_the_map(unet, tmp_path):
+    path, network, field = unet
+    expected, _ = in_one_piece(network, write(tmp_path / "s.tif", 130, 130))
+    job = Classify(
+        RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), continue_anyway=True, overlap=0
+    )
+    from deepscape.engine.modelfiles import load_model
+
+    context = Context()
+    result = map_scene(load_model(path), job, context, tile=32)
+    assert any(f"OVERLAP is 0, but the network looks {field.margin} pixels" in line for line in result.warnings)
+    assert (read(job.output) != expected).mean() > 0.01
+
+    map_scene(load_model(path), replace(job, overlap=field.margin + 1), context, tile=32)
+    assert (read(job.output) == expected).mean() > 0.999
+
+
+def test_an_overlap_below_zero_is_refused(unet):
+    with pytest.raises(BadInput, match="OVERLAP is -1"):
+        Classify(RasterSource("s.tif"), unet[0], "map.tif", overlap=-1)
+
+
+class Excited(torch.nn.Module):
+    """Channels weighed by their mean over the image."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(x * torch.sigmoid(3 * x.mean(dim=(2, 3), keepdim=True)))
+
+
+def test_a_network_without_a_margin_is_mapped_in_blended_tiles_whose_windows_do_not_show(tmp_path):
+    values = write(tmp_path / "s.tif", 110, 75)
+    card = Card(
+        "network", "stub", (CardSource(32, BANDS),), CLASSES, output="pixels", context="tile", tile=32, overlap=8
+    )
+    model = LoadedModel(card, module=Excited().eval())
+    job = Classify(
+        RasterSource(str(tmp_path / "s.tif")), "m.safetensors", str(tmp_path / "map.tif"),
+        str(tmp_path / "probabilities.tif"), continue_anyway=True, resume=False,
+    )  # fmt: skip
+    map_scene(model, job, Context(), tile=24)
+    whole = read(job.output)
+    with rasterio.open(job.probabilities) as dataset:
+        probabilities = dataset.read()
+    assert (np.array(VALUES)[probabilities.argmax(axis=0)] == whole).all()
+    assert probabilities.sum(axis=0) == pytest.approx(1, abs=1e-5)
+    # Far from the overlaps a pixel has the probabilities of its tile: that which begins at row 24, column 24.
+    with torch.inference_mode():
+        logits = model.module(torch.from_numpy((values[:, 24:56, 24:56] - 25) / 15)[None])[0]
+    expected = torch.softmax(logits, dim=0).numpy()[:, 8:24, 8:24]
+    assert probabilities[:, 32:48, 32:48] == pytest.approx(expected, abs=1e-5)
+
+    for tile in (48, 96):
+        map_scene(model, job, Context(), tile=tile)
+        assert (read(job.output) == whole).all()
+        with rasterio.open(job.probabilities) as dataset:
+            assert (dataset.read() == probabilities).all()
+    map_scene(model, replace(job, probabilities="", box=(30, 11, 40, 70)), Context(), tile=24)
+    assert (read(job.output) == whole[11:81, 30:70]).all()
+
+
+def test_only_networks_with_tiles_are_blended():
+    card = Card("network", "unet", (CardSource(32, BANDS),), CLASSES, output="pixels", margin=8, stride=2)
+    runtime = object()
+    assert blended(runtime, card) is runtime
+    assert blended(runtime, replace(card, output="patch", context="tile")) is runtime
