@@ -392,3 +392,43 @@ def test_parts_of_a_dead_job_are_removed_and_others_are_not(tmp_path):
 def test_the_journal_is_closed_when_the_folder_is_missing(tmp_path):
     with pytest.raises(BadInput, match="does not exist"), Journal(str(tmp_path / "no" / "a.log"), {}):
         pass
+
+
+# --- forms of the rasters --------------------------------------------------------------------------------------------
+
+
+def test_cloud_optimised_rasters_have_overviews_of_classes_that_are_there(job, whole, tmp_path):
+    classify(replace(job, format="cog"), Log(tmp_path / "scratch"))
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG" and dataset.overviews(1) == [2, 4]
+        assert dataset.nodata == 255 and dataset.colormap(1)[4][:3] != (0, 0, 0)
+        assert dataset.tags()["DEEPSCAPE_NETWORK"] == "random_forest"
+        values = dataset.read(1)
+    with rasterio.open(tmp_path / "map.tif", overview_level=1) as dataset:
+        assert set(np.unique(dataset.read(1))) == {4, 7, 255}
+    with rasterio.open(tmp_path / "sure.tif", overview_level=0) as dataset:
+        small = dataset.read(1)
+    # 1.0 and 0.75 become what lies between.
+    assert ((small > 0.76) & (small < 0.99)).any()
+    cog = outputs(tmp_path)
+    classify(job, Log(tmp_path / "scratch"))
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert (dataset.read(1) == values).all()
+    assert outputs(tmp_path) == whole[0] and cog["map.tif"] != whole[0]["map.tif"]
+    for _ in range(3):
+        classify(replace(job, format="cog"), Log(tmp_path / "scratch"))
+        assert outputs(tmp_path) == cog
+
+
+def test_measures_are_styled_by_a_sidecar(job, tmp_path):
+    paths = {kind: str(tmp_path / f"{kind}.tif") for kind in ("entropy", "margin")}
+    result = classify(replace(job, **paths), Log(tmp_path / "scratch"))
+    assert {kind: getattr(result, kind) for kind in paths} == paths
+    with rasterio.open(result.entropy) as dataset:
+        found = dataset.read(1)
+        assert dataset.descriptions == ("entropy",) and np.isnan(dataset.nodata)
+    expected = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
+    assert np.unique(found[~np.isnan(found)]) == pytest.approx([0, expected], abs=1e-6)
+    for kind, first in (("entropy", "#ffea46"), ("margin", "#00204d")):
+        text = (tmp_path / f"{kind}.qml").read_text()
+        assert 'type="singlebandpseudocolor"' in text and text.index(first) < text.index("#7c7b78")
