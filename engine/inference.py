@@ -84,10 +84,8 @@ def map_scene(
         mask = stack.enter_context(open_mask(job, reader.grid, reader.name, context))
         _preflight(scene, card, job.continue_anyway, context)
         window = _window(job, reader.grid)
-        runtime = create_runtime(
-            model, Wishes(device=job.device_choice, batch=batch), context, _trial_tiles(scene, window),
-            window[2] * window[3],
-        )  # fmt: skip
+        wishes = Wishes(job.runtime, job.precision, job.device_choice, batch)
+        runtime = create_runtime(model, wishes, context, _trial_tiles(scene, window), window[2] * window[3])
         runtime = blended(runtime, card)
         tiling = _tiling(scene, runtime, job, tile)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=tiling.cache))
@@ -367,4 +365,5 @@ def _tags(job: Classify, card: Card, runtime: Runtime) -> Dict[str, str]:
         "DEEPSCAPE_NETWORK": card.network,
         "DEEPSCAPE_RUNTIME": runtime.name,
         "DEEPSCAPE_DEVICE": runtime.device,
+        "DEEPSCAPE_PRECISION": runtime.precision,
     }

@@ -54,7 +54,7 @@ _CHANGES = {
     "windows": "another window grid",
 }
 # How the work is done, what messages call things, and what becomes of windows later or is told by the products.
-_NOT_IN_KEY = ("memory", "device_choice", "runtime", "resume", "label", "format", "probability_type")
+_NOT_IN_KEY = ("memory", "device_choice", "runtime", "precision", "resume", "label", "format", "probability_type")
 
 
 class Journal:

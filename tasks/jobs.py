@@ -790,6 +790,8 @@ class TrainRandomForest(Job):
 # --- mapping ---------------------------------------------------------------------------------------------------------
 
 PROBABILITY_TYPES = ("float32", "uint8")
+RUNTIMES = ("auto", "onnxruntime", "torch", "openvino")
+PRECISIONS = ("full", "fast")
 BORDERS = ("reflect", "nodata")
 DAMAGED_BLOCKS = ("error", "nodata")
 RASTER_FORMATS = ("geotiff", "cog")
@@ -849,9 +851,13 @@ class Classify(Job):
     min_confidence: Optional[float] = None
     damaged: str = "error"
     overlap: Optional[int] = None
+    runtime: str = "auto"
+    precision: str = "full"
 
     def __post_init__(self) -> None:
         _one_of("DEVICE", self.device_choice, DEVICES)
+        _one_of("RUNTIME", self.runtime, RUNTIMES)
+        _one_of("PRECISION", self.precision, PRECISIONS)
         if self.overlap is not None:
             _at_least("OVERLAP", self.overlap, 0)
         _one_of("BORDER", self.border, BORDERS)
