@@ -27,6 +27,9 @@ class Classify(JobAlgorithm):
     MARGIN = "MARGIN"
     PROBABILITY_TYPE = "PROBABILITY_TYPE"
     FORMAT = "FORMAT"
+    OVERLAP = "OVERLAP"
+    RUNTIME = "RUNTIME"
+    PRECISION = "PRECISION"
     PIXELS = "PIXELS"
     SECONDS = "SECONDS"
     NODATA_VALUE = "NODATA_VALUE"
@@ -116,6 +119,43 @@ class Classify(JobAlgorithm):
                     advanced=True,
                 )
             ),
+            p.added(
+                p.integer(
+                    self.OVERLAP,
+                    tr("Overlap"),
+                    tr(
+                        "Pixels around each window that a network of one class per pixel sees besides; unset: as many "
+                        "as it looks at. With fewer, the map depends on how the image is cut into windows. Not for "
+                        "networks of one class per patch."
+                    ),
+                    minimum=0,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.choice(
+                    self.RUNTIME,
+                    tr("Runtime"),
+                    tr(
+                        "What computes the network. auto: torch on a GPU, else ONNX Runtime; for jobs of more than a "
+                        "minute the fastest on this computer. OpenVINO is used where it was installed besides."
+                    ),
+                    jobs.RUNTIMES,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.choice(
+                    self.PRECISION,
+                    tr("Precision"),
+                    tr(
+                        "fast computes in half precision on a GPU: quicker, but some pixels in a thousand get another "
+                        "class. On the processor it changes nothing."
+                    ),
+                    jobs.PRECISIONS,
+                    advanced=True,
+                )
+            ),
         )
         self.add_number(self.PIXELS, tr("Pixels"), tr("Pixels that were given a class."))
         self.add_number(self.SECONDS, tr("Seconds"), tr("Time that the mapping took."))
@@ -144,6 +184,9 @@ class Classify(JobAlgorithm):
             format=values.choice(self.FORMAT),
             # Of no use beside a temporary output, whose name no other run has.
             resume=values.stays(output),
+            overlap=values.optional_integer(self.OVERLAP),
+            runtime=values.choice(self.RUNTIME),
+            precision=values.choice(self.PRECISION),
         )
 
     def painters(self, values, result):

@@ -257,6 +257,20 @@ def test_box_stack_and_bands(run, play, image, tmp_path):
     assert job["source"]["stack"] == [image] and job["source"]["bands"] == [1]
     assert job["probabilities"] == job["confidence"] == job["entropy"] == job["margin"] == ""
     assert (job["probability_type"], job["format"], job["resume"]) == ("float32", "geotiff", True)
+    assert job["overlap"] is None
+    run("classify", INPUT=image, MODEL=str(model), BOX="1:0:2:3", OVERLAP=0, OUTPUT=str(tmp_path / "o.tif"))
+    assert play.jobs()[-1]["overlap"] == 0
+
+
+def test_runtime_and_precision_of_a_map(run, play, image, tmp_path):
+    model = tmp_path / "m.safetensors"
+    model.write_text("x")
+    play("classify", {"copy": [image, "$output"]})
+    given = {"INPUT": image, "MODEL": str(model), "OUTPUT": str(tmp_path / "o.tif")}
+    run("classify", **given)
+    assert (play.jobs()[-1]["runtime"], play.jobs()[-1]["precision"]) == ("auto", "full")
+    run("classify", RUNTIME="openvino", PRECISION="fast", **given)
+    assert (play.jobs()[-1]["runtime"], play.jobs()[-1]["precision"]) == ("openvino", "fast")
 
 
 def test_outputs_of_a_map(run, play, image, tmp_path):

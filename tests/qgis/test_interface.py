@@ -83,7 +83,7 @@ PUBLISHED = {
     "classify": (
         [
             *SOURCE, "MODEL", "EXTENT", "BOX", "CONTINUE", "DEVICE", "OUTPUT", "PROBABILITIES", "CONFIDENCE",
-            "ENTROPY", "MARGIN", "PROBABILITY_TYPE", "FORMAT",
+            "ENTROPY", "MARGIN", "PROBABILITY_TYPE", "FORMAT", "OVERLAP", "RUNTIME", "PRECISION",
         ],
         "OUTPUT PROBABILITIES CONFIDENCE ENTROPY MARGIN PIXELS SECONDS NODATA_VALUE CLASS_AREAS".split(),
     ),
@@ -135,6 +135,8 @@ ENUMS = {
     ("classify", "DEVICE"): ["auto", "cpu", "cuda"],
     ("classify", "PROBABILITY_TYPE"): ["float32", "uint8"],
     ("classify", "FORMAT"): ["geotiff", "cog"],
+    ("classify", "RUNTIME"): ["auto", "onnxruntime", "torch", "openvino"],
+    ("classify", "PRECISION"): ["full", "fast"],
     ("normalise", "METHOD"): ["max", "minmax", "zscore", "expression"],
     ("setupengine", "ACTION"): ["install", "repair", "remove"],
     ("setupengine", "BUILD"): ["auto", "cpu", "cuda"],
