@@ -251,17 +251,16 @@ def check_room(sizes: Mapping[str, int]) -> None:
     Raises:
         DiskFull: a disk has less free; names both numbers.
     """
+    folders = {path: Path(path).absolute().parent for path in sizes}
     needed: Dict[int, int] = {}
-    for path, size in sizes.items():
-        folder = Path(path).absolute().parent
-        if not folder.is_dir():
-            continue  # the writer says so
-        disk = folder.stat().st_dev
-        needed[disk] = needed.get(disk, 0) + size
-        free = shutil.disk_usage(folder).free
+    disks = {path: folder.stat().st_dev for path, folder in folders.items() if folder.is_dir()}
+    for path, disk in disks.items():
+        needed[disk] = needed.get(disk, 0) + sizes[path]
+    for path, disk in disks.items():
+        free = shutil.disk_usage(folders[path]).free
         if needed[disk] > free:
             raise DiskFull(
-                f"The outputs may need {bytes_text(needed[disk])}, and '{folder}' has {bytes_text(free)} free.",
+                f"The outputs may need {bytes_text(needed[disk])}, and '{folders[path]}' has {bytes_text(free)} free.",
                 "Free space, choose another folder, or map a smaller part.",
             )
 
