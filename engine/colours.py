@@ -17,7 +17,7 @@ from ..tasks.classtable import ClassEntry, Legend, nomenclature, read_legend
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import LabelsFromColours, LabelsFromColoursResult
-from .maps import RasterFiles, raster_path, write_window
+from .maps import RasterFiles, raster_path
 from .products import products_of
 from .rasters import Array, RasterReader, reading, tile_windows
 
@@ -51,7 +51,7 @@ def labels_from_colours(job: LabelsFromColours, context: Context) -> LabelsFromC
         palette = _palette(job.source.path, reader, context)
         rasters = RasterFiles(products, reader.grid, classes, {})
         with rasters:
-            with rasters.create(0) as raster:
+            with rasters.create(0):
                 windows = list(tile_windows(reader.grid, 3))
                 for done, window in enumerate(windows):
                     context.check()
@@ -68,12 +68,12 @@ def labels_from_colours(job: LabelsFromColours, context: Context) -> LabelsFromC
                         _count_colours(unknown, keys[strange])
                     counts += np.bincount(chosen[chosen >= 0], minlength=len(classes))
                     # No class is the last place.
-                    write_window(raster, window, rasters.class_values[chosen][None])
+                    rasters.write(0, window, rasters.class_values[chosen][None])
                     context.progress(done + 1, len(windows), "Reading colours", "windows")
                 if not counts.any():
                     raise _no_class(reader.name, unknown, unknown_pixels)
                 _tell(classes, counts, unknown, unknown_pixels, context)
-            rasters.finish({entry.value: int(count) for entry, count in zip(classes, counts)})
+            rasters.finish({entry.value: int(count) for entry, count in zip(classes, counts)}, context.check)
     nodata = int(products[0].nodata)
     return LabelsFromColoursResult(output, unknown_pixels, nodata, classes, warnings=tuple(context.warnings))
 

@@ -14,18 +14,18 @@ import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window as RasterWindow
 
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
-from ..tasks.errors import DeepscapeError, DiskFull
+from ..tasks.errors import BadInput, DeepscapeError, DiskFull
 from ..tasks.jobfiles import remove_parts_of
 from .journal import Journal
 from .legends import aux_path, colour_table, qml_path, write_ramp, write_sidecars
@@ -187,18 +187,18 @@ class MapWriter:
             with rasterio.Env(GDAL_CACHEMAX=1), rasters:
                 for index, product in enumerate(self.products):
                     replay = Replay(self._journal, self._windows, self.products, index)
-                    with rasters.create(index) as raster:
+                    with rasters.create(index):
                         for window in tile_windows(self._grid, product.bands):
                             self._context.check()
                             bands = replay.read(window)
                             if index == 0:
                                 totals = self._counted(totals, window[0], bands[0])
                                 bands = rasters.class_values.take(bands, mode="clip")  # half the time of indexing
-                            write_window(raster, window, bands)
+                            rasters.write(index, window, bands)
                             done += bands.size
                             self._context.progress(done, total, "Writing the map", "pixels")
                 by_class = zip(self.classes, totals.counts.sum(axis=0))
-                rasters.finish({entry.value: int(count) for entry, count in by_class})
+                rasters.finish({entry.value: int(count) for entry, count in by_class}, self._context.check)
         except DiskFull as error:
             remedy = "All windows are finished and kept: free space and run the same job again, it continues."
             raise DiskFull(error.message, remedy, error.details) from error
@@ -289,6 +289,8 @@ class RasterFiles:
         self._products, self._grid, self._classes = tuple(products), grid, tuple(classes)
         self._tags, self._cog = dict(tags), cog
         self._parts = [part_name(product.path) for product in products]
+        self._open: Any = None
+        self._written: List[Dict[Window, int]] = [{} for _ in products]
         first = products[0]
         self.class_values = np.full(np.iinfo(first.stored).max + 1, first.nodata, first.dtype)
         self.class_values[: len(classes)] = [entry.value for entry in classes]
@@ -297,8 +299,8 @@ class RasterFiles:
         return self
 
     @contextlib.contextmanager
-    def create(self, index: int) -> Iterator[Any]:
-        """Yield the dataset of a product, open for writing."""
+    def create(self, index: int) -> Iterator[None]:
+        """Create the raster of a product, to be written (`write`) inside the block."""
         product = self._products[index]
         with create_raster(
             self._parts[index], self._grid, count=product.bands, dtype=product.dtype, nodata=product.nodata,
@@ -310,14 +312,31 @@ class RasterFiles:
             colours = colour_table(self._classes, product.dtype) if product.kind == CLASSES else None
             if colours is not None:
                 raster.write_colormap(1, colours)
-            yield raster
+            self._open = raster
+            yield
 
-    def finish(self, counts: Mapping[int, int]) -> None:
-        """Write the legends beside the rasters, and name all files; ``counts`` are class value -> pixels."""
-        for product, part in zip(self._products, self._parts):
+    def write(self, index: int, window: Window, bands: Array) -> None:
+        """Write bands ``(B, H, W)`` into a window (row, col, height, width) of the raster that is being created."""
+        row, col, height, width = window
+        self._open.write(bands, window=RasterWindow(col, row, width, height))
+        self._written[index][window] = zlib.crc32(np.ascontiguousarray(bands).data)
+
+    def finish(self, counts: Mapping[int, int], check: Callable[[], None] = lambda: None) -> None:
+        """Write the legends beside the rasters, and name all files.
+
+        Args:
+            counts: class value -> pixels.
+            check: called between the windows that are read back.
+
+        Raises:
+            DiskFull: no room left.
+            BadInput: a raster is not what was written.
+        """
+        for product, part, written in zip(self._products, self._parts, self._written):
             try:
                 if self._cog:
                     self._optimise(product, part)
+                _compare(part, written, check)
                 if product.kind == CLASSES:
                     write_sidecars(part, self._classes, counts)
                 elif product.kind != PROBABILITIES:
@@ -364,10 +383,31 @@ class RasterFiles:
         return type(error)(message, error.remedy, error.details)
 
 
-def write_window(raster: Any, window: Window, bands: Array) -> None:
-    """Write bands ``(B, H, W)`` into a window (row, col, height, width) of an open raster."""
-    row, col, height, width = window
-    raster.write(bands, window=RasterWindow(col, row, width, height))
+def _compare(path: str, written: Mapping[Window, int], check: Callable[[], None]) -> None:
+    """Read a raster back: GDAL does not tell of what a full disk swallowed when a file is closed.
+
+    Args:
+        path: of the raster.
+        written: the checksum of what was written into each window.
+        check: called between the windows.
+
+    Raises:
+        DiskFull: something is missing, and no room is left.
+        BadInput: something is missing.
+    """
+    try:
+        with rasterio.open(path) as raster:
+            for (row, col, height, width), checksum in written.items():
+                check()
+                if zlib.crc32(raster.read(window=RasterWindow(col, row, width, height))) != checksum:
+                    raise RasterioIOError("a window was not written")
+    except RasterioError as error:
+        known = writing_error(path, error)
+        if isinstance(known, DeepscapeError):
+            raise known from error
+        raise BadInput(
+            f"'{path}' does not hold what was written to it.", "Check the disk, or choose another folder."
+        ) from error
 
 
 def class_areas(classes: Sequence[ClassEntry], counts: Array, grid: Grid, context: Context) -> Dict[str, Any]:

@@ -85,3 +85,17 @@ def test_what_described_an_older_file_of_the_name_is_removed(tmp_path):
         rasters.finish({})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.qml", "map.tif", "map.tif.aux.xml"]
     assert all("old" not in path.read_text(errors="ignore") for path in tmp_path.iterdir())
+
+
+def test_what_a_disk_swallowed_is_found_out(tmp_path):
+    grid = Grid(300, 200, Affine(10, 0, 0, 0, -10, 0), None)
+    rasters = files(tmp_path / "map.tif", grid)
+    with pytest.raises(BadInput, match=r"'.*map\.tif' does not hold what was written"), rasters:
+        with rasters.create(0):
+            rasters.write(0, (0, 0, 200, 256), np.ones((1, 200, 256), np.uint8))
+            rasters.write(0, (0, 256, 200, 44), np.ones((1, 200, 44), np.uint8))
+        (part,) = tmp_path.iterdir()
+        content = part.read_bytes()
+        part.write_bytes(content[:-40] + bytes(40))
+        rasters.finish({})
+    assert list(tmp_path.iterdir()) == []
