@@ -24,9 +24,11 @@ from qgis.core import (
     QgsProcessingOutputString,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterMapLayer,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
+    QgsRasterLayer,
     QgsSettings,
 )
 
@@ -168,6 +170,11 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             layers = self.parameterAsLayerList(parameters, name, context)
             return tuple(raster_snapshot(layer, name, context) for layer in layers)
         if isinstance(definition, QgsProcessingParameterFeatureSource):
+            return vector_snapshot(self, parameters, name, context)
+        if isinstance(definition, QgsProcessingParameterMapLayer):
+            layer = self.parameterAsLayer(parameters, name, context)
+            if isinstance(layer, QgsRasterLayer):
+                return raster_snapshot(layer, name, context)
             return vector_snapshot(self, parameters, name, context)
         if isinstance(definition, QgsProcessingParameterExtent):
             box = self.parameterAsExtent(parameters, name, context)

@@ -16,6 +16,7 @@ from qgis.core import (
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterFolderDestination,
+    QgsProcessingParameterMapLayer,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
@@ -219,6 +220,16 @@ def nodata(number: int = 1) -> Any:
 def vector(name: str, title: str, text: str, kind: Any = compat.SOURCE_VECTOR, optional: bool = False) -> Any:
     """A vector layer: any feature source, so that memory layers, edits, filters and selections all work."""
     return described(QgsProcessingParameterFeatureSource(name, title, [kind], optional=optional), text)
+
+
+def mask(text: str) -> Any:
+    """MASK, a raster or a layer of polygons; it came after the algorithms that have it were published.
+
+    Never the parent of a field parameter: QGIS 3.22 ends when such a dialog opens.
+    """
+    kinds = [compat.SOURCE_RASTER, compat.SOURCE_POLYGON]
+    parameter = QgsProcessingParameterMapLayer("MASK", tr("Mask"), optional=True, types=kinds)
+    return added(described(parameter, text, advanced=True))
 
 
 def field(name: str, title: str, text: str, parent: str, optional: bool = False) -> Any:

@@ -202,6 +202,12 @@ class Values:
         self._feedback.pushInfo(f"'{shot.label}' is passed to the engine as a copy.")
         return sinks.export(shot.source, self.exports, name.lower(), shot.label, self._feedback)
 
+    def raster_or_vector(self, name: str) -> Tuple[Optional[RasterSource], Optional[VectorSource]]:
+        """Return an optional layer of either kind: the one as its source, the other None."""
+        if isinstance(self._snapshots.get(name), RasterSnapshot):
+            return self.raster(name), None
+        return None, self.vector(name, required=False)
+
     def legend(self, layer: str = "", field: str = "", files: bool = True) -> Legend:
         """Return where names and colours come from: LEGEND, NOMENCLATURE and the style of the input ``layer``.
 

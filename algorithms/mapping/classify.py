@@ -30,6 +30,11 @@ class Classify(JobAlgorithm):
     OVERLAP = "OVERLAP"
     RUNTIME = "RUNTIME"
     PRECISION = "PRECISION"
+    MASK = "MASK"
+    BORDER = "BORDER"
+    MIN_CONFIDENCE = "MIN_CONFIDENCE"
+    DAMAGED = "DAMAGED"
+    MEMORY = "MEMORY"
     PIXELS = "PIXELS"
     SECONDS = "SECONDS"
     NODATA_VALUE = "NODATA_VALUE"
@@ -157,6 +162,60 @@ class Classify(JobAlgorithm):
                 )
             ),
         )
+        self.add_parameters(
+            p.mask(
+                tr(
+                    "Only pixels inside are mapped: whose centre lies in a polygon, or where a raster of the image's "
+                    "own grid is above 0. The others are no-data."
+                )
+            ),
+            p.added(
+                p.choice(
+                    self.BORDER,
+                    tr("Border"),
+                    tr(
+                        "Pixels whose surroundings reach over the image's edge: reflect mirrors the image there, "
+                        "nodata leaves these pixels out."
+                    ),
+                    jobs.BORDERS,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.real(
+                    self.MIN_CONFIDENCE,
+                    tr("Least confidence"),
+                    tr("Pixels whose class has a lower probability than this, from 0 to 1, are no-data. Unset: none."),
+                    minimum=0,
+                    maximum=1,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.choice(
+                    self.DAMAGED,
+                    tr("Damaged blocks"),
+                    tr(
+                        "Blocks of the image that cannot be decoded: error names the first and stops, nodata maps the "
+                        "rest and says how many pixels are missing."
+                    ),
+                    jobs.DAMAGED_BLOCKS,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.integer(
+                    self.MEMORY,
+                    tr("Memory in MB"),
+                    tr(
+                        "What the mapping may take of the memory; networks that look far are faster with more. Unset: "
+                        "1500. The map does not depend on it."
+                    ),
+                    minimum=200,
+                    advanced=True,
+                )
+            ),
+        )
         self.add_number(self.PIXELS, tr("Pixels"), tr("Pixels that were given a class."))
         self.add_number(self.SECONDS, tr("Seconds"), tr("Time that the mapping took."))
         self.add_number(self.NODATA_VALUE, tr("No-data value"), tr("Value of pixels without a class."))
@@ -168,6 +227,7 @@ class Classify(JobAlgorithm):
 
     def job(self, values):
         output = values.output(self.OUTPUT)
+        mask, mask_layer = values.raster_or_vector(self.MASK)
         return jobs.Classify(
             source=values.raster(self.INPUT, self.STACK, self.BANDS),
             model=values.path(self.MODEL),
@@ -187,6 +247,12 @@ class Classify(JobAlgorithm):
             overlap=values.optional_integer(self.OVERLAP),
             runtime=values.choice(self.RUNTIME),
             precision=values.choice(self.PRECISION),
+            mask=mask,
+            mask_layer=mask_layer,
+            border=values.choice(self.BORDER),
+            min_confidence=values.optional_real(self.MIN_CONFIDENCE),
+            damaged=values.choice(self.DAMAGED),
+            memory=values.optional_integer(self.MEMORY),
         )
 
     def painters(self, values, result):

@@ -262,6 +262,24 @@ def test_box_stack_and_bands(run, play, image, tmp_path):
     assert play.jobs()[-1]["overlap"] == 0
 
 
+def test_what_of_an_image_is_mapped(run, play, image, polygons_file, tmp_path):
+    model = tmp_path / "m.safetensors"
+    model.write_text("x")
+    play("classify", {"copy": [image, "$output"]})
+    given = {"INPUT": image, "MODEL": str(model), "OUTPUT": str(tmp_path / "o.tif")}
+    run("classify", **given)
+    names = ("mask", "mask_layer", "border", "min_confidence", "damaged", "memory")
+    assert [play.jobs()[-1][name] for name in names] == [None, None, "reflect", None, "error", None]
+    run("classify", MASK=image, BORDER="nodata", MIN_CONFIDENCE=0, DAMAGED="nodata", MEMORY=900, **given)
+    job = play.jobs()[-1]
+    assert job["mask"]["path"] == image and job["mask_layer"] is None
+    assert [job[name] for name in names[2:]] == ["nodata", 0.0, "nodata", 900]
+    run("classify", MASK=polygons_file, **given)
+    assert play.jobs()[-1]["mask"] is None and play.jobs()[-1]["mask_layer"]["path"] == polygons_file
+    run("classify", MASK=memory_polygons(), **given)
+    assert play.jobs()[-1]["mask_layer"]["path"].endswith(".gpkg")
+
+
 def test_runtime_and_precision_of_a_map(run, play, image, tmp_path):
     model = tmp_path / "m.safetensors"
     model.write_text("x")

@@ -84,6 +84,7 @@ PUBLISHED = {
         [
             *SOURCE, "MODEL", "EXTENT", "BOX", "CONTINUE", "DEVICE", "OUTPUT", "PROBABILITIES", "CONFIDENCE",
             "ENTROPY", "MARGIN", "PROBABILITY_TYPE", "FORMAT", "OVERLAP", "RUNTIME", "PRECISION",
+            "MASK", "BORDER", "MIN_CONFIDENCE", "DAMAGED", "MEMORY",
         ],
         "OUTPUT PROBABILITIES CONFIDENCE ENTROPY MARGIN PIXELS SECONDS NODATA_VALUE CLASS_AREAS".split(),
     ),
@@ -137,6 +138,8 @@ ENUMS = {
     ("classify", "FORMAT"): ["geotiff", "cog"],
     ("classify", "RUNTIME"): ["auto", "onnxruntime", "torch", "openvino"],
     ("classify", "PRECISION"): ["full", "fast"],
+    ("classify", "BORDER"): ["reflect", "nodata"],
+    ("classify", "DAMAGED"): ["error", "nodata"],
     ("normalise", "METHOD"): ["max", "minmax", "zscore", "expression"],
     ("setupengine", "ACTION"): ["install", "repair", "remove"],
     ("setupengine", "BUILD"): ["auto", "cpu", "cuda"],
@@ -184,6 +187,8 @@ DEFAULTS = {
     ("splitsamples", "FOLDS"): 0,
     ("trainrandomforest", "TREES"): 100,
     ("classify", "CONTINUE"): False,
+    ("classify", "MIN_CONFIDENCE"): None,
+    ("classify", "MEMORY"): None,
 }
 
 ALL = sorted(PUBLISHED)
