@@ -8,6 +8,7 @@ and compute windows beside each other; their results are noted in the plan's ord
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import time
@@ -24,8 +25,8 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
-from .bandstatistics import sampled_statistics
-from .blending import blended, with_overlap
+from .bandstatistics import SceneStatistics, sampled_statistics
+from .blending import with_overlap
 from .damage import pixels_in, place_of
 from .journal import SUFFIX, job_key
 from .mapmasks import MapMask, open_mask, within_border
@@ -33,8 +34,9 @@ from .maps import MapWriter, class_areas, raster_path
 from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
 from .products import CLASSES, CONFIDENCE, ENTROPY, MARGIN, PROBABILITIES, Product, products_of
 from .rasters import Grid, reading
-from .runtimes import BATCH, Model, Runtime, Wishes, create_runtime, geometry_of
+from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
 from .runtimes.base import first_largest
+from .runtimes.combined import band_orders, create_combined, wanted_geometry
 from .scenes import Scene, open_scene
 from .tiling import MEMORY_MB, Tiling, plan
 from .traversal import in_order
@@ -72,29 +74,39 @@ def map_scene(
 ) -> ClassifyResult:  # fmt: skip
     """Map a raster with a model; see `classify`. Neither ``tile``, a side in pixels, nor ``batch`` changes the map."""
     started = time.perf_counter() if started is None else started
-    model = Model.of(model)
-    _check_card(model.card, job.model)
-    model = replace(model, card=with_overlap(model.card, job.overlap, context))
-    card = model.card
+    models = _models(Model.of(model), job, context)
+    cards = [each.card for each in models]
+    card = cards[0]
+    orders = band_orders(cards, [Path(path).name for path in (job.model, *job.more_models)])
     products = _products(job, card)
     _check_outputs(job, [product.path for product in products])
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(reading(job.source, salvage=job.damaged == "nodata"))
         scene = open_scene(reader, card, job.continue_anyway, context)
         mask = stack.enter_context(open_mask(job, reader.grid, reader.name, context))
-        _preflight(scene, card, job.continue_anyway, context)
+        _preflight(scene, cards, orders, job.continue_anyway, context)
         window = _window(job, reader.grid)
         wishes = Wishes(job.runtime, job.precision, job.device_choice, batch)
-        runtime = create_runtime(model, wishes, context, _trial_tiles(scene, window), window[2] * window[3])
-        runtime = blended(runtime, card)
+        margins = wanted_geometry(cards, job.tta)
+        trial = functools.partial(_trial_tiles, scene, window, margins)
+        runtime = create_combined(models, orders, wishes, job.tta, context, trial, window[2] * window[3])
         tiling = _tiling(scene, runtime, job, tile)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=tiling.cache))
         tiles = list(tiling.windows(window, reader.layout))
         _announce(products, len(card.classes), window, runtime, tiling, context)
         windows = [_moved(_common(each, window), window) for each in tiles]
         grid = reader.grid.crop(*window)
-        outputs = stack.enter_context(_map_writer(job, card, runtime, products, grid, windows, context))
-        mapper = Mapper(scene, runtime, outputs, tiles, window, mask, job.border == "nodata", job.min_confidence)
+        outputs = stack.enter_context(_map_writer(job, cards, runtime, products, grid, windows, context))
+        mapper = Mapper(
+            scene,
+            runtime,
+            outputs,
+            tiles,
+            window,
+            mask,
+            margins if job.border == "nodata" else None,
+            job.min_confidence,
+        )
         _traverse(mapper, context)
         _tell_of_damage(scene, window, context)
         totals = outputs.finish()
@@ -125,16 +137,31 @@ def _check_card(card: Card, path: str) -> None:
         )
 
 
-def _preflight(scene: Scene, card: Card, continue_anyway: bool, context: Context) -> None:
+def _models(first: Model, job: Classify, context: Context) -> List[Model]:
+    """Return the job's models, which overlap windows as it says."""
+    models = [first, *(Model(read_card(path), path) for path in job.more_models)]
+    for model, path in zip(models, (job.model, *job.more_models)):
+        _check_card(model.card, path)
+    return [replace(model, card=with_overlap(model.card, job.overlap, context)) for model in models]
+
+
+def _preflight(
+    scene: Scene, cards: Sequence[Card], orders: Sequence[Tuple[int, ...]], continue_anyway: bool, context: Context
+) -> None:
+    """Compare the scene with what each model was trained on; ``orders`` are those of their bands in the scene."""
     reader = scene.reader
     context.progress(0, 1, "Comparing the scene with the training data", "")
-    check_resolution(reader, card, context)
+    for card in cards:
+        check_resolution(reader, card, context)
     numbers: List[Optional[float]] = [None] * len(reader.bands)
     for position, band in zip(scene.bands, scene.source.scene_bands):
         numbers[position] = band.nodata
     check_undeclared_nodata(reader, numbers, context)
     found = sampled_statistics(reader.grid, len(scene.source.bands), scene.values, context.check)
-    check_scene(found, scene.source.bands, scene=reader.name, continue_anyway=continue_anyway, context=context)
+    for card, order in zip(cards, orders):
+        at = list(order)
+        own, bands = SceneStatistics(found.mean[at], found.std[at], found.count[at]), card.sources[0].bands
+        check_scene(own, bands, scene=reader.name, continue_anyway=continue_anyway, context=context)
 
 
 def _window(job: Classify, grid: Grid) -> Window:
@@ -152,9 +179,10 @@ def _window(job: Classify, grid: Grid) -> Window:
     return y, x, height, width
 
 
-def _trial_tiles(scene: Scene, window: Window) -> Iterator[Tuple[npt.NDArray[np.float32], Mask]]:
+def _trial_tiles(
+    scene: Scene, window: Window, margins: Geometry
+) -> Iterator[Tuple[npt.NDArray[np.float32], Mask]]:  # fmt: skip
     """Yield the values and valid pixels of the window's tiles, for what a runtime tries out before it maps."""
-    margins = geometry_of(scene.card)
     grid = scene.reader.grid
     tiling = Tiling(_TRIAL, _TRIAL, math.ceil(grid.width / _TRIAL) * _TRIAL, 0, 0)
     for row, col, height, width in tiling.windows(window, scene.reader.layout):
@@ -210,7 +238,7 @@ class Mapper:
         tiles: the plan.
         window: that is mapped; of the tiles at its edge a part.
         mask: pixels to be mapped; None = all.
-        whole_patches: leave out pixels whose patch reaches over the raster's edge.
+        needed: leave out pixels around which the raster does not hold these margins; None = leave out none.
         least: probability below which a pixel is no-data; None = any.
     """
 
@@ -220,7 +248,7 @@ class Mapper:
     tiles: Sequence[Window]
     window: Window
     mask: Optional[MapMask] = None
-    whole_patches: bool = False
+    needed: Optional[Geometry] = None
     least: Optional[float] = None
 
     def __call__(self, number: int) -> bytes:
@@ -260,9 +288,9 @@ class Mapper:
         """Return the pixels of a window that are to be mapped where they are valid; None where there are none."""
         asked = np.ones(part[2:], bool)
         found = [None if self.mask is None else self.mask.inside(part)]
-        if self.whole_patches:
+        if self.needed is not None:
             grid = self.scene.reader.grid
-            found.append(within_border(part, geometry_of(self.scene.card), grid.height, grid.width))
+            found.append(within_border(part, self.needed, grid.height, grid.width))
         for inside in found:
             if inside is not None:
                 asked &= inside
@@ -333,17 +361,17 @@ def _products(job: Classify, card: Card) -> Tuple[Product, ...]:
 
 
 def _map_writer(
-    job: Classify, card: Card, runtime: Runtime, products: Sequence[Product], grid: Grid, windows: Sequence[Window],
-    context: Context,
+    job: Classify, cards: Sequence[Card], runtime: Runtime, products: Sequence[Product], grid: Grid,
+    windows: Sequence[Window], context: Context,
 ) -> MapWriter:  # fmt: skip
     """Return the writer of the job's rasters, whose journal lies beside the map, or in the scratch folder."""
     key = job_key(
-        job, models=[job.model], runtime=f"{runtime.name} on {runtime.device}", precision=runtime.precision,
-        windows=windows, products=[product.fact for product in products],
+        job, models=[job.model, *job.more_models], runtime=f"{runtime.name} on {runtime.device}",
+        precision=runtime.precision, windows=windows, products=[product.fact for product in products],
     )  # fmt: skip
     journal = products[0].path + SUFFIX if job.resume else context.scratch("windows" + SUFFIX)
     return MapWriter(
-        products, grid, card.classes, _tags(job, card, runtime), windows=windows, journal=journal, key=key,
+        products, grid, cards[0].classes, _tags(job, cards, runtime), windows=windows, journal=journal, key=key,
         context=context, cog=job.format == "cog",
     )  # fmt: skip
 
@@ -358,11 +386,12 @@ def _check_outputs(job: Classify, paths: Sequence[str]) -> None:
         raise BadInput("Two outputs have the same file name.", "Give each output a file of its own.")
 
 
-def _tags(job: Classify, card: Card, runtime: Runtime) -> Dict[str, str]:
+def _tags(job: Classify, cards: Sequence[Card], runtime: Runtime) -> Dict[str, str]:
     return {
         "TIFFTAG_SOFTWARE": f"Deepscape {plugin_version()}",
-        "DEEPSCAPE_MODEL": Path(job.model).name,
-        "DEEPSCAPE_NETWORK": card.network,
+        "DEEPSCAPE_MODEL": ", ".join(Path(path).name for path in (job.model, *job.more_models)),
+        "DEEPSCAPE_NETWORK": ", ".join(card.network for card in cards),
+        "DEEPSCAPE_TTA": job.tta,
         "DEEPSCAPE_RUNTIME": runtime.name,
         "DEEPSCAPE_DEVICE": runtime.device,
         "DEEPSCAPE_PRECISION": runtime.precision,

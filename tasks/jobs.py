@@ -794,6 +794,7 @@ RUNTIMES = ("auto", "onnxruntime", "torch", "openvino")
 PRECISIONS = ("full", "fast")
 BORDERS = ("reflect", "nodata")
 DAMAGED_BLOCKS = ("error", "nodata")
+ORIENTATIONS = ("none", "flips", "full")
 RASTER_FORMATS = ("geotiff", "cog")
 
 
@@ -821,13 +822,15 @@ class Classify(Job):
 
     ``resume``: finished windows are kept beside the output until the job is done, so that the same job continues.
     ``overlap``: pixels beyond each window, for networks of one class per pixel; None = what the network looks at.
+    ``tta``: the scene is also looked at flipped (4 orientations) or turned as well (8); ``more_models``: further ones.
+    The probabilities of all of them are averaged.
     """
 
     kind: ClassVar[str] = "classify"
     runner: ClassVar[str] = "engine.inference:classify"
     result_type: ClassVar[Type[Any]] = ClassifyResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "probabilities", "confidence", "entropy", "margin")
-    inputs: ClassVar[Tuple[str, ...]] = ("source", "model", "mask", "mask_layer")
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "model", "mask", "mask_layer", "more_models")
     device_field: ClassVar[str] = "device_choice"
 
     source: RasterSource
@@ -853,8 +856,11 @@ class Classify(Job):
     overlap: Optional[int] = None
     runtime: str = "auto"
     precision: str = "full"
+    tta: str = "none"
+    more_models: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _one_of("TTA", self.tta, ORIENTATIONS)
         _one_of("DEVICE", self.device_choice, DEVICES)
         _one_of("RUNTIME", self.runtime, RUNTIMES)
         _one_of("PRECISION", self.precision, PRECISIONS)
