@@ -1,0 +1,174 @@
+"""Mapping with a U-Net: what of a job's time is the network, how many pixels it computes, and how it compares.
+
+A made scene of four bands is mapped by a U-Net of width 32 and depth 4 with random weights, exactly: with the margins
+that it needs. In the same run, turn by turn, the same graph in ONNX Runtime maps the scene as plugins do that cut it
+into tiles of 512 pixels with an overlap of 15 %, one after the other, in all threads; its map depends on the tiles.
+Each job runs in a process of its own, which tells its peak memory. Run by hand: ``make bench``.
+
+Goals: 90 % of the threads' time inside the network, 1.4 times the rate of the plain tiles. Exits 1 when one is missed.
+
+Arguments: --side N (2048), --runs N (2), --memory MB (the job's own default), --interpreter PATH (of the engine's
+environment; default: this one).
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+BANDS, CLASSES = 4, 6
+MEAN, DEVIATION = 1500.0, 300.0
+TILE, OVERLAP = 512, 0.15
+GOAL_SHARE, GOAL_RATIO = 0.9, 1.4
+
+
+def make_scene(path, side):
+    rng = np.random.default_rng(0)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=side, height=side, count=BANDS, dtype="uint16", crs="EPSG:32654",
+        transform=from_origin(4e5, 4e6, 10, 10), tiled=True, blockxsize=512, blockysize=512, compress="deflate",
+    ) as dataset:  # fmt: skip
+        dataset.write(rng.normal(MEAN, DEVIATION, (BANDS, side, side)).clip(0).astype("uint16"))
+
+
+def make_model(path):
+    """Write a U-Net with random weights and what probing says of it, and its graph into the engine's cache."""
+    import torch
+    from deepscape.engine.graphs import graphs_of
+    from deepscape.engine.modelfiles import module_tensors, save_model
+    from deepscape.engine.probing import probe
+    from deepscape.models.build import build_network
+    from deepscape.models.cards import Card, CardBand, CardSource, read_card
+    from deepscape.tasks.classtable import ClassEntry, palette_colour
+    from deepscape.tasks.context import Context
+
+    torch.manual_seed(0)
+    network = build_network("unet", BANDS, CLASSES, 64)
+    begun = time.perf_counter()
+    field = probe(network, BANDS)
+    print(f"probed in {time.perf_counter() - begun:.1f} s: {field}")
+    bands = tuple(CardBand("", MEAN, DEVIATION, MEAN, DEVIATION) for _ in range(BANDS))
+    table = tuple(ClassEntry(i + 1, f"class {i + 1}", palette_colour(i)) for i in range(CLASSES))
+    card = Card(
+        "network", "unet", (CardSource(64, bands, "uint16"),), table, res_m=10.0, output="pixels",
+        context=field.context, margin=field.margin, stride=field.stride,
+    )  # fmt: skip
+    save_model(path, card, module_tensors(network))
+    return str(graphs_of(path, read_card(path), Context()).dense)
+
+
+# --- in a process of its own -----------------------------------------------------------------------------------------
+
+
+def job(scene, model, output, memory):
+    """Map as the engine does; return seconds of mapping, the network's share, and the pixels that it computed."""
+    from deepscape.engine.inference import classify
+    from deepscape.engine.runtimes.graph import GraphRuntime
+    from deepscape.tasks.context import Context
+    from deepscape.tasks.jobs import Classify, RasterSource
+
+    calls, lines = [], []
+    best = GraphRuntime.best
+
+    def timed(runtime, values, wanted, whole=False):
+        since = time.perf_counter()
+        found = best(runtime, values, wanted, whole)
+        calls.append((since, time.perf_counter() - since, values[0].size, runtime.beside))
+        return found
+
+    class Log(Context):
+        def log(self, text):
+            lines.append(text)
+
+    GraphRuntime.best = timed
+    classify(Classify(RasterSource(scene), model, output, memory=memory, resume=False), Log())
+    seconds = time.perf_counter() - min(since for since, *_ in calls)
+    return {
+        "seconds": seconds,
+        "share": sum(spent for _, spent, *_ in calls) / (seconds * calls[0][3]),
+        "computed": sum(size for *_, size, _ in calls),
+        "said": next(line for line in lines if line.startswith("Mapping ")),
+    }
+
+
+def plain_tiles(scene, graph):
+    """Map in overlapping tiles, one after the other; what each says of its middle is kept."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session.run(["classes"], {"values": np.full((1, BANDS, 64, 64), MEAN, "float32")})
+    begun, computed, half = time.perf_counter(), 0, int(TILE * OVERLAP / 2)
+    step = TILE - 2 * half
+    with rasterio.open(scene) as dataset:
+        found = np.zeros(dataset.shape, "uint8")
+        for row in range(0, dataset.height, step):
+            for col in range(0, dataset.width, step):
+                window = rasterio.windows.Window(col - half, row - half, TILE, TILE)
+                values = dataset.read(window=window, boundless=True, fill_value=int(MEAN)).astype("float32")
+                classes = session.run(["classes"], {"values": values[None]})[0][0]
+                inner = classes[half : half + step, half : half + step]
+                place = found[row : row + step, col : col + step]
+                place[:] = inner[: place.shape[0], : place.shape[1]]
+                computed += TILE * TILE
+    return {"seconds": time.perf_counter() - begun, "computed": computed}
+
+
+def in_a_process(interpreter, *arguments):
+    done = subprocess.run([interpreter, __file__, "--child", *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def child(kind, *arguments):
+    if kind == "job":
+        scene, model, output, memory = arguments
+        found = job(scene, model, output, int(memory) or None)
+    else:
+        found = plain_tiles(*arguments)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(json.dumps({**found, "peak_mb": peak / 1e6}))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", type=int, default=2048)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--memory", type=int, default=0)
+    parser.add_argument("--interpreter", default=sys.executable)
+    parser.add_argument("--child", nargs="+")
+    options = parser.parse_args()
+    if options.child:
+        return child(*options.child)
+    with tempfile.TemporaryDirectory() as name:
+        scene, model, output = (str(Path(name) / file) for file in ("scene.tif", "m.safetensors", "map.tif"))
+        make_scene(scene, options.side)
+        graph = make_model(model)
+        ours, theirs = [], []
+        for _ in range(options.runs):
+            ours.append(in_a_process(options.interpreter, "job", scene, model, output, options.memory))
+            theirs.append(in_a_process(options.interpreter, "tiles", scene, graph))
+    pixels = options.side**2
+    best, plain = (min(runs, key=lambda run: run["seconds"]) for runs in (ours, theirs))
+    print(best["said"])
+    for label, run in (("exact windows", best), ("plain tiles of 512, overlap 15 %", plain)):
+        print(
+            f"{label}: {pixels / run['seconds'] / 1e6:.3f} Mpx/s, computed / useful {run['computed'] / pixels:.2f}, "
+            f"{run['computed'] / run['seconds'] / 1e6:.3f} computed Mpx/s, peak {run['peak_mb']:.0f} MB"
+        )
+    ratio = plain["seconds"] / best["seconds"]
+    print(f"inside the network: {best['share']:.1%} of the threads' time (goal {GOAL_SHARE:.0%})")
+    print(f"exact windows against plain tiles: {ratio:.2f} times the rate (goal {GOAL_RATIO})")
+    return 0 if best["share"] >= GOAL_SHARE and ratio >= GOAL_RATIO else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
