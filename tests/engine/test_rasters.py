@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from deepscape.engine.damage import pixels_in
-from deepscape.engine.rasters import Grid, RasterReader, create_raster, reading, writing_error
+from deepscape.engine.rasters import Grid, Layout, RasterReader, create_raster, reading, writing_error
 from deepscape.tasks.errors import BadInput, DiskFull
 from deepscape.tasks.jobs import Extent, RasterSource
 from hypothesis import given, settings
@@ -274,6 +275,23 @@ def test_pixels_of_overlapping_boxes_count_once(boxes):
     for row, col, height, width in boxes:
         seen[row : row + height, col : col + width] = True
     assert pixels_in(boxes, (3, 4, 10, 8)) == seen[3:13, 4:12].sum()
+
+
+def test_the_layout_tells_what_reading_costs(tmp_path):
+    values = np.zeros((3, 300, 600), "uint16")
+    blocks = dict(tiled=True, blockxsize=128, blockysize=256)
+    planar = write(tmp_path / "a.tif", values, interleave="band", **blocks)
+    together = write(tmp_path / "b.tif", values, interleave="pixel", blockysize=5)
+    with RasterReader(replace(planar, bands=(1, 3))) as reader:
+        assert reader.layout == Layout(300, 600, 256, 128, 4) and not reader.layout.striped
+    with RasterReader(replace(together, bands=(2,))) as reader:
+        assert reader.layout == Layout(300, 600, 5, 600, 6) and reader.layout.striped
+    with RasterReader(replace(planar, stack=(together.path,))) as reader:
+        assert reader.layout == Layout(300, 600, 256, 600, 12)
+    for source, block in ((planar, (256, 128)), (together, (5, 600))):
+        rasterio.shutil.copy(source.path, tmp_path / "v.vrt", driver="VRT")
+        with RasterReader(RasterSource(str(tmp_path / "v.vrt"))) as reader:
+            assert (reader.layout.block_height, reader.layout.block_width) == block
 
 
 def test_no_mask_is_made_where_every_value_is_valid(tmp_path):

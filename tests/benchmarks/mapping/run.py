@@ -109,10 +109,10 @@ def job(scene, model, output, device):
     from deepscape.tasks.jobs import Classify, RasterSource
 
     spent, computed, begun, threads, lines = [], [], [], [], []
-    create = inference.create_runtime
+    traverse = inference._traverse
 
-    def timed(*arguments):
-        runtime = create(*arguments)
+    def timed(mapper, context):
+        runtime = mapper.runtime
         best = runtime.best
 
         def count(values, wanted, whole=False):
@@ -125,7 +125,7 @@ def job(scene, model, output, device):
         runtime.best = count
         threads.append(runtime.beside)
         begun.append(time.perf_counter())
-        return runtime
+        traverse(mapper, context)
 
     class Log(Context):
         mapped = 0.0
@@ -137,7 +137,7 @@ def job(scene, model, output, device):
             if stage == "Mapping" and done == total:
                 self.mapped = time.perf_counter()
 
-    inference.create_runtime = timed
+    inference._traverse = timed
     context = Log()
     result = inference.classify(Classify(RasterSource(scene), model, output, device_choice=device), context)
     status = Path("/proc/self/status")
