@@ -35,6 +35,8 @@ class Classify(JobAlgorithm):
     MIN_CONFIDENCE = "MIN_CONFIDENCE"
     DAMAGED = "DAMAGED"
     MEMORY = "MEMORY"
+    TTA = "TTA"
+    MODELS = "MODELS"
     PIXELS = "PIXELS"
     SECONDS = "SECONDS"
     NODATA_VALUE = "NODATA_VALUE"
@@ -215,6 +217,30 @@ class Classify(JobAlgorithm):
                     advanced=True,
                 )
             ),
+            p.added(
+                p.choice(
+                    self.TTA,
+                    tr("Test-time augmentation"),
+                    tr(
+                        "The image is also looked at flipped (flips: 4 orientations), or flipped and turned (full: 8), "
+                        "and the probabilities are averaged: a little more accurate, 4 or 8 times as long."
+                    ),
+                    jobs.ORIENTATIONS,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.files(
+                    self.MODELS,
+                    tr("Further models"),
+                    tr(
+                        "Further model files of the same bands and classes, networks or forests: the probabilities of "
+                        "all are averaged."
+                    ),
+                    optional=True,
+                    advanced=True,
+                )
+            ),
         )
         self.add_number(self.PIXELS, tr("Pixels"), tr("Pixels that were given a class."))
         self.add_number(self.SECONDS, tr("Seconds"), tr("Time that the mapping took."))
@@ -253,6 +279,8 @@ class Classify(JobAlgorithm):
             min_confidence=values.optional_real(self.MIN_CONFIDENCE),
             damaged=values.choice(self.DAMAGED),
             memory=values.optional_integer(self.MEMORY),
+            tta=values.choice(self.TTA),
+            more_models=values.files(self.MODELS),
         )
 
     def painters(self, values, result):

@@ -84,7 +84,7 @@ PUBLISHED = {
         [
             *SOURCE, "MODEL", "EXTENT", "BOX", "CONTINUE", "DEVICE", "OUTPUT", "PROBABILITIES", "CONFIDENCE",
             "ENTROPY", "MARGIN", "PROBABILITY_TYPE", "FORMAT", "OVERLAP", "RUNTIME", "PRECISION",
-            "MASK", "BORDER", "MIN_CONFIDENCE", "DAMAGED", "MEMORY",
+            "MASK", "BORDER", "MIN_CONFIDENCE", "DAMAGED", "MEMORY", "TTA", "MODELS",
         ],
         "OUTPUT PROBABILITIES CONFIDENCE ENTROPY MARGIN PIXELS SECONDS NODATA_VALUE CLASS_AREAS".split(),
     ),
@@ -140,6 +140,7 @@ ENUMS = {
     ("classify", "PRECISION"): ["full", "fast"],
     ("classify", "BORDER"): ["reflect", "nodata"],
     ("classify", "DAMAGED"): ["error", "nodata"],
+    ("classify", "TTA"): ["none", "flips", "full"],
     ("normalise", "METHOD"): ["max", "minmax", "zscore", "expression"],
     ("setupengine", "ACTION"): ["install", "repair", "remove"],
     ("setupengine", "BUILD"): ["auto", "cpu", "cuda"],
@@ -189,6 +190,7 @@ DEFAULTS = {
     ("classify", "CONTINUE"): False,
     ("classify", "MIN_CONFIDENCE"): None,
     ("classify", "MEMORY"): None,
+    ("classify", "MODELS"): None,
 }
 
 ALL = sorted(PUBLISHED)
