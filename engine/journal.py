@@ -300,8 +300,8 @@ def _record(number: int, content: bytes) -> bytes:
 
 
 def _checksum(number: int, content: bytes) -> int:
-    # With the number: else a page of zeros, which some file systems leave after a power cut, would be a valid record.
-    return zlib.crc32(content, number ^ _KEY)
+    # With number and length: else zeros, which some file systems leave after a power cut, would be a valid record.
+    return zlib.crc32(content, zlib.crc32(struct.pack("<II", number, len(content))))
 
 
 def _write_all(file: int, data: bytes) -> None:

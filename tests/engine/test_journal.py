@@ -74,6 +74,16 @@ def test_of_a_damaged_file_the_valid_beginning_counts(tmp_path, data):
         assert journal.content(9, 0, 5) == b"after" and kept <= set(journal.windows)
 
 
+def test_zeros_behind_any_byte_are_no_window(tmp_path):
+    path = tmp_path / "map.tif.log"
+    filled(str(path), WINDOWS)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes(200))
+        with Journal(str(path), KEY) as journal:
+            assert contents(journal).items() <= WINDOWS.items()
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
