@@ -41,9 +41,12 @@ CLASSES, LOGITS = "classes", "logits"
 
 
 class GraphRuntime(ABC):
-    """See `Runtime`; its scores are logits. Every call computes on one core: there may be as many as there are cores.
+    """See `Runtime`; its scores are logits. A call for patches or dense blocks computes on one core, for pixels on all.
 
-    So no result depends on how the sums of one call were shared among threads.
+    No result depends on how the sums of one call were shared among threads: U-Nets give the same bits with any number.
+
+    Attributes:
+        threads: of one call.
     """
 
     name = ""
@@ -63,13 +66,15 @@ class GraphRuntime(ABC):
             tiles: of the scene, for the comparison of the two graphs.
         """
         self.geometry = geometry_of(model.card)
-        self.beside = cores(context)
+        self._of_pixels = model.card.output == "pixels"
+        # The margins of a network of one class per pixel cost least in few large windows, for which memory decides: all
+        # cores share one call. Small networks are faster with a call for each core.
+        self.beside, self.threads = (1, cores(context)) if self._of_pixels else (cores(context), 1)
         self._context = context
         self._means, _ = band_statistics(model.card)
         self._classes = len(model.card.classes)
         self._patch_size = model.card.sources[0].patch_size
         self._batch = wishes.batch
-        self._of_pixels = model.card.output == "pixels"
         self._dense = graphs.dense is not None
         if graphs.dense is None:
             context.log(f"The network '{model.card.network}' is run patch by patch: {graphs.reason}.")
@@ -106,12 +111,14 @@ class GraphRuntime(ABC):
         return softmax(scores)
 
     def _whole(self, block: Floats, output: str, wanted: Mask) -> Array:
-        found = self._evaluate(on_grid(block, self._means, self.geometry.stride)[None], output)[0]
-        if self._of_pixels:
-            # Such a network answers for the margins too.
-            before = self.geometry.before
-            found = found[..., before : before + wanted.shape[0], before : before + wanted.shape[1]]
-        return found
+        if not self._of_pixels:
+            return self._evaluate(block[None], output)[0]
+        before, stride = self.geometry.before, self.geometry.stride
+        # Where the window ends on the grid, the cell behind its margin is not needed.
+        rows, cols = (-(-length // stride) * stride + 2 * before for length in wanted.shape)
+        found = self._evaluate(on_grid(block[:, :rows, :cols], self._means, stride)[None], output)[0]
+        # Such a network answers for the margins too.
+        return found[..., before : before + wanted.shape[0], before : before + wanted.shape[1]]
 
     def _use_patches_where_they_differ(self, path: Path, tiles: Iterable[Tuple[Floats, Mask]]) -> None:
         """Compare the two graphs on windows of the scene; the patch graph is not kept where they agree."""

@@ -11,9 +11,10 @@ from .graph import Evaluate, GraphRuntime
 
 
 class OnnxRuntime(GraphRuntime):
-    """See `GraphRuntime`: one session of one thread, which all calls share.
+    """See `GraphRuntime`: one session, which all calls share.
 
-    Its sums do not depend on tiles or on the number of calls beside each other: results are equal to the last bit.
+    Its sums do not depend on tiles, threads or the number of calls beside each other: results are equal to the last
+    bit.
     """
 
     name = f"ONNX Runtime {onnxruntime.__version__}"
@@ -23,7 +24,7 @@ class OnnxRuntime(GraphRuntime):
     def open(self, path: Path) -> Evaluate:
         """See `GraphRuntime.open`."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

@@ -119,6 +119,41 @@ def test_an_overlap_below_zero_is_refused(unet):
         Classify(RasterSource("s.tif"), unet[0], "map.tif", overlap=-1)
 
 
+def test_onnx_runtime_gives_the_same_bits_in_windows_on_the_grid_and_with_any_threads(unet):
+    from deepscape.engine.graphs import graphs_of
+    from deepscape.engine.runtimes import Model, Wishes
+    from deepscape.engine.runtimes.onnx import OnnxRuntime
+    from deepscape.models.cards import read_card
+
+    class Threads(Context):
+        def __init__(self, count):
+            super().__init__()
+            self.count = count
+
+        def threads(self):
+            return self.count
+
+    path, _, field = unet
+    card, before = read_card(path), field.margin
+    graphs = graphs_of(path, card, Context())
+    runtimes = [OnnxRuntime(Model(card, path), graphs, Wishes(), Threads(count)) for count in (1, 2, 3)]
+    # All cores share one call, so that few large windows fit the memory.
+    assert [(runtime.beside, runtime.threads) for runtime in runtimes] == [(1, 1), (1, 2), (1, 3)]
+    image = np.random.default_rng(0).normal(25, 15, (3, 160, 144)).astype(np.float32)
+
+    def scores(runtime, row, col, height, width):
+        after = runtime.geometry.after
+        values = image[:, row - before : row + height + after, col - before : col + width + after]
+        return runtime.scores(values, np.ones((height, width), bool))
+
+    whole = scores(runtimes[0], 24, 24, 104, 88)
+    assert all((scores(runtime, 24, 24, 104, 88) == whole).all() for runtime in runtimes)
+    for row, col, height, width in [(24, 24, 16, 16), (60, 32, 24, 40), (100, 88, 13, 23)]:
+        part = whole[:, row - 24 : row - 24 + height, col - 24 : col - 24 + width]
+        assert (scores(runtimes[1], row, col, height, width) == part).all()
+    assert (scores(runtimes[0], 62, 34, 16, 16) != whole[:, 38:54, 10:26]).any()
+
+
 class Excited(torch.nn.Module):
     """Channels weighed by their mean over the image."""
 
