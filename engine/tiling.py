@@ -25,6 +25,9 @@ _BLOCK = 256
 _MARGIN_COST = 1.1
 _SMALLEST_USEFUL, _LARGEST = 512, 4096
 _LEAST_CACHE = 5_000_000
+# Of a column band of blocks that are no strips: half the width of a Sentinel-2 scene. A block column more is decoded
+# twice for each band, which costs less time than the memory is worth.
+_BAND_BYTES = 100_000_000
 _FEWEST_BLOCKS = 4
 # Below this, reading a tile costs more than mapping it.
 _SMALLEST = 32
@@ -78,7 +81,7 @@ def plan(layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int
     found, cache, band = (0, 0), 0, 0
     for height, width in _shapes(margin, geometry.stride, layout):
         found = height, width
-        limit = min(CACHE_BYTES, budget // 4)
+        limit = min(CACHE_BYTES if layout.striped else _BAND_BYTES, budget // 4)
         band, cache = _column_band(layout, margin, height, width, limit)
         if band < min(_FEWEST_BLOCKS * layout.block_width, layout.width):
             # So narrow bands would decode most blocks more than once.
@@ -95,7 +98,7 @@ def plan(layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int
 
 
 def _shapes(margin: int, stride: int, layout: Layout) -> List[Tuple[int, int]]:
-    """Return the tiles (height, width) that come into question, the largest first: square ones, and half as high."""
+    """Return the tiles (height, width) that come into question, the largest first: square ones, and lower ones."""
     grain = math.lcm(_BLOCK, stride)
     useful = max(_SMALLEST_USEFUL, math.ceil(margin / (math.sqrt(_MARGIN_COST) - 1)))
     side = min(math.ceil(useful / grain) * grain, max(grain, _LARGEST // grain * grain))
@@ -103,7 +106,7 @@ def _shapes(margin: int, stride: int, layout: Layout) -> List[Tuple[int, int]]:
     sides = [n for n in range(side, 0, -grain) if n - grain < largest] or [grain]
     while sides[-1] % (2 * stride) == 0 and sides[-1] // 2 >= max(_SMALLEST, margin):
         sides.append(sides[-1] // 2)
-    shapes = {(n, n) for n in sides} | {(n // 2, n) for n in sides if n // 2 in sides}
+    shapes = {(low, n) for n in sides for low in sides if n // 2 <= low <= n}
     if layout.striped:
         shapes |= {(n, sides[0]) for n in sides}
     return sorted(shapes, key=lambda shape: (shape[0] * shape[1], shape[0]), reverse=True)

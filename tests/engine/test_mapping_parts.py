@@ -87,7 +87,7 @@ def mapped(tmp_path, monkeypatch):
 
     def run(source, runtime=None, tile=16, patch=1, context=None, **job):
         runtime = runtime or Centres()
-        monkeypatch.setattr(inference, "create_runtime", lambda *_: runtime)
+        monkeypatch.setattr(inference, "create_combined", lambda *_: runtime)
         card = Card(
             "network", "stub", (CardSource(patch, tuple(CardBand("", 0, 1, NAN, NAN) for _ in range(BANDS))),),
             tuple(ClassEntry(v, f"name {v}", palette_colour(v)) for v in range(BANDS)),

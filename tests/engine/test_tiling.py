@@ -43,8 +43,8 @@ def test_tiles_of_a_part_are_those_of_the_whole_in_its_order():
 @pytest.mark.parametrize(
     ("layout", "expected"),
     [
-        (SCENE, (512, 512, 22 * 512)),  # one column band: 138 MB
-        (Layout(30000, 30000, 512, 512, 8), (512, 512, 10240)),  # three
+        (SCENE, (512, 512, 11 * 512)),  # two column bands of 82 MB
+        (Layout(30000, 30000, 512, 512, 8), (512, 512, 12 * 512)),  # five
         (Layout(60000, 60000, 1, 60000, 8), (256, 512, 118 * 512)),  # strips: flat tiles
         (Layout(60000, 60000, 1, 60000, 26), (64, 512, 118 * 512)),
         (Layout(10980, 10980, 1024, 1024, 26), (512, 512, 4096)),  # large blocks of many bands: a larger cache
