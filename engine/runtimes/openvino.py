@@ -11,12 +11,12 @@ from typing import Any, Dict, Iterator
 import numpy as np
 import openvino
 
-from .base import Array, Floats
+from .base import Array, Floats, cores
 from .graph import Evaluate, GraphRuntime
 
 
 class OpenVinoRuntime(GraphRuntime):
-    """See `GraphRuntime`: as many streams as cores, and a request for each call."""
+    """See `GraphRuntime`: a stream and a request for each call, which share the cores."""
 
     name = f"OpenVINO {openvino.__version__.split('-')[0]}"
 
@@ -28,7 +28,7 @@ class OpenVinoRuntime(GraphRuntime):
         def evaluate(values: Floats, output: str) -> Array:
             with lock:
                 if output not in requests:
-                    requests[output] = _Requests(_compiled(path, output, self.beside))
+                    requests[output] = _Requests(_compiled(path, output, self.beside, cores(self._context)))
             with requests[output].lent() as request:
                 # Copied: the request's own memory is written again by its next call.
                 return np.array(request.infer({0: np.ascontiguousarray(values)})[0])
@@ -55,7 +55,7 @@ class _Requests:
             self._free.put(request)
 
 
-def _compiled(path: Path, output: str, streams: int) -> Any:
+def _compiled(path: Path, output: str, streams: int, threads: int) -> Any:
     core = openvino.Core()
     model = core.read_model(path)
     chosen = openvino.Model([model.output(output)], model.get_parameters())
@@ -64,6 +64,6 @@ def _compiled(path: Path, output: str, streams: int) -> Any:
         "INFERENCE_PRECISION_HINT": "f32",
         "EXECUTION_MODE_HINT": "ACCURACY",
         "NUM_STREAMS": str(streams),
-        "INFERENCE_NUM_THREADS": str(streams),
+        "INFERENCE_NUM_THREADS": str(threads),
     }
     return core.compile_model(chosen, "CPU", settings)

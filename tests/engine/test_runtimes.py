@@ -1,5 +1,6 @@
 """Runtimes: what each answers for a block, and that all of them, in whichever form, answer the same."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -131,9 +132,10 @@ class Opaque(torch.nn.Module):
         return self.inner(x) if x.sum() < 1e30 else x
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("simple_cnn", 16), ("compact_cnn", 7), ("compact_cnn", 8), ("pixel_network", 1)]
-)
+NETWORKS = [("simple_cnn", 16), ("compact_cnn", 7), ("compact_cnn", 8), ("pixel_network", 1)]
+
+
+@pytest.mark.parametrize(("name", "size"), NETWORKS)
 @pytest.mark.parametrize("missing", [0.0, 0.1])
 def test_torch_equals_float64_in_both_forms(name, size, missing):
     module, card = network_of(name, size), card_of(size, network=name)
@@ -292,3 +294,63 @@ def test_fast_says_that_the_cpu_computes_in_full_precision():
     context = Log()
     runtime = on_the_cpu(module, card, context, precision="fast")
     assert runtime.precision == "full" and any("PRECISION fast changes nothing" in line for line in context.lines)
+
+
+# --- on a GPU --------------------------------------------------------------------------------------------------------
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+def on_the_gpu(module, card, context=None, **wishes):
+    return TorchRuntime(in_memory(module, card), "cuda", Wishes(**wishes), context or Context(), ())
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(("name", "size"), NETWORKS)
+def test_gpu_and_float64_give_the_same_logits_also_beside_each_other(name, size):
+    module, card = network_of(name, size), card_of(size, network=name)
+    blocks = [block_of(card, 60 + 7 * number, 75, 0.05, seed=number) for number in range(6)]
+    expected = [expected_of(module, card, *block) for block in blocks]
+    for given in (module, Opaque(module)):
+        runtime = on_the_gpu(given, card)
+        assert runtime.device == torch.cuda.get_device_name(0) and runtime.beside > 1
+        # More calls than staging buffers: none may meet another's values.
+        with ThreadPoolExecutor(runtime.beside) as pool:
+            scores = list(pool.map(lambda block: runtime.scores(*block), blocks))  # noqa: B023
+            best = list(pool.map(lambda block: runtime.best(*block), blocks))  # noqa: B023
+        for (_, wanted), found, positions, logits in zip(blocks, scores, best, expected):
+            assert_equal(found[:, wanted], logits)
+            top = np.sort(logits, axis=0)[-2:]
+            clear = top[1] - top[0] > 1e-4 * max(1, np.abs(logits).max())
+            assert (positions[wanted] == logits.argmax(axis=0))[clear].all()
+        given.to("cpu")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_fast_on_a_gpu_is_close():
+    module, card = network_of("compact_cnn", 7), card_of(7)
+    values, wanted = block_of(card, 60, 75)
+    expected = expected_of(module, card, values, wanted)
+    runtime = on_the_gpu(module, card, precision="fast")
+    assert runtime.precision == "fast"
+    difference = np.abs(runtime.scores(values, wanted)[:, wanted] - expected).max() / np.abs(expected).max()
+    assert 0 < difference < 0.05
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_block_that_the_gpu_has_no_memory_for_is_evaluated_in_strips():
+    module, card = network_of("compact_cnn", 7), card_of(7)
+    values, wanted = block_of(card, 1500, 1500)
+    context = Log()
+    runtime = on_the_gpu(module, card, context)
+    whole = runtime.best(values, wanted)
+    torch.cuda.empty_cache()
+    try:
+        torch.cuda.set_per_process_memory_fraction(0.3e9 / torch.cuda.get_device_properties(0).total_memory)
+        assert (runtime.best(values, wanted) == whole).mean() > 0.9999
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert any("too little memory for 1500 rows" in line for line in context.lines)
