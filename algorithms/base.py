@@ -316,10 +316,13 @@ class JobAlgorithm(DeepscapeAlgorithm):
                 feedback.pushInfo(tr("A copy of the model is kept as '{}'.").format(kept))
             return
         saved = dataclasses.replace(job, **real)
+        stem = jobfiles.job_file_name(first)[: -len(jobfiles.SUFFIX)]
+        kept = {path: f"{stem}.{os.path.basename(path)}" for path in values.raster_exports.values()}
         if values.exports:
-            kept = jobfiles.job_file_name(first)[: -len(jobfiles.SUFFIX)] + ".inputs.gpkg"
-            shutil.move(values.exports, kept)
-            saved = jobfiles.map_paths(saved, lambda path, is_output: kept if path == values.exports else path)
+            kept[values.exports] = f"{stem}.inputs.gpkg"
+        for path, stays in kept.items():
+            shutil.move(path, stays)
+        saved = jobfiles.map_paths(saved, lambda path, is_output: kept.get(path, path))
         jobfiles.write_job_file(saved, None, folders)
 
 

@@ -23,18 +23,23 @@ from qgis.core import (
 from ..tasks.classtable import ClassEntry
 from ..tasks.errors import BadInput
 from ..tasks.jobs import VectorSource
-from . import compat
+from . import compat, rasterexport
 
 
 @dataclass(frozen=True)
 class RasterSnapshot:
-    """A raster layer: what GDAL opens, its CRS where the file has none, and the classes that its style shows."""
+    """A raster layer: what GDAL opens, its CRS where the file has none, and the classes that its style shows.
+
+    ``options`` are those that it was opened with. It is ``foreign`` where the engine cannot open it so.
+    """
 
     path: str
     crs: str
     label: str
     classes: Tuple[ClassEntry, ...]
     overridden_crs: str = ""
+    options: Tuple[str, ...] = ()
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,28 +83,29 @@ def raster_snapshot(layer: Any, name: str, context: Any) -> RasterSnapshot:
     """Take a snapshot of a raster layer.
 
     Raises:
-        BadInput: the layer does not come from GDAL (a web service), or was opened with options that a path cannot say.
+        BadInput: the layer does not come from GDAL (a web service).
     """
     if layer.providerType() != "gdal":
         raise BadInput(
             f"{name} '{layer.name()}' comes from '{layer.providerType()}', not from a file.",
             "Save the part that you need as GeoTIFF (Export > Save As...) and use that.",
         )
-    if QgsProviderRegistry.instance().decodeUri("gdal", layer.source()).get("openOptions"):
-        raise BadInput(
-            f"{name} '{layer.name()}' was opened with driver options, which cannot be passed on.",
-            "Save it as GeoTIFF and use that.",
-        )
+    # A source with options is no path: "file.pdf|option:DPI=300".
+    parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
+    options = tuple(str(option) for option in parts.get("openOptions") or ())
+    path = str(parts.get("path") or "") if options else layer.source().split("|")[0]
     # Also where a colour table gave it a palette: the style is what the user, or the algorithm before, wrote.
     _load_stored_style(layer, context)
     own, shown = layer.dataProvider().crs(), layer.crs()
     replaced = own.isValid() and shown.isValid() and own != shown
     return RasterSnapshot(
-        path=layer.source().split("|")[0],
+        path=path,
         crs=shown.toWkt() if shown.isValid() and not own.isValid() else "",
         label=layer.name(),
         classes=tuple(_raster_classes(layer.renderer())),
         overridden_crs=shown.userFriendlyIdentifier() if replaced else "",
+        options=options,
+        foreign=bool(options) or rasterexport.is_foreign(path),
     )
 
 

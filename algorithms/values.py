@@ -17,7 +17,7 @@ from ..tasks import jobfiles
 from ..tasks.classtable import Legend
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Extent, RasterSource, VectorSource
-from . import compat, sinks
+from . import compat, rasterexport, sinks
 from .destinations import complete_destination
 from .snapshots import RasterSnapshot, VectorSnapshot, is_given
 
@@ -29,6 +29,7 @@ class Values:
         sink_paths: name of a sink -> the GeoPackage that the engine writes, to be copied into the sink.
         destinations: name of a raster, file or folder output -> its path.
         exports: the GeoPackage with the exported inputs; empty when nothing was exported.
+        raster_exports: the GeoTIFFs of rasters that the engine could not open.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Values:
         self.sink_paths: Dict[str, str] = {}
         self.destinations: Dict[str, str] = {}
         self.exports = ""
+        self.raster_exports: Dict[RasterSnapshot, str] = {}
         for definition in algorithm.destinationParameterDefinitions():
             complete_destination(self.parameters, definition)
 
@@ -180,14 +182,25 @@ class Values:
         further = self._snapshots.get(stack) or () if stack else ()
         chosen = self._algorithm.parameterAsInts(self.parameters, bands, self._context) if bands else []
         return RasterSource(
-            path=_absolute(shot.path),
-            stack=tuple(_absolute(other.path) for other in further),
+            path=self._openable(shot),
+            stack=tuple(self._openable(other) for other in further),
             bands=tuple(chosen) if bands and self.given(bands) else (),
             nodata=self.optional_real(nodata) if nodata else None,
             crs=shot.crs,
             label=shot.label,
             expressions=self.text(expressions) if expressions else "",
         )
+
+    def _openable(self, shot: RasterSnapshot) -> str:
+        """Return what the engine opens: the raster, or a copy that is made where it has no driver for it."""
+        if not shot.foreign:
+            return _absolute(shot.path)
+        if shot not in self.raster_exports:
+            target = os.path.join(self.scratch, f"input{len(self.raster_exports) + 1}.tif")
+            self._feedback.pushInfo(f"'{shot.label}' is passed to the engine as a copy.")
+            rasterexport.export(_absolute(shot.path), shot.options, target, shot.label, self._feedback)
+            self.raster_exports[shot] = target
+        return self.raster_exports[shot]
 
     def vector(self, name: str, required: bool = True) -> Optional[VectorSource]:
         """Return a vector source, exported when its path does not say all; None when not given and not required."""

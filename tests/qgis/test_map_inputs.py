@@ -1,6 +1,13 @@
-"""What *Classify an image* makes of extents and further models."""
+"""What *Classify an image* makes of extents, further models and images without a driver."""
+
+import json
+import os
+import struct
 
 import pytest
+from deepscape.algorithms import rasterexport
+from deepscape.tasks.errors import BadInput, JobCancelled
+from osgeo import gdal
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsProject,
@@ -71,3 +78,45 @@ def test_the_visible_canvas_comes_with_the_crs_of_the_canvas(classify, context):
     assert crs == "EPSG:3857"
     expected = [shown.xMinimum(), shown.yMinimum(), shown.xMaximum(), shown.yMaximum()]
     assert box == pytest.approx(expected, abs=1e-3)
+
+
+# --- what the engine cannot open -------------------------------------------------------------------------------------
+
+
+def fits(path, values):
+    """Write a FITS file by hand; rasterio's wheels have no driver for it, QGIS's GDAL has."""
+    rows = [list(row) for row in values]
+    cards = ["SIMPLE  =                    T", "BITPIX  =                   16", "NAXIS   =                    2",
+             f"NAXIS1  = {len(rows[0]):>20}", f"NAXIS2  = {len(rows):>20}", "END"]  # fmt: skip
+    header = "".join(card.ljust(80) for card in cards).ljust(2880)
+    data = b"".join(struct.pack(f">{len(row)}h", *row) for row in reversed(rows))
+    path.write_bytes(header.encode() + data.ljust(2880, b"\0"))
+    return str(path)
+
+
+def test_a_raster_without_a_driver_in_the_engine_is_copied_and_kept(classify, tmp_path, feedback):
+    given = fits(tmp_path / "a b.fits", [[1, 2, 3], [4, 5, -6]])
+    job = classify(INPUT=given)
+    assert job["source"]["label"] == "a b" and job["source"]["path"].endswith("input1.tif")
+    assert any("as a copy" in text for text in feedback.infos)
+    kept = tmp_path / "o.input1.tif"
+    copy = gdal.Open(str(kept))
+    assert copy.GetDriver().ShortName == "GTiff" and copy.GetRasterBand(1).DataType == gdal.GDT_Int16
+    assert struct.unpack("6h", copy.ReadRaster()) == (1, 2, 3, 4, 5, -6)
+    saved = json.loads((tmp_path / "o.job.json").read_text())
+    assert "o.input1.tif" in json.dumps(saved)
+    assert not os.path.exists(job["source"]["path"])
+
+
+def test_a_file_that_the_engine_opens_is_not_copied(classify, tmp_path, image):
+    assert classify()["source"]["path"] == image
+    assert not list(tmp_path.glob("*input*"))
+
+
+def test_a_cancelled_copy_and_one_that_fails_say_so(tmp_path, feedback, qgis_app):
+    given = fits(tmp_path / "a.fits", [[1, 2, 3], [4, 5, -6]])
+    with pytest.raises(BadInput, match="'mine' cannot be copied for the engine: "):
+        rasterexport.export(given, (), str(tmp_path / "no folder" / "t.tif"), "mine", feedback)
+    feedback.cancel()
+    with pytest.raises(JobCancelled):
+        rasterexport.export(given, (), str(tmp_path / "t.tif"), "mine", feedback)
