@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"torch", "rasterio", "geopandas", "numpy", "pandas", "sklearn", "lightning", "lightning_fabric", "pyogrio",
-         "shapely", "pyproj", "scipy", "onnx", "onnxruntime", "onnxscript", "openvino", "safetensors", "affine"}  # fmt: skip
+HEAVY = {
+    "torch", "rasterio", "geopandas", "numpy", "pandas", "sklearn", "lightning", "lightning_fabric", "pyogrio",
+    "shapely", "pyproj", "scipy", "onnx", "onnxruntime", "onnxscript", "openvino", "safetensors", "affine",
+}  # fmt: skip
 
 
 def imported(path):
