@@ -19,6 +19,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .densegraph import name_of
 from .densify import NotDenseError, dense_network
+from .unpadding import NotUnpaddedError, unpadded_network
 
 _OPSET = 18
 _LEAST_EXAMPLE = 64  # pixels on a side of the image that a network is traced with
@@ -47,18 +48,20 @@ class Exported:
 class Guarded(nn.Module):
     """A dense network whose results for a pixel are the same to the last bit in windows of all sizes.
 
-    Columns are added behind the image and cut off again: what a runtime does otherwise at the end of a tensor, or for
-    an image of one pixel, befalls them.
+    Columns are added behind the image and cut off again: what a runtime does otherwise at the end of a tensor, or in
+    an average over all that there is, befalls them.
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__()
         self.network = network
         names = {name_of(node) for node in network.graph.nodes}
-        self.columns = _WIDEST_VECTOR if names & set(_UNLIKE_AT_THE_END) else 1
+        self.columns = _WIDEST_VECTOR if names & set(_UNLIKE_AT_THE_END) else int("avg_pool2d" in names)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits ``(N, K, H', W')`` of standardised images."""
+        if not self.columns:
+            return self.network(x)
         logits: Tensor = self.network(functional.pad(x, (0, self.columns)))
         return logits[..., : -self.columns]
 
@@ -119,7 +122,8 @@ def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
     module = copy.deepcopy(module).cpu().float().eval()
     source = card.sources[0]
     if card.output == "pixels":
-        return Exported(None, _graph(module, card, "pixels", _image_of(card), card.stride, ""))
+        network = _without_margins(module, card, context)
+        return Exported(None, _graph(network, card, "pixels", _image_of(card), card.stride, ""))
     size = source.patch_size
     reason, dense = "", None
     try:
@@ -132,9 +136,23 @@ def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
     return Exported(_graph(GuardedPatches(module), card, "patch", (size, size), 0, reason), dense, reason)
 
 
+def _without_margins(module: nn.Module, card: Card, context: Context) -> nn.Module:
+    """Return a network of one class per pixel that answers for windows without their margins, where it has that form.
+
+    Tiles of networks without a finite margin have none, and are answered as they are.
+    """
+    if card.context != "local" or not card.margin:
+        return module
+    try:
+        return unpadded_network(module, len(card.sources[0].bands), card.stride, card.margin)
+    except NotUnpaddedError as error:
+        context.log(f"The margins of windows are mapped too, which takes longer: {error}.")
+        return module
+
+
 def _image_of(card: Card) -> Tuple[int, int]:
-    """Return the size of an image that suits the grid of a network of one class per pixel."""
-    rows = -(-_LEAST_EXAMPLE // card.stride) * card.stride
+    """Return the size of an image, margins included, that suits the grid of a network of one class per pixel."""
+    rows = 2 * (card.margin or 0) + -(-_LEAST_EXAMPLE // card.stride) * card.stride
     return rows, rows + card.stride
 
 
@@ -152,7 +170,7 @@ def _graph(network: nn.Module, card: Card, form: str, size: Tuple[int, int], str
     source = card.sources[0]
     free: Dict[int, Any] = {0: Dim("patches", min=1)}
     for axis, name in ((2, "rows"), (3, "cols")) if stride else ():
-        least = source.patch_size if form == "dense" else 1
+        least = source.patch_size if form == "dense" else 2 * (card.margin or 0) // stride + 1
         free[axis] = stride * Dim(name, min=least) if stride > 1 else Dim(name, min=least)
     example = torch.zeros(2, len(source.bands), *size)
     with _quiet():

@@ -4,7 +4,7 @@ They are made when training ends, or when a model is first mapped with on this m
 ``values`` float32 ``(N, C, H, W)``, in which no-data was replaced by the bands' training means, and gives ``logits``
 ``(N, K, H', W')`` and ``classes`` uint8 or uint16 ``(N, H', W')``, positions in the model's class table. H' and W' are
 1 for the patch graph, H - p + 1 and W - p + 1 for the dense graph of a patch network, and H and W for a network of one
-class per pixel.
+class per pixel; of such a network with a finite margin H - 2 margin and W - 2 margin, where it has that form.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .graphexport import Exported
 
 # Part of the cache's key: another number where the graphs' content changes.
-GRAPH_FORMAT = 1
+GRAPH_FORMAT = 2
 MOST_FILES = 200
 MOST_BYTES = 2 * 10**9
 _CHUNK = 2**20

@@ -204,8 +204,8 @@ def widest_images(model: Model) -> float:
     """Return how many float32 images of a window's size a network holds at a time, at most; an estimate.
 
     A patch network: a layer's input, output and work space. A network of one class per pixel has its widest layer where
-    its images are smallest, by its stride, and keeps those of the encoder for the decoder: 11 times the channels at
-    full resolution, measured on a U-Net.
+    its images are smallest, by its stride, and keeps those of the encoder for the decoder: measured on a U-Net, 8 times
+    the channels at full resolution where margins are not computed, 11 times where they are.
     """
     if model.loaded is not None and model.loaded.module is not None:
         shapes = [tuple(weight.shape) for weight in model.loaded.module.parameters()]
@@ -216,7 +216,9 @@ def widest_images(model: Model) -> float:
         with safe_open(model.path, framework="numpy") as file:
             shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]
     widest = max((shape[0] for shape in shapes if len(shape) > 1), default=1)
-    return 11.0 * widest / model.card.stride if model.card.output == "pixels" else 3.0 * widest
+    if model.card.output != "pixels":
+        return 3.0 * widest
+    return (8.0 if model.card.context == "local" else 11.0) * widest / model.card.stride
 
 
 def only_full_precision(wishes: Wishes, context: Context) -> None:

@@ -7,11 +7,12 @@ import pytest
 import rasterio
 import torch
 from deepscape.engine.blending import blended
+from deepscape.engine.graphs import graphs_of
 from deepscape.engine.inference import classify, map_scene
 from deepscape.engine.modelfiles import LoadedModel, module_tensors, save_model
 from deepscape.engine.probing import probe
 from deepscape.models.build import build_network
-from deepscape.models.cards import Card, CardBand, CardSource
+from deepscape.models.cards import Card, CardBand, CardSource, read_card
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
@@ -51,6 +52,24 @@ def unet(tmp_path_factory):
     )  # fmt: skip
     save_model(path, card, module_tensors(network))
     return path, network, field
+
+
+def test_the_graph_computes_windows_without_their_margins(unet):
+    import onnxruntime
+
+    path, network, field = unet
+    session = onnxruntime.InferenceSession(str(graphs_of(path, read_card(path), Context()).dense))
+    values = np.random.default_rng(0).normal(25, 15, (1, 3, 24 + 2 * field.margin, 36 + 2 * field.margin))
+    logits = session.run(["logits"], {"values": values.astype(np.float32)})[0]
+    assert logits.shape == (1, 3, 24, 36)
+    whole = in_one_piece_logits(network, values[0].astype(np.float32))
+    inside = slice(field.margin, -field.margin)
+    np.testing.assert_allclose(logits[0], whole[:, inside, inside], atol=1e-5)
+
+
+def in_one_piece_logits(network, values):
+    with torch.inference_mode():
+        return network(torch.from_numpy((values - np.float32(25)) / np.float32(15))[None])[0].numpy()
 
 
 def in_one_piece(network, values, reach=64):

@@ -1,7 +1,7 @@
 """Mapping with a U-Net: what of a job's time is the network, how many pixels it computes, and how it compares.
 
 A made scene of four bands is mapped by a U-Net of width 32 and depth 4 with random weights, exactly: with the margins
-that it needs. In the same run, turn by turn, the same graph in ONNX Runtime maps the scene as plugins do that cut it
+that it needs. In the same run, turn by turn, the same network in ONNX Runtime maps the scene as plugins do that cut it
 into tiles of 512 pixels with an overlap of 15 %, one after the other, in all threads; its map depends on the tiles.
 Each job runs in a process of its own, which tells its peak memory. Run by hand: ``make bench``.
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,12 @@ def make_scene(path, side):
 
 
 def make_model(path):
-    """Write a U-Net with random weights and what probing says of it, and its graph into the engine's cache."""
+    """Write a U-Net with random weights and what probing says of it, and its graph into the engine's cache.
+
+    Returns the file of the same network as it is, padded: what plain tiles are mapped with.
+    """
     import torch
+    from deepscape.engine.graphexport import export_network
     from deepscape.engine.graphs import graphs_of
     from deepscape.engine.modelfiles import module_tensors, save_model
     from deepscape.engine.probing import probe
@@ -62,7 +67,10 @@ def make_model(path):
         context=field.context, margin=field.margin, stride=field.stride,
     )  # fmt: skip
     save_model(path, card, module_tensors(network))
-    return str(graphs_of(path, read_card(path), Context()).dense)
+    graphs_of(path, read_card(path), Context())
+    padded = Path(path).with_suffix(".onnx")
+    padded.write_bytes(export_network(network, replace(card, context="tile", margin=None), Context()).dense)
+    return str(padded)
 
 
 # --- in a process of its own -----------------------------------------------------------------------------------------
