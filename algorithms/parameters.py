@@ -217,6 +217,21 @@ def nodata(number: int = 1) -> Any:
     )
 
 
+def scale_and_offset() -> list[Any]:
+    """SCALE and OFFSET."""
+    return [
+        real(
+            "SCALE",
+            tr("Scale"),
+            tr("Factor from pixel values to physical units. Unset: what the file says of each band."),
+            advanced=True,
+        ),
+        real(
+            "OFFSET", tr("Offset"), tr("Added after the scale. Unset: what the file says of each band."), advanced=True
+        ),
+    ]
+
+
 def vector(name: str, title: str, text: str, kind: Any = compat.SOURCE_VECTOR, optional: bool = False) -> Any:
     """A vector layer: any feature source, so that memory layers, edits, filters and selections all work."""
     return described(QgsProcessingParameterFeatureSource(name, title, [kind], optional=optional), text)

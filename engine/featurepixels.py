@@ -22,7 +22,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource
 from .classes import FeatureClasses
-from .rasters import Grid, RasterReader
+from .rasters import Grid, RasterReader, open_mask_on
 from .vectors import Layer, crs_name
 
 Keys = npt.NDArray[np.int64]
@@ -84,7 +84,7 @@ def pixel_chunks(
     chosen = np.flatnonzero(classes.known)
     outside, missed, eroded = 0, _Listed(layer), _Listed(layer)
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(_open_mask(mask, grid)) if mask else None
+        reader = stack.enter_context(open_mask_on(mask, grid)) if mask else None
         done = 0
         for positions in _groups(geometries, chosen, grid):
             context.check()
@@ -140,18 +140,6 @@ def nothing_labelled(name: str, extent: str, reader: RasterReader, masked: bool)
         f"'{reader.name}' (extent {raster}, {crs_name(grid.crs)}).",
         f"Check that both cover the same place{mask}, that the CRS of each is right, and that features reach a pixel "
         "centre.",
-    )
-
-
-def _open_mask(source: RasterSource, grid: Grid) -> RasterReader:
-    mask = RasterReader(replace(source, bands=source.bands or (1,)))
-    if mask.grid.same_as(grid):
-        return mask
-    mask.close()
-    raise BadInput(
-        f"The mask '{mask.name}' ({mask.grid.width} x {mask.grid.height}) does not lie on the grid of the raster "
-        f"({grid.width} x {grid.height}).",
-        "Give a mask of the same grid.",
     )
 
 

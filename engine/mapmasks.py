@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from typing import Any, Iterator, Optional, Protocol, Tuple
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy.typing as npt
 
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from ..tasks.jobs import Classify, RasterSource, VectorSource
-from .rasters import Grid, RasterReader
+from ..tasks.jobs import Classify, VectorSource
+from .rasters import Grid, RasterReader, open_mask_on
 from .runtimes import Geometry
 
 Mask = npt.NDArray[np.bool_]
@@ -42,22 +41,10 @@ def open_mask(job: Classify, grid: Grid, name: str, context: Context) -> Iterato
     if job.mask_layer is not None:
         yield VectorMask(job.mask_layer, grid, name, context)
     elif job.mask is not None:
-        with _mask_reader(job.mask, grid) as reader:
+        with open_mask_on(job.mask, grid, ", or a layer of polygons") as reader:
             yield RasterMask(reader)
     else:
         yield None
-
-
-def _mask_reader(source: RasterSource, grid: Grid) -> RasterReader:
-    reader = RasterReader(replace(source, bands=source.bands or (1,)))
-    if reader.grid.same_as(grid):
-        return reader
-    reader.close()
-    raise BadInput(
-        f"The mask '{reader.name}' ({reader.grid.width} x {reader.grid.height}) does not lie on the grid of the scene "
-        f"({grid.width} x {grid.height}).",
-        "Give a mask of the same grid, or a layer of polygons.",
-    )
 
 
 class RasterMask:

@@ -14,7 +14,7 @@ import shutil
 import threading
 import uuid
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple, Type
@@ -469,6 +469,28 @@ def _reading_error(dataset: Any, indices: Sequence[int], window: Window) -> BadI
             "Bring that file back, or build the VRT again.",
         )
     return damaged_error(dataset, window, salvage(dataset, indices, window)[2])
+
+
+def open_mask_on(source: RasterSource, grid: Grid, instead: str = "") -> RasterReader:
+    """Open a mask, the first band of a raster where none is chosen, which is above 0 where something counts.
+
+    Args:
+        source: the mask.
+        grid: that it has to lie on.
+        instead: what else the user may give, for the message.
+
+    Raises:
+        BadInput: it cannot be read, or lies on another grid.
+    """
+    mask = RasterReader(replace(source, bands=source.bands or (1,)))
+    if mask.grid.same_as(grid):
+        return mask
+    mask.close()
+    raise BadInput(
+        f"The mask '{mask.name}' ({mask.grid.width} x {mask.grid.height}) does not lie on the grid of the raster "
+        f"({grid.width} x {grid.height}).",
+        f"Give a mask of the same grid{instead}.",
+    )
 
 
 @contextlib.contextmanager

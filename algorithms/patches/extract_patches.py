@@ -89,18 +89,7 @@ class ExtractPatches(JobAlgorithm):
                 jobs.EDGES,
             ),
             p.legend(),
-            p.real(
-                self.SCALE,
-                tr("Scale"),
-                tr("Factor from pixel values to physical units. Unset: what the file says of each band."),
-                advanced=True,
-            ),
-            p.real(
-                self.OFFSET,
-                tr("Offset"),
-                tr("Added after the scale. Unset: what the file says of each band."),
-                advanced=True,
-            ),
+            p.scale_and_offset(),
             p.added(
                 p.text_value(
                     self.EXPRESSIONS,

@@ -77,18 +77,7 @@ class ImportPatches(JobAlgorithm):
                 advanced=True,
             ),
             p.nodata(),
-            p.real(
-                self.SCALE,
-                tr("Scale"),
-                tr("Factor from pixel values to physical units. Unset: what the file says of each band."),
-                advanced=True,
-            ),
-            p.real(
-                self.OFFSET,
-                tr("Offset"),
-                tr("Added after the scale. Unset: what the file says of each band."),
-                advanced=True,
-            ),
+            p.scale_and_offset(),
             p.folder_output(
                 self.OUTPUT, tr("Patch dataset"), tr("Folder with the patches, their labels and dataset.json.")
             ),
