@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ...models.cards import Card
 from ...tasks.context import Context
+from ...tasks.errors import BadInput
 from ..densify import NotDenseError, dense_network
 from .base import (
     Array,
@@ -86,6 +87,8 @@ class TorchRuntime:
         self._patch_size = model.card.sources[0].patch_size
         self._classes = len(model.card.classes)
         self._of_pixels = model.card.output == "pixels"
+        # What the pixels of a tile are depends on the whole tile: a part of it would be another map.
+        self._of_tiles = self._of_pixels and model.card.context == "tile"
         self._batch = wishes.batch * (8 if on_gpu else 1)
         self._rows = 0  # rows of a block in one call; 0 = all, less after the GPU ran out of memory
         # The block, its standardised copy, the logits, and a layer's input, output and work space.
@@ -150,7 +153,11 @@ class TorchRuntime:
                 self._patch_by_patch(slot, block, wanted, reduce, result)
 
     def _by_rows(self, slot: _Slot, block: torch.Tensor, reduce: Network, result: Array) -> None:
-        """Evaluate strips of whole rows, as many rows as the GPU has memory for."""
+        """Evaluate strips of whole rows, as many rows as the GPU has memory for.
+
+        Raises:
+            BadInput: it has too little for a tile, of which no part can be evaluated alone.
+        """
         geometry, (_, height, width) = self.geometry, result.shape
         reach, stride = geometry.before + geometry.after, geometry.stride
         # Behind the block the mean, up to the stride's grid: the margins keep it away from every result.
@@ -171,6 +178,8 @@ class TorchRuntime:
             rows = min(self._rows or rows_there, rows_there - start)
             found = self._attempt(slot, evaluate, block[:, :, start : start + rows + reach])
             if found is None:
+                if self._of_tiles:
+                    raise _no_room_for_a_tile(height, width)
                 self._rows = self._less(rows, stride, "rows")
                 continue
             result[:, start : start + rows] = found[0, :, : height - start]
@@ -269,6 +278,13 @@ class _Slot:
         if len(self._pinned[number]) < size:
             self._pinned[number] = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         return self._pinned[number][:size].view(like.dtype).view(like.shape)
+
+
+def _no_room_for_a_tile(height: int, width: int) -> BadInput:
+    return BadInput(
+        f"The GPU has too little memory for a tile of {height} x {width} pixels, and this network needs whole tiles.",
+        "Close other programs that use the GPU, or choose DEVICE cpu.",
+    )
 
 
 def _positions(logits: torch.Tensor) -> torch.Tensor:

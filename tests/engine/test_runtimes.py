@@ -16,7 +16,7 @@ from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.models.unet import UNet
 from deepscape.tasks.classtable import ClassEntry, palette_colour
 from deepscape.tasks.context import Context
-from deepscape.tasks.errors import JobCancelled
+from deepscape.tasks.errors import BadInput, JobCancelled
 
 MEANS, DEVIATIONS = (300.0, 900.0, -4.0), (120.0, 400.0, 2.5)
 NAN = float("nan")
@@ -253,6 +253,16 @@ def test_too_little_gpu_memory_shrinks_rows_and_batch(monkeypatch):
     ]
     with pytest.raises(torch.cuda.OutOfMemoryError, match="1 patches"):
         on_the_cpu(Opaque(Hungry(module, 10)), card).best(values, wanted)
+
+
+def test_too_little_gpu_memory_divides_no_tile_whose_pixels_depend_on_all_of_it():
+    card = card_of(32, network="unet", output="pixels", context="tile", stride=4, tile=32, overlap=8)
+    context = Log()
+    runtime = on_the_cpu(Hungry(UNet(3, 5, width=4, depth=2).eval(), 3 * 32 * 31), card, context)
+    with pytest.raises(BadInput, match="too little memory for a tile of 32 x 32 pixels.*needs whole tiles.*DEVICE cpu"):
+        runtime.best(*block_of(card, 32, 32))
+    assert context.lines == []
+    assert runtime.best(*block_of(card, 28, 32)).shape == (28, 32)
 
 
 def unet():
