@@ -11,7 +11,9 @@ import sqlite3
 import subprocess
 import time
 
+import numpy as np
 import pytest
+from deepscape.tests.end_to_end.conftest import PROGRAM
 
 pytestmark = [pytest.mark.real_worker, pytest.mark.slow]
 
@@ -174,12 +176,11 @@ def training(chain, environment, out):
     """A training that runs under qgis_process; gives the process and the pid of its worker."""
     marker = f"DEEPSCAPE_TEST={os.getpid()}.{time.monotonic_ns()}"
     name, _, value = marker.partition("=")
-    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
     parameters = {
         "TRAINING": chain["folder"] / "patches", "EPOCHS": 5000, "PATIENCE": 0, "OUTPUT": out / "m.safetensors",
     }  # fmt: skip
     process = subprocess.Popen(
-        [program, "run", "deepscape:trainclassifier", *(f"--{key}={value}" for key, value in parameters.items())],
+        [PROGRAM, "run", "deepscape:trainclassifier", *(f"--{key}={value}" for key, value in parameters.items())],
         env={**environment, name: value}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
@@ -366,22 +367,62 @@ def test_nan_and_declared_nodata_stay_nodata(chain, qgis_process, data, out, tmp
         assert (values[100:140, 100:140] == 255).all() and (values == 255).sum() == 1600
 
 
-def test_a_killed_worker_leaves_nothing_of_a_map(chain, environment, data, out):
-    name, value = "DEEPSCAPE_TEST", f"map.{os.getpid()}.{time.monotonic_ns()}"
-    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+@pytest.fixture
+def large_scene(data, tmp_path):
+    """The demo's scene, laid beside itself five times each way: a map of many windows where memory is short."""
+    from osgeo import gdal
+
+    gdal.UseExceptions()
+    source = gdal.Open(str(data / "sen2.tif"))
+    width, height, count = source.RasterXSize, source.RasterYSize, 5
+    options = ["TILED=YES", "COMPRESS=DEFLATE", "ZLEVEL=1"]
+    path = tmp_path / "large.tif"
+    copy = gdal.GetDriverByName("GTiff").Create(
+        str(path), count * width, count * height, source.RasterCount, source.GetRasterBand(1).DataType, options
+    )
+    copy.SetGeoTransform(source.GetGeoTransform())
+    copy.SetProjection(source.GetProjection())
+    for number in range(1, source.RasterCount + 1):
+        band = copy.GetRasterBand(number)
+        values = np.tile(source.GetRasterBand(number).ReadAsArray(), (count, count))
+        band.WriteArray(values)
+        band.SetDescription(source.GetRasterBand(number).GetDescription())
+    del band, copy
+    return path
+
+
+def test_a_map_continues_after_its_worker_was_killed(chain, qgis_process, environment, large_scene, out):
     parameters = {
-        "INPUT": data / "sen2.tif", "MODEL": chain["folder"] / "model.safetensors", "OUTPUT": out / "map.tif",
-        "CONFIDENCE": out / "confidence.tif",
+        "INPUT": large_scene, "MODEL": chain["folder"] / "model.safetensors", "MEMORY": 200,
+        "OUTPUT": out / "map.tif", "CONFIDENCE": out / "confidence.tif",
     }  # fmt: skip
+    whole = qgis_process("classify", **parameters)
+    assert whole.code == 0, whole.text
+    expected = {path.name: path.read_bytes() for path in out.iterdir()}
+    for path in out.iterdir():
+        path.unlink()
+
+    name, value = "DEEPSCAPE_TEST", f"map.{os.getpid()}.{time.monotonic_ns()}"
     process = subprocess.Popen(
-        [program, "run", "deepscape:classify", *(f"--{key}={path}" for key, path in parameters.items())],
+        [PROGRAM, "run", "deepscape:classify", *(f"--{key}={given}" for key, given in parameters.items())],
         env={**environment, name: value}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
-    while process.poll() is None and not list(out.glob(".*part*")):
+    log = out / "map.tif.log"
+    while process.poll() is None and not (log.exists() and log.stat().st_size > 40_000):
         time.sleep(0.005)
     (worker,) = worker_pids(f"{name}={value}")
     os.kill(worker, signal.SIGKILL)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and "ended in the middle of 'classify'" in text, text
-    assert list(out.iterdir()) == []
+    assert list(out.iterdir()) == [log]
+
+    done = qgis_process("classify", **parameters)
+    assert done.code == 0 and "windows were finished before: continuing." in done.text, done.text
+    found = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert sorted(found) == sorted(expected) and log.name not in found
+    assert "map.job.json" in found
+    # QGIS gives every style ids of its own, and the job file tells how long it took.
+    alike = [name for name in found if not name.endswith((".qml", ".json"))]
+    assert set(alike) >= {"map.tif", "map.tif.aux.xml", "confidence.tif"}
+    assert [name for name in alike if found[name] != expected[name]] == []
