@@ -47,9 +47,11 @@ class GraphRuntime(ABC):
 
     Attributes:
         threads: of one call.
+        images: memory of a call, in that which `widest_images` tells of ONNX Runtime.
     """
 
     name = ""
+    images = 1.0
     device = "cpu"
     precision = "full"
 
@@ -83,7 +85,7 @@ class GraphRuntime(ABC):
             self._evaluate = self.open(graphs.dense)
             if not self._of_pixels:
                 self._use_patches_where_they_differ(graphs.patch, tiles)
-        images = widest_images(model) if self._dense else 0.0
+        images = self.images * widest_images(model) if self._dense else 0.0
         self.bytes_per_pixel = 4.0 * (2 * len(self._means) + 2 * self._classes + images)
 
     @abstractmethod
