@@ -7,7 +7,7 @@ context (the next step of a model reads the classes from it), and as a sidecar `
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Iterable, List, Sequence, Tuple
+from typing import Any, Callable, Iterable, List, Mapping, Sequence, Tuple
 
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
@@ -119,7 +119,22 @@ def entropy(layer: QgsMapLayer) -> None:
     _ramp(layer, _SURENESS[::-1])
 
 
-def _ramp(layer: QgsMapLayer, colours: Sequence[str]) -> None:
+def probability(areas: Mapping[str, Any]) -> Painter:
+    """Return a painter for probabilities, one band per class: it shows that of the class with the most pixels.
+
+    Args:
+        areas: class value -> its pixels, in the order of the bands (`ClassifyResult.class_areas`).
+    """
+    pixels = [entry["pixels"] for entry in areas.values()]
+
+    def paint(layer: QgsMapLayer) -> None:
+        band = 1 + pixels.index(max(pixels)) if pixels else 1
+        _ramp(layer, _SURENESS, min(band, layer.bandCount()))
+
+    return paint
+
+
+def _ramp(layer: QgsMapLayer, colours: Sequence[str], band: int = 1) -> None:
     items = [
         QgsColorRampShader.ColorRampItem(
             number / (len(colours) - 1), QColor(colour), f"{number / (len(colours) - 1):g}"
@@ -130,7 +145,7 @@ def _ramp(layer: QgsMapLayer, colours: Sequence[str]) -> None:
     function.setColorRampItemList(items)
     shader = QgsRasterShader(0.0, 1.0)
     shader.setRasterShaderFunction(function)
-    renderer = QgsSingleBandPseudoColorRenderer(layer.dataProvider(), 1, shader)
+    renderer = QgsSingleBandPseudoColorRenderer(layer.dataProvider(), band, shader)
     renderer.setClassificationMin(0.0)
     renderer.setClassificationMax(1.0)
     layer.setRenderer(renderer)

@@ -286,6 +286,7 @@ class Classify(JobAlgorithm):
     def painters(self, values, result):
         return {
             self.OUTPUT: styling.by_class(result.classes),
+            self.PROBABILITIES: styling.probability(result.class_areas),
             self.CONFIDENCE: styling.confidence,
             self.MARGIN: styling.confidence,
             self.ENTROPY: styling.entropy,

@@ -4,6 +4,7 @@ import gc
 
 import pytest
 from deepscape.tests.qgis.layers import CLASSES, save
+from osgeo import gdal
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
     QgsFeature,
@@ -151,6 +152,24 @@ def test_margin_is_light_and_entropy_dark_where_the_model_is_sure(run, play, mod
         layer = QgsRasterLayer(paths[name], "by hand")  # its renderer dies with it
         last = layer.renderer().shader().rasterShaderFunction().colorRampItemList()[-1]
         assert (last.value, last.color.name()) == (1.0, colour)
+
+
+def test_of_probabilities_the_band_of_the_most_frequent_class_is_shown(run, play, model, image, tmp_path):
+    areas = {str(value): {"name": "", "pixels": count} for value, count in ((3, 5), (5, 90), (9, 0))}
+    each = gdal.GetDriverByName("GTiff").Create(str(tmp_path / "three.tif"), 4, 3, 3)
+    del each  # closes the file
+    play(
+        "classify",
+        {"copy": [image, "$output"]},
+        {"copy": [str(tmp_path / "three.tif"), "$probabilities"]},
+        {"result": {"class_areas": areas}},
+    )
+    target = tmp_path / "each.tif"
+    run("classify", INPUT=image, MODEL=model, OUTPUT=str(tmp_path / "map.tif"), PROBABILITIES=str(target))
+    layer = QgsRasterLayer(str(target), "by hand")
+    shown = layer.renderer()
+    assert isinstance(shown, QgsSingleBandPseudoColorRenderer) and shown.band() == 2
+    assert (shown.classificationMin(), shown.classificationMax()) == (0, 1)
 
 
 def test_a_name_given_by_a_model_stays(run, play, model, image, tmp_path, context, feedback):
