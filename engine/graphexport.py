@@ -103,9 +103,11 @@ class Mapper(nn.Module):
         logits = self.network((values - self.mean) / self.std)
         if logits.dim() == 2:
             logits = logits[:, :, None, None]
-        known = torch.isfinite(logits.amax(1))
-        positions = torch.where(known, logits.argmax(1), torch.iinfo(self.positions).max)
-        return logits, positions.to(self.positions)
+        known, none = torch.isfinite(logits.amax(1)), torch.iinfo(self.positions).max
+        if self.positions == torch.uint8:
+            # Of bytes: choosing among 64-bit numbers would take as long as a pooling. 16 bits cannot be chosen among.
+            return logits, torch.where(known, logits.argmax(1).to(torch.uint8), torch.tensor(none, dtype=torch.uint8))
+        return logits, torch.where(known, logits.argmax(1), none).to(self.positions)
 
 
 def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
