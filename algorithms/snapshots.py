@@ -83,11 +83,12 @@ def raster_snapshot(layer: Any, name: str, context: Any) -> RasterSnapshot:
     """Take a snapshot of a raster layer.
 
     Raises:
-        BadInput: the layer does not come from GDAL (a web service).
+        BadInput: the layer does not come from GDAL (a web service, a database).
     """
-    if layer.providerType() != "gdal":
+    provider = layer.providerType()
+    if provider != "gdal":
         raise BadInput(
-            f"{name} '{layer.name()}' comes from '{layer.providerType()}', not from a file.",
+            f"{name} '{layer.name()}' is no file: it comes from a web service or a database ('{provider}').",
             "Save the part that you need as GeoTIFF (Export > Save As...) and use that.",
         )
     # A source with options is no path: "file.pdf|option:DPI=300".

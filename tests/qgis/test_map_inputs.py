@@ -11,6 +11,7 @@ from osgeo import gdal
 from qgis.core import (
     QgsCoordinateReferenceSystem,
     QgsProject,
+    QgsRasterLayer,
     QgsRectangle,
     QgsReferencedRectangle,
 )
@@ -106,6 +107,36 @@ def test_a_raster_without_a_driver_in_the_engine_is_copied_and_kept(classify, tm
     saved = json.loads((tmp_path / "o.job.json").read_text())
     assert "o.input1.tif" in json.dumps(saved)
     assert not os.path.exists(job["source"]["path"])
+
+
+def test_a_layer_opened_with_driver_options_is_copied_as_it_is_shown(classify, tmp_path, feedback):
+    path = tmp_path / "wide.tif"
+    made = gdal.GetDriverByName("GTiff").Create(str(path), 8, 4, 1)
+    made.GetRasterBand(1).WriteRaster(0, 0, 8, 4, bytes(range(32)))
+    made.BuildOverviews("NEAREST", [2])
+    del made  # closes the file
+    layer = QgsRasterLayer(f"{path}|option:OVERVIEW_LEVEL=0", "halved", "gdal")
+    assert layer.isValid() and (layer.width(), layer.height()) == (4, 2)
+    QgsProject.instance().addMapLayer(layer)
+    job = classify(INPUT=layer)
+    assert job["source"]["label"] == "halved" and job["source"]["path"].endswith("input1.tif")
+    copy = gdal.Open(str(tmp_path / "o.input1.tif"))
+    assert (copy.RasterXSize, copy.RasterYSize) == (4, 2)
+    assert set(copy.ReadRaster()) < set(range(32))
+
+
+def test_a_web_layer_is_refused_with_what_to_do(algorithm, context, feedback, tmp_path):
+    layer = QgsRasterLayer("type=xyz&url=http://127.0.0.1:9/{z}/{x}/{y}.png&zmin=0&zmax=5", "tiles", "wms")
+    assert layer.isValid()
+    QgsProject.instance().addMapLayer(layer)
+    model = tmp_path / "m.safetensors"
+    model.write_text("x")
+    given = {"INPUT": layer, "MODEL": str(model), "OUTPUT": str(tmp_path / "o.tif")}
+    _, done = algorithm("classify").run(given, context, feedback, {}, False)
+    message = " ".join(feedback.warnings)
+    assert not done
+    assert "INPUT 'tiles' is no file: it comes from a web service or a database ('wms')." in message
+    assert "Export > Save As..." in message
 
 
 def test_a_file_that_the_engine_opens_is_not_copied(classify, tmp_path, image):
