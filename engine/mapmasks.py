@@ -81,19 +81,21 @@ class VectorMask:
         polygons = geometries[shapely.get_dimensions(geometries) == 2]
         if not len(polygons):
             raise BadInput(f"The mask '{layer.name}' has no polygons.", "Choose a layer of polygons, or a raster.")
-        shapely.prepare(polygons)
         self._tree = shapely.STRtree(polygons)
+        if not len(self._tree.query(self._outline((0, 0, grid.height, grid.width)), predicate="intersects")):
+            raise BadInput(
+                f"The polygons of the mask '{layer.name}' lie beside '{name}'.",
+                "Choose a mask of the same place, and check the CRS of both.",
+            )
+        shapely.prepare(polygons)
         self._polygons = polygons
 
     def inside(self, window: Window) -> Optional[Mask]:
         """See `MapMask.inside`."""
         from rasterio.features import rasterize
 
-        row, col, height, width = window
-        x, y = self._grid.corners_of(
-            np.array([row, row, row + height, row + height]), np.array([col, col + width, col + width, col])
-        )
-        outline = self._shapely.polygons(np.stack([x, y], axis=1))
+        height, width = window[2:]
+        outline = self._outline(window)
         touched = self._polygons[self._tree.query(outline, predicate="intersects")]
         if not len(touched):
             return np.zeros((height, width), bool)
@@ -102,6 +104,14 @@ class VectorMask:
         transform = self._grid.crop(*window).transform
         burnt: npt.NDArray[Any] = rasterize(touched, out_shape=(height, width), transform=transform, dtype="uint8")
         return burnt > 0
+
+    def _outline(self, window: Window) -> Any:
+        """Return a window as a polygon."""
+        row, col, height, width = window
+        x, y = self._grid.corners_of(
+            np.array([row, row, row + height, row + height]), np.array([col, col + width, col + width, col])
+        )
+        return self._shapely.polygons(np.stack([x, y], axis=1))
 
 
 def within_border(window: Window, margins: Geometry, height: int, width: int) -> Optional[Mask]:

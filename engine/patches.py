@@ -281,6 +281,11 @@ def _dense_targets(
             f"No pixel of the {len(kept)} patches is labelled by '{labels.name}'.",
             "Check that labels and samples cover the same place, and the no-data values of both.",
         )
+    if len(totals) == 1:
+        context.warn(
+            f"'{labels.name}' labels one class only ({next(iter(totals))}); what lies outside is not labelled, and a "
+            "network learns nothing from it. Give what is something else a class too."
+        )
     empty = int(np.count_nonzero(majority == -1)) if -1 not in totals else 0
     if empty:
         context.warn(f"{empty} of {len(kept)} patches hold no labelled pixel: they teach nothing.")

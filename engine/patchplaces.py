@@ -97,7 +97,7 @@ def _single(layer: Layer) -> Layer:
         odd = sorted(kinds - {"Point", "MultiPoint"})[0]
         raise BadInput(
             f"The samples '{layer.name}' hold {odd} features, not only points or only footprints.",
-            "Run 'Select samples from vector' (selectvectorsamples) on them first and give its points.",
+            "Run 'Select samples from polygons' (selectvectorsamples) on them first and give its points.",
         )
     multiple = any(kind.startswith("Multi") for kind in kinds)
     return replace(layer, frame=layer.frame.explode(index_parts=False)) if multiple else layer
@@ -170,8 +170,8 @@ def _first_pixels(shapes: npt.NDArray[Any], name: str, reader: RasterReader, siz
             found = f"no square of {width[first]:.4g} x {height[first]:.4g} pixels of '{reader.name}'"
         raise BadInput(
             f"A polygon of '{name}' ({len(wrong)} of {len(shapes)} are so) covers {found}, while PATCH_SIZE is {size}.",
-            "Give footprints of 'Select patches' and their PATCH_SIZE; for patches around pixels inside polygons give "
-            "the points of 'Select samples from vector' (selectvectorsamples).",
+            "Give footprints of 'Select patches on a grid or at random' and their PATCH_SIZE; for patches around "
+            "pixels inside polygons give the points of 'Select samples from polygons' (selectvectorsamples).",
         )
     rows, cols = np.floor(top + _OFF_GRID), np.floor(left + _OFF_GRID)
     return rows.astype(np.int64), cols.astype(np.int64)

@@ -44,6 +44,7 @@ _SMALLEST_ROOM = 1 << 20
 # tiles of wide and line-striped scenes, which would otherwise be decoded once per tile. GDAL's own is 5 % of the RAM.
 CACHE_BYTES = 160_000_000
 
+_LARGEST = float(np.finfo(np.float32).max)
 # Side of the tiles of the rasters that are written, and the values that a window of them may hold.
 _TILE = 256
 _WINDOW_VALUES = 4_000_000
@@ -298,7 +299,8 @@ class RasterReader:
         valid = None
         if any(mask is not None for _, mask in parts):
             valid = np.concatenate([np.ones(raw.shape, bool) if mask is None else mask for raw, mask in parts])
-        finite = np.isfinite(raw) if self.dtype.kind == "f" else None
+        # Numbers beyond float32 become infinite in physical units; undeclared no-data is often such a number.
+        finite = np.abs(raw) <= _LARGEST if self.dtype.kind == "f" else None
         if finite is not None and not finite.all():
             valid = finite if valid is None else valid & finite
         missing = self._missing(raw, rule)
@@ -559,6 +561,9 @@ def create_raster(
         crs=grid.crs, transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE,
         compress="deflate", predictor=3 if dtype.startswith("float") else 1, BIGTIFF="IF_SAFER", interleave="band",
     )  # fmt: skip
+    if count > 1:
+        # GDAL takes three or four bytes for a picture, and the fourth for its alpha.
+        profile["photometric"] = "minisblack"
     profile.update(options)
     part = part_name(path)
     try:

@@ -153,7 +153,7 @@ def match_bands(
     names, wanted = [band.name for band in have], [band.name for band in need]
     if len(have) < len(need):
         raise BadInput(
-            f"'{scene}' has {len(have)} bands ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}).",
+            f"'{scene}' has {_bands(len(have))} ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}).",
             "Choose a raster with these bands, or add the missing ones as further rasters (STACK).",
         )
     named = all(wanted) and len(set(wanted)) == len(wanted)
@@ -171,8 +171,8 @@ def match_bands(
         )
     if len(have) > len(need):
         raise BadInput(
-            f"'{scene}' has {len(have)} bands ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}), and "
-            "their names do not tell which.",
+            f"'{scene}' has {_bands(len(have))} ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}), "
+            "and their names do not tell which.",
             "Choose the bands with BANDS, in the model's order.",
         )
     if named and any(names):
@@ -183,6 +183,10 @@ def match_bands(
     else:
         context.log(f"Bands of '{scene}' taken in their order.")
     return tuple(range(len(need)))
+
+
+def _bands(count: int) -> str:
+    return "1 band" if count == 1 else f"{count} bands"
 
 
 def _listed(names: Sequence[str]) -> str:

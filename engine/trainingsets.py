@@ -29,6 +29,7 @@ TrainingJob = Union[TrainClassifier, TrainRandomForest]
 BLOCK_PATCHES = 10  # side of a block of the automatic split, in patches
 _FEWEST_BLOCKS = 10
 _FEWEST_SCENES = 3  # of which one can validate
+FEW_JUDGED = 5  # a class with fewer samples than this in another part is warned about
 FEW_SAMPLES = 2  # a class with fewer training samples than this is warned about
 
 
@@ -346,10 +347,14 @@ def _check_classes(roles: Roles, folder: str, context: Context) -> None:
         elif number < FEW_SAMPLES:
             context.warn(f"Class {entry.value} '{entry.name}' has {number} training sample only.")
     for role, part in list(roles.parts.items())[1:]:
-        missing = [e for e, n in zip(roles.classes, np.bincount(part.labels, minlength=len(count))) if n == 0]
-        names = ", ".join(f"{e.value} '{e.name}'" for e in missing if count[roles.classes.index(e)] > 0)
+        held = np.bincount(part.labels, minlength=len(count))
+        missing = [e for e, n, learned in zip(roles.classes, held, count) if n == 0 and learned > 0]
+        names = ", ".join(f"{e.value} '{e.name}'" for e in missing)
         if names:
             context.warn(f"The {role} samples hold no patch of class {names}.")
+        few = [f"{n} of {e.value} '{e.name}'" for e, n in zip(roles.classes, held) if 0 < n < FEW_JUDGED]
+        if few:
+            context.warn(f"The {role} samples hold {', '.join(few)} only: too few to judge these classes by.")
 
 
 def _count_shared(roles: Roles, context: Context) -> int:

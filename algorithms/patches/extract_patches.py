@@ -41,9 +41,9 @@ class ExtractPatches(JobAlgorithm):
     STEP = "patches"
     NAMED_AFTER = "INPUT"
     SUMMARY = (
-        "Cuts a square of pixels around every sample point, or in every footprint of 'Select patches', out of the "
-        "image: the patch dataset that training reads. A patch has one class, that of its sample, or with labels one "
-        "class per pixel. A field split of the samples is kept."
+        "Cuts a square of pixels around every sample point, or in every footprint of 'Select patches on a grid or at "
+        "random', out of the image: the patch dataset that training reads. A patch has one class, that of its sample, "
+        "or with labels one class per pixel. A field split of the samples is kept."
     )
 
     def name(self):
@@ -58,7 +58,10 @@ class ExtractPatches(JobAlgorithm):
             p.vector(
                 self.SAMPLES,
                 tr("Samples"),
-                tr("Sample points, or footprints of 'Select patches' (squares of the patch size), in any CRS."),
+                tr(
+                    "Sample points, or footprints of 'Select patches on a grid or at random' (squares of the patch "
+                    "size), in any CRS."
+                ),
             ),
             p.added(
                 p.field(

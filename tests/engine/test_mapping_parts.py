@@ -201,6 +201,10 @@ def test_a_mask_that_does_not_fit_is_refused(mapped, tmp_path):
     points.to_file(tmp_path / "p.gpkg")
     with pytest.raises(BadInput, match="no polygons"):
         mapped(source, mask_layer=VectorSource(str(tmp_path / "p.gpkg")))
+    far = geopandas.GeoDataFrame(geometry=[shapely.box(6e5, 3e6, 7e5, 3.1e6)], crs="EPSG:32654")
+    far.to_file(tmp_path / "f.gpkg")
+    with pytest.raises(BadInput, match="lie beside"):
+        mapped(source, mask_layer=VectorSource(str(tmp_path / "f.gpkg")))
 
 
 @pytest.mark.parametrize("box", [None, (2, 1, 30, 30)])

@@ -68,6 +68,14 @@ def test_nan_and_infinity_are_never_valid(tmp_path):
         assert reader.read(0, 0, 1, 4, "all")[1].tolist() == [[[False, False, False, True]]]
 
 
+def test_numbers_beyond_float32_are_never_valid(tmp_path):
+    image = np.array([[[1e300, -np.finfo("float64").max, 3e38, 1]]], "float64")
+    with RasterReader(write(tmp_path / "i.tif", image)) as reader:
+        raw, valid = reader.read(0, 0, 1, 4)
+        assert valid.tolist() == [[[False, False, True, True]]]
+        assert np.isfinite(reader.physical(raw)[valid]).all()
+
+
 def test_mask_band_and_alpha_are_masks_of_all_bands(tmp_path):
     source = write(tmp_path / "m.tif", np.ones((2, 1, 3), "uint8"))
     with rasterio.open(source.path, "r+") as dataset:
@@ -194,7 +202,8 @@ def test_every_real_type_is_read_and_written_exactly(tmp_path, dtype):
     values = np.array([[[kind.min, 0, 1, kind.max]]], dtype)
     with RasterReader(write(tmp_path / "i.tif", values)) as reader:
         found, valid = reader.read(-2, -1, 4, 5)
-        assert found.dtype == dtype and valid.all()
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(valid, np.abs(found.astype(float)) <= np.finfo("float32").max)
         np.testing.assert_array_equal(found[0], np.repeat(values[0][:, [1, 0, 1, 2, 3]], 4, axis=0))
         with create_raster(str(tmp_path / "o.tif"), reader.grid, count=1, dtype=dtype, nodata=None) as target:
             target.write(values)
@@ -374,3 +383,12 @@ def test_failed_writes_have_their_sentence(tmp_path):
         ),
     ):
         pass
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_bands_of_a_raster_that_is_written_are_no_picture(tmp_path, count):
+    grid = Grid(3, 2, from_origin(0, 0, 1, 1), None)
+    with create_raster(str(tmp_path / "r.tif"), grid, count=count, dtype="uint8", nodata=255) as dataset:
+        dataset.write(np.zeros((count, 2, 3), "uint8"))
+    with rasterio.open(tmp_path / "r.tif") as dataset:
+        assert {"red", "green", "blue", "alpha"}.isdisjoint(interp.name for interp in dataset.colorinterp)
