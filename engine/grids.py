@@ -16,9 +16,6 @@ from ..tasks.jobs import Extent
 
 Array = npt.NDArray[Any]
 
-# Share by which lengths on a map may miss those on the ground and still count as true.
-_TRUE = 0.01
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -100,28 +97,6 @@ class Grid:
                 "Choose an extent that overlaps the raster, or leave it empty.",
             )
         return top, left, bottom - top, right - left
-
-    def pixel_metres(self) -> Optional[float]:
-        """Return the side of a pixel in metres on the ground, at the raster's centre; None without CRS.
-
-        Where the map is true to a hundredth, as UTM is, it is the map's own number, which is what users know.
-        """
-        if self.crs is None:
-            return None
-        from .lengths import ground_sizes  # imports this module
-
-        on_map = None
-        if not self.crs.is_geographic:
-            on_map = math.sqrt(abs(self.transform.determinant)) * float(self.crs.linear_units_factor[1])
-        try:
-            down, across = ground_sizes(self, np.array([self.height / 2]), np.array([self.width / 2]), "the raster")
-        except BadInput:
-            # Its CRS leads to no place on the earth.
-            return on_map
-        on_ground = math.sqrt(float(down[0] * across[0]))
-        if not math.isfinite(on_ground) or (on_map is not None and abs(on_ground - on_map) <= _TRUE * on_map):
-            return on_map
-        return on_ground
 
 
 def _apply(transform: Affine, x: npt.ArrayLike, y: npt.ArrayLike) -> Tuple[Array, Array]:

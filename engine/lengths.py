@@ -17,10 +17,12 @@ import pyproj
 import pyproj.exceptions
 
 from ..tasks.errors import BadInput
-from .rasters import Array, Grid
+from .grids import Array, Grid
 
 # Places per axis at which `most_pixels` looks: the ground size of pixels changes slowly and smoothly.
 _PLACES = 17
+# Share by which lengths on a map may miss those on the ground and still count as true.
+_TRUE = 0.01
 # Degrees by which a coordinate may miss the pole by rounding.
 _POLE_ROUNDING = 1e-9
 
@@ -109,6 +111,27 @@ def ground_sizes(grid: Grid, rows: Array, cols: Array, name: str) -> Tuple[Array
         return _geodesic(geod, start, end)
 
     return length(ends(-0.5, 0), ends(0.5, 0)), length(ends(0, -0.5), ends(0, 0.5))
+
+
+def pixel_metres(grid: Grid) -> Optional[float]:
+    """Return the side of a pixel in metres on the ground, at the raster's centre; None without CRS.
+
+    Where the map is true to a hundredth, as UTM is, it is the map's own number, which is what users know.
+    """
+    if grid.crs is None:
+        return None
+    on_map = None
+    if not grid.crs.is_geographic:
+        on_map = math.sqrt(abs(grid.transform.determinant)) * float(grid.crs.linear_units_factor[1])
+    try:
+        down, across = ground_sizes(grid, np.array([grid.height / 2]), np.array([grid.width / 2]), "the raster")
+    except BadInput:
+        # Its CRS leads to no place on the earth.
+        return on_map
+    on_ground = math.sqrt(float(down[0] * across[0]))
+    if not math.isfinite(on_ground) or (on_map is not None and abs(on_ground - on_map) <= _TRUE * on_map):
+        return on_map
+    return on_ground
 
 
 def full_turn(grid: Grid) -> Optional[float]:

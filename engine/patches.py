@@ -34,6 +34,7 @@ from .datasets import (
     write_description,
 )
 from .denselabels import DenseLabels, open_labels
+from .lengths import pixel_metres
 from .patchplaces import Numbers, Placement, Samples, placements, read_samples
 from .patchreading import LabelStack, SourcePlan, plan_source, read_patches
 from .patchwriting import StackWriter, checked_target, footprint_frame, put_in_place, write_labels
@@ -355,5 +356,5 @@ def _scene(reader: RasterReader, source: RasterSource) -> DatasetScene:
         transform=tuple(float(value) for value in grid.transform[:6]),
         width=grid.width,
         height=grid.height,
-        res_m=grid.pixel_metres(),
+        res_m=pixel_metres(grid),
     )

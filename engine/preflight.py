@@ -18,6 +18,7 @@ from ..models.cards import Card, CardBand
 from ..tasks.context import Context
 from ..tasks.errors import BadInput, DiskFull
 from .bandstatistics import SceneStatistics, sample_windows
+from .lengths import pixel_metres
 from .rasters import RasterReader
 
 Floats = npt.NDArray[np.float64]
@@ -233,7 +234,7 @@ def _factor_text(factor: float) -> str:
 
 def check_resolution(reader: RasterReader, card: Card, context: Context) -> None:
     """Warn when the pixel size is more than 10 % off that of the training scene."""
-    here = reader.grid.pixel_metres()
+    here = pixel_metres(reader.grid)
     if here is None or not card.res_m or abs(here / card.res_m - 1) <= _RESOLUTION_TOLERANCE:
         return
     context.warn(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from affine import Affine
 from deepscape.engine.grids import Grid, reflect_indices
+from deepscape.engine.lengths import pixel_metres
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import Extent
 from hypothesis import given
@@ -59,16 +60,16 @@ def test_grids_are_the_same_within_a_hundredth_of_a_pixel():
 
 
 def test_pixels_measure_metres_also_in_degrees_and_feet():
-    assert Grid(10, 10, from_origin(0, 0, 10, 10), UTM).pixel_metres() == 10
+    assert pixel_metres(Grid(10, 10, from_origin(0, 0, 10, 10), UTM)) == 10
     degrees = Grid(10, 10, from_origin(0, 60, 1e-4, 1e-4), CRS.from_epsg(4326))
-    assert degrees.pixel_metres() == pytest.approx((5.58 * 11.14) ** 0.5, rel=0.01)
+    assert pixel_metres(degrees) == pytest.approx((5.58 * 11.14) ** 0.5, rel=0.01)
     feet = Grid(1, 1, from_origin(980_000, 200_000, 10, 10), CRS.from_epsg(2263))
-    assert feet.pixel_metres() == pytest.approx(3.048, rel=1e-5)
+    assert pixel_metres(feet) == pytest.approx(3.048, rel=1e-5)
 
 
 def test_pixels_measure_metres_on_the_ground_where_a_map_stretches_them():
     def side(latitude_metres, crs=3857):
-        return Grid(10, 10, from_origin(0, latitude_metres, 10, 10), CRS.from_epsg(crs)).pixel_metres()
+        return pixel_metres(Grid(10, 10, from_origin(0, latitude_metres, 10, 10), CRS.from_epsg(crs)))
 
     assert side(50) == pytest.approx(10, rel=0.005)
     # 60 degrees north, where Web Mercator shows everything at twice its size.

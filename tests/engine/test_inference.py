@@ -12,6 +12,7 @@ import torch
 from deepscape.engine import maps
 from deepscape.engine.bandstatistics import scene_statistics
 from deepscape.engine.inference import classify, map_scene
+from deepscape.engine.lengths import pixel_metres
 from deepscape.engine.modelfiles import LoadedModel, load_model, module_tensors, save_model
 from deepscape.engine.nodearrays import Forest
 from deepscape.engine.rasters import BandInfo, RasterReader
@@ -154,7 +155,7 @@ def compact(tmp_path_factory):
             CardBand(b.name, float(m), float(s), float(m), float(s))
             for b, m, s in zip(reader.bands, found.mean, found.std)
         )
-        res = reader.grid.pixel_metres()
+        res = pixel_metres(reader.grid)
     torch.manual_seed(1)
     module = build_network("compact_cnn", 12, 4, 7)
     card = Card("network", "compact_cnn", (CardSource(7, bands),), classes_of([1, 2, 3, 9]), res_m=res)

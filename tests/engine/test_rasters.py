@@ -9,6 +9,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from deepscape.engine.damage import pixels_in
+from deepscape.engine.lengths import pixel_metres
 from deepscape.engine.rasters import Grid, Layout, RasterReader, create_raster, reading, writing_error
 from deepscape.tasks.errors import BadInput, DiskFull
 from deepscape.tasks.jobs import Extent, RasterSource
@@ -224,7 +225,7 @@ def test_pixels_keep_their_place_where_north_is_not_up(tmp_path, transform):
     with RasterReader(write(tmp_path / "i.tif", values, transform)) as reader:
         grid = reader.grid
         np.testing.assert_array_equal(reader.read(0, 0, 3, 4)[0], values)
-        assert grid.pixel_metres() == pytest.approx(10)
+        assert pixel_metres(grid) == pytest.approx(10)
         x, y = transform @ (2.5, 1.5)
         assert [int(part[0]) for part in grid.pixels_of(np.array([x]), np.array([y]))] == [1, 2]
         assert grid.window_of(Extent(x - 1, y - 1, x + 1, y + 1)) == (1, 2, 1, 1)
@@ -336,7 +337,7 @@ def test_scale_and_offset_give_physical_units(tmp_path):
 def test_a_file_without_crs_takes_the_one_given(tmp_path):
     source = write(tmp_path / "n.tif", np.ones((1, 1, 1), "uint8"), crs=None)
     with RasterReader(source) as reader:
-        assert reader.grid.crs is None and reader.grid.pixel_metres() is None
+        assert reader.grid.crs is None and pixel_metres(reader.grid) is None
     with RasterReader(RasterSource(source.path, crs=UTM.to_wkt())) as reader:
         assert reader.grid.crs == UTM
 
