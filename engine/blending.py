@@ -92,6 +92,8 @@ class BlendedRuntime:
     recent ones are kept, known by their values, so that a tile is evaluated once as long as they have room.
     """
 
+    exact = False
+
     def __init__(self, inner: Runtime, card: Card, cache_bytes: int = CACHE_BYTES) -> None:
         """Build the runtime.
 

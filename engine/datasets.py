@@ -257,6 +257,11 @@ class PatchDataset:
         return "sha256:" + digest.hexdigest()
 
 
+def library_versions() -> Dict[str, str]:
+    """Return the versions of the libraries that cut patches."""
+    return {"gdal": rasterio.__gdal_version__, "numpy": np.__version__, "rasterio": rasterio.__version__}
+
+
 def write_description(folder: str, description: DatasetDescription) -> None:
     """Write ``dataset.json``; the last file of a dataset to be written, so that its presence means completeness."""
     text = json.dumps(to_plain(description), ensure_ascii=False, indent=1)

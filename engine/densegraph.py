@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -138,6 +139,27 @@ class DenseGraph:
         down, across = (gone + d * (k - 1) for gone, k, d in zip(cells.lost, kernel, spread))
         pitch = (cells.pitch[0] * stride[0], cells.pitch[1] * stride[1])
         return Cells(write(spread), channels, (rows, cols), pitch, (down, across)).as_image()
+
+
+def traced(module: nn.Module, bands: int, height: int, width: int) -> torch.export.ExportedProgram:
+    """Return the operations that a network does in evaluation mode with images ``(N, bands, height, width)``.
+
+    They are those of a copy of the network. Raises whatever its tracing meets.
+    """
+    frozen = copy.deepcopy(module).eval()
+    weight = next(iter(frozen.parameters()), torch.empty(0))
+    example = torch.zeros(2, bands, height, width, dtype=weight.dtype, device=weight.device)
+    return torch.export.export(frozen, (example,), strict=False)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what torch says, which may be pages long."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def operations(names: str) -> List[Any]:
+    """Return torch's operations of these names, without those that this release of torch does not have."""
+    return [getattr(_aten, name) for name in names.split() if hasattr(_aten, name)]
 
 
 def packet_of(target: Any) -> Any:

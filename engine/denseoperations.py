@@ -19,6 +19,7 @@ from .densegraph import (
     Pair,
     argument_of,
     name_of,
+    operations,
     packet_of,
     pair,
     shape_of,
@@ -391,13 +392,8 @@ def _permuted(net: DenseGraph, node: fx.Node) -> Cells:
 # --- what is known ---------------------------------------------------------------------------------------------------
 
 
-def _ops(names: str) -> List[Any]:
-    """Return torch's operations of these names, without those that this release of torch does not have."""
-    return [getattr(_aten, name) for name in names.split() if hasattr(_aten, name)]
-
-
 _VIEWS = frozenset(
-    _ops("alias detach flatten narrow permute reshape select slice squeeze transpose unsqueeze view _unsafe_view")
+    operations("alias detach flatten narrow permute reshape select slice squeeze transpose unsqueeze view _unsafe_view")
 )
 REFUSED: Dict[Any, str] = {
     op: phrase
@@ -416,7 +412,7 @@ REFUSED: Dict[Any, str] = {
         ("upsample_bilinear2d upsample_bicubic2d", "the patch is upsampled"),
         ("gru lstm rnn_tanh rnn_relu", "a recurrent layer runs over the patch"),
     )
-    for op in _ops(names)
+    for op in operations(names)
 }
 HANDLERS: Dict[Any, Callable[[DenseGraph, fx.Node], Cells]] = {
     op: handler
@@ -448,5 +444,5 @@ HANDLERS: Dict[Any, Callable[[DenseGraph, fx.Node], Cells]] = {
         ("slice", _slice),
         ("softmax log_softmax", _softmax),
     )
-    for op in _ops(names)
+    for op in operations(names)
 }

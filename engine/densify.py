@@ -14,14 +14,13 @@ name: padding, squeeze-excitation, attention, normalisation over pixels, upsampl
 
 from __future__ import annotations
 
-import copy
 import operator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from .densegraph import Cells, DenseGraph, NotDenseError, name_of, packet_of, shape_of, sides_of
+from .densegraph import Cells, DenseGraph, NotDenseError, first_line, name_of, packet_of, shape_of, sides_of, traced
 from .denseoperations import HANDLERS, REFUSED
 
 __all__ = ["NotDenseError", "dense_network"]
@@ -42,18 +41,11 @@ def dense_network(module: nn.Module, bands: int, patch_size: int) -> fx.GraphMod
     Raises:
         NotDenseError: an operation has no dense equivalent; names it.
     """
-    frozen = copy.deepcopy(module).eval()
-    weight = next(iter(frozen.parameters()), torch.empty(0))
-    example = torch.zeros(2, bands, patch_size, patch_size, dtype=weight.dtype, device=weight.device)
     try:
-        program = torch.export.export(frozen, (example,), strict=False)
+        program = traced(module, bands, patch_size, patch_size)
     except Exception as error:  # torch raises whatever its tracing met: the network runs patch by patch all the same
-        raise NotDenseError(f"the network cannot be traced ({_first_line(error)})") from error
+        raise NotDenseError(f"the network cannot be traced ({first_line(error)})") from error
     return _Rewriter(program, patch_size).rewritten()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 class _Rewriter:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from .densegraph import name_of
+from .densegraph import first_line, name_of
 from .densify import NotDenseError, dense_network
 from .unpadding import NotUnpaddedError, unpadded_network
 
@@ -182,7 +182,7 @@ def _graph(network: nn.Module, card: Card, form: str, size: Tuple[int, int], str
                 opset_version=_OPSET, dynamo=True, dynamic_shapes=(free,), verbose=False,
             )  # fmt: skip
         except Exception as error:  # whatever its tracing met; the network can be run in torch all the same
-            raise _no_graph(card, next(iter(str(error).strip().splitlines()), type(error).__name__)) from error
+            raise _no_graph(card, first_line(error)) from error
     if program is None:
         raise _no_graph(card, "the exporter gave none")
     program.model.metadata_props.update(_metadata(card, form, reason))

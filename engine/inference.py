@@ -277,7 +277,7 @@ class Mapper:
 
     def _computed(self, tile: Window, part: Window) -> Window:
         """Return the window that is computed for a part of a tile."""
-        if part == tile or not getattr(self.runtime, "exact", False):
+        if part == tile or not self.runtime.exact:
             return tile
         cell = math.lcm(_CELL, self.runtime.geometry.stride)
         row, col = part[0] // cell * cell, part[1] // cell * cell

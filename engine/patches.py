@@ -16,7 +16,6 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
@@ -31,6 +30,7 @@ from .datasets import (
     DatasetDescription,
     DatasetScene,
     DatasetSource,
+    library_versions,
     write_description,
 )
 from .denselabels import DenseLabels, open_labels
@@ -320,10 +320,9 @@ def _description(run: _Run, targets: _Targets, count: int, context: Context) -> 
         bands = _bands(plan, run.job, context.check)
         scene = None if plan.number == 1 else _scene(plan.reader, source)
         sources.append(DatasetSource(plan.file, place.size, str(plan.dtype), bands, plan.rule, scene))
-    versions = {"gdal": rasterio.__gdal_version__, "numpy": np.__version__, "rasterio": rasterio.__version__}
     return DatasetDescription(
-        tuple(sources), targets.table, _scene(run.plans[0].reader, run.job.source), count, targets.counts,
-        run.job.edge, versions, targets="patch" if run.labels is None else "dense", label_nodata=targets.label_nodata,
+        tuple(sources), targets.table, _scene(run.plans[0].reader, run.job.source), count, targets.counts, run.job.edge,
+        library_versions(), targets="patch" if run.labels is None else "dense", label_nodata=targets.label_nodata,
     )  # fmt: skip
 
 

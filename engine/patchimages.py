@@ -31,6 +31,7 @@ from .datasets import (
     DatasetScene,
     DatasetSource,
     PatchDataset,
+    library_versions,
     write_description,
 )
 from .folders import filled_folder
@@ -291,7 +292,7 @@ def _description(
         scene=_nowhere(job.source.label or Path(job.source.path).name),
         patch_count=count,
         counts=counts,
-        versions={"gdal": rasterio.__gdal_version__, "numpy": np.__version__, "rasterio": rasterio.__version__},
+        versions=library_versions(),
         targets="dense" if labels.dense else "patch",
         label_nodata=labels.nodata,
     )

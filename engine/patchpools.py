@@ -182,7 +182,7 @@ def open_dataset(path: str) -> PatchDataset:
     """
     dataset = PatchDataset(path)
     description = dataset.description
-    if getattr(description, "targets", "") == "dense":
+    if dataset.dense:
         raise BadInput(
             f"'{dataset.folder}' holds a class for every pixel of its patches; this training needs one per patch.",
             "Give a dataset that was extracted around sample points.",

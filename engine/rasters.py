@@ -299,8 +299,7 @@ class RasterReader:
         valid = None
         if any(mask is not None for _, mask in parts):
             valid = np.concatenate([np.ones(raw.shape, bool) if mask is None else mask for raw, mask in parts])
-        # Numbers beyond float32 become infinite in physical units; undeclared no-data is often such a number.
-        finite = np.abs(raw) <= _LARGEST if self.dtype.kind == "f" else None
+        finite = _finite(raw) if self.dtype.kind == "f" else None
         if finite is not None and not finite.all():
             valid = finite if valid is None else valid & finite
         missing = self._missing(raw, rule)
@@ -405,6 +404,14 @@ class RasterReader:
         if np.all(scale == 1) and np.all(offset == 0):
             return raw.astype(np.float32, copy=False)
         return (raw.astype(np.float64) * scale[:, None, None] + offset[:, None, None]).astype(np.float32)
+
+
+def _finite(raw: Array) -> Array:
+    """Return where numbers are finite in physical units, which are float32.
+
+    Undeclared no-data is often a number beyond that.
+    """
+    return np.abs(raw) <= _LARGEST if raw.dtype.itemsize > 4 else np.isfinite(raw)
 
 
 def _blocks(dataset: Any) -> Tuple[int, int]:

@@ -12,14 +12,13 @@ such form is refused by name; the network then runs as it is, with its margins.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List
 
 import torch
 from torch import fx, nn
 
-from .densegraph import Pair, argument_of, name_of, packet_of, pair, shape_of
+from .densegraph import Pair, argument_of, first_line, name_of, operations, packet_of, pair, shape_of, traced
 
 _aten = torch.ops.aten
 
@@ -59,18 +58,13 @@ def unpadded_network(module: nn.Module, bands: int, stride: int, margin: int) ->
     Raises:
         NotUnpaddedError: an operation has no such form, or the network looks farther than the margin; says which.
     """
-    frozen = copy.deepcopy(module).eval()
-    weight = next(iter(frozen.parameters()), torch.empty(0))
     side = 2 * margin + 4 * stride
-    example = torch.zeros(2, bands, side, side + stride, dtype=weight.dtype, device=weight.device)
     try:
-        program = torch.export.export(frozen, (example,), strict=False)
+        program = traced(module, bands, side, side + stride)
     except Exception as error:  # torch raises whatever its tracing met: the network runs as it is all the same
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise NotUnpaddedError(f"the network cannot be traced ({first})") from error
+        raise NotUnpaddedError(f"the network cannot be traced ({first_line(error)})") from error
     # Weights and computed constants become attributes of the module; what is left are the calls.
-    traced = program.module(check_guards=False)
-    return _Rewriter(traced, margin).rewritten()
+    return _Rewriter(program.module(check_guards=False), margin).rewritten()
 
 
 class _Rewriter:
@@ -367,11 +361,6 @@ def _cat(net: _Rewriter, node: fx.Node) -> Cropped:
 # --- what is known ---------------------------------------------------------------------------------------------------
 
 
-def _ops(names: str) -> Tuple[Any, ...]:
-    """Return torch's operations of these names, without those that this release of torch does not have."""
-    return tuple(getattr(_aten, name) for name in names.split() if hasattr(_aten, name))
-
-
 _HANDLERS: Dict[Any, Callable[[_Rewriter, fx.Node], Cropped]] = {
     op: handler
     for names, handler in (
@@ -393,5 +382,5 @@ _HANDLERS: Dict[Any, Callable[[_Rewriter, fx.Node], Cropped]] = {
         ("slice softmax log_softmax", _by_channel),
         ("upsample_bilinear2d upsample_nearest2d", _upsample),
     )
-    for op in _ops(names)
+    for op in operations(names)
 }

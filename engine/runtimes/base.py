@@ -110,6 +110,7 @@ class Runtime(Protocol):
         geometry: the margins that it needs.
         beside: calls that run well at the same time, each in a thread of its own.
         bytes_per_pixel: estimate of the memory that a call takes for each pixel of its window, ``values`` included.
+        exact: a part of a window gives the same as the whole of it to the last bit, so that any part may be computed.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Runtime(Protocol):
     geometry: Geometry
     beside: int
     bytes_per_pixel: float
+    exact: bool
 
     def best(self, values: Floats, wanted: Mask, whole: bool = False) -> Positions:
         """Return each pixel's position in the class table ``(H, W)``: of the first of its largest scores.

@@ -91,7 +91,7 @@ class CombinedRuntime:
         self.device = " + ".join(dict.fromkeys(runtime.device for runtime in runtimes))
         self.precision = "full" if all(runtime.precision == "full" for runtime in runtimes) else "fast"
         self.geometry = union_of([turned_geometry(m.runtime.geometry, m.orientations) for m in members])
-        self.exact = all(getattr(runtime, "exact", False) for runtime in runtimes)
+        self.exact = all(runtime.exact for runtime in runtimes)
         self.beside = min(runtime.beside for runtime in runtimes)
         # Beside one member's call: the values turned, and per class its scores, its probabilities and their sum; the
         # classes' number is not known here, and no member's estimate is less than they take.

@@ -13,6 +13,8 @@ from .base import Floats, Mask, Model, Positions, cores, first_largest, geometry
 class ForestRuntime:
     """See `Runtime`; its scores are probabilities."""
 
+    exact = False
+
     def __init__(self, model: Model, context: Context) -> None:
         card = model.card
         self.name = "random forest"

@@ -54,6 +54,7 @@ class GraphRuntime(ABC):
     images = 1.0
     device = "cpu"
     precision = "full"
+    exact = False
 
     def __init__(
         self, model: Model, graphs: Graphs, wishes: Wishes, context: Context, tiles: Iterable[Tuple[Floats, Mask]] = ()

@@ -18,7 +18,6 @@ class OnnxRuntime(GraphRuntime):
     """
 
     name = f"ONNX Runtime {onnxruntime.__version__}"
-    # Any part of a tile may be computed in place of the whole of it.
     exact = True
 
     def open(self, path: Path) -> Evaluate:

@@ -50,6 +50,8 @@ def choose_device(wanted: str, context: Context) -> str:
 class TorchRuntime:
     """See `Runtime`; its scores are logits."""
 
+    exact = False
+
     def __init__(
         self, model: Model, device: str, wishes: Wishes, context: Context, tiles: Iterable[Tuple[Floats, Mask]] = ()
     ) -> None:

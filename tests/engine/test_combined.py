@@ -171,6 +171,7 @@ class Forestlike:
     """A runtime whose scores are probabilities, as a forest's are, which gives none where the value is negative."""
 
     name, device, precision, geometry, beside, bytes_per_pixel = "shares", "cpu", "full", Geometry(0, 0), 4, 8.0
+    exact = False
 
     def scores(self, values, wanted, whole=False):
         share = np.where(values[0] < 0, np.nan, values[0])

@@ -180,7 +180,8 @@ def test_pixels_of_two_sizes_are_warned_of(tmp_path, scenes):
     ],
 )
 def test_other_kinds_of_datasets_are_refused(monkeypatch, description, message, remedy):
-    other = SimpleNamespace(folder=Path("other"), description=SimpleNamespace(**description))
+    dense = description["targets"] == "dense"
+    other = SimpleNamespace(folder=Path("other"), description=SimpleNamespace(**description), dense=dense)
     monkeypatch.setattr(patchpools, "PatchDataset", lambda path: other)
     with pytest.raises(BadInput) as caught:
         trainingsets.open_plan(jobs.TrainClassifier("other", "model"), Listener())
