@@ -659,6 +659,7 @@ CLASS_WEIGHTS = ("balanced", "none")
 AUGMENTATIONS = ("flips", "full", "none")
 MONITORS = ("loss", "kappa", "macro_f1", "mean_iou")
 DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("full", "fast")
 SPLITS_BY = ("own", "scene")
 CROSS_VALIDATIONS = ("none", "scene")
 FOREST_FEATURES = ("pixel", "window")
@@ -754,6 +755,132 @@ class TrainClassifier(Job):
             )
 
 
+SEGMENTATION_LOSSES = ("cross_entropy", "focal", "dice", "lovasz", "tversky")
+SEGMENTATION_RECIPES = ("default", "otbtf", "course", "notebook")
+OPTIMIZERS = ("auto", "adamw", "adam", "sgd")
+TARGET_KINDS = ("auto", "binary", "classes")
+SEGMENTATION_WEIGHTS = ("balanced", "none", "auto")
+
+
+@dataclass(frozen=True)
+class TrainSegmenter(Job):
+    """Train a network that gives one class per pixel, from dense patch datasets or straight from a raster.
+
+    Exactly one of ``training`` (a dense patch dataset) and ``source`` (a raster, with ``labels`` or ``label_features``)
+    is given. What is None or empty is as the recipe and the network have it.
+
+    Attributes:
+        training: folder of a patch dataset with a class for every pixel.
+        source: raster that windows are read from while training.
+        labels: raster of classes, of any grid.
+        label_features: features with a class, in place of ``labels``.
+        label_field: their field; empty = all of them are of one class, 1, named as the layer.
+        background: pixels outside all features are class 0, "background"; otherwise they are ignored.
+        areas: polygons whose ``area_field`` says what is inside them: train, validation or test; None = the whole
+            raster, ``validation_share`` of it by blocks for validation.
+        patch_size: pixels on a side of the windows.
+        windows: windows of an epoch.
+        ignore_class: class value that no loss and no number counts.
+        target: binary (one logit, for two classes) or classes; auto = binary where there are two classes.
+        loss: one of SEGMENTATION_LOSSES, or several joined by +.
+        find_rate: find the learning rate by a range test.
+        threshold: binary: probability from which the second class is mapped; None = chosen on the validation part.
+    """
+
+    kind: ClassVar[str] = "trainsegmenter"
+    runner: ClassVar[str] = "engine.segmentation:train_segmenter"
+    result_type: ClassVar[Type[Any]] = TrainResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "report")
+    inputs: ClassVar[Tuple[str, ...]] = (
+        "training", "more_datasets", "validation", "test", "source", "labels", "label_features", "areas",
+        "initial_model",
+    )  # fmt: skip
+    device_field: ClassVar[str] = "device_choice"
+    distributed: ClassVar[bool] = True
+
+    output: str
+    training: str = ""
+    more_datasets: Tuple[str, ...] = ()
+    validation: str = ""
+    test: str = ""
+    validation_share: float = 0.2
+    source: Optional[RasterSource] = None
+    labels: Optional[RasterSource] = None
+    label_features: Optional[VectorSource] = None
+    label_field: str = ""
+    background: bool = False
+    areas: Optional[VectorSource] = None
+    area_field: str = "split"
+    patch_size: int = 256
+    windows: Optional[int] = None
+    nodata_rule: str = "auto"
+    legend: Legend = Legend()
+    ignore_class: Optional[int] = None
+    network: str = "unet"
+    network_arguments: Dict[str, Any] = field(default_factory=dict)
+    recipe: str = "default"
+    target: str = "auto"
+    loss: str = ""
+    optimizer: str = "auto"
+    class_weights: str = "balanced"
+    augmentation: str = "flips"
+    epochs: Optional[int] = None
+    batch_size: Optional[int] = None
+    learning_rate: Optional[float] = None
+    find_rate: bool = False
+    patience: Optional[int] = None
+    monitor: str = ""
+    threshold: Optional[float] = None
+    initial_model: str = ""
+    seed: int = 0
+    device_choice: str = "auto"
+    precision: str = "full"
+    report: str = ""
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        _one_of("RECIPE", self.recipe, SEGMENTATION_RECIPES)
+        _one_of("TARGET", self.target, TARGET_KINDS)
+        _one_of("OPTIMIZER", self.optimizer, OPTIMIZERS)
+        _one_of("CLASS_WEIGHTS", self.class_weights, SEGMENTATION_WEIGHTS)
+        _one_of("AUGMENTATION", self.augmentation, AUGMENTATIONS)
+        _one_of("DEVICE", self.device_choice, DEVICES)
+        _one_of("PRECISION", self.precision, PRECISIONS)
+        _one_of("NODATA_RULE", self.nodata_rule, NODATA_RULES)
+        for name in filter(None, self.loss.split("+")):
+            _one_of("LOSS", name, SEGMENTATION_LOSSES)
+        if self.monitor:
+            _one_of("MONITOR", self.monitor, MONITORS)
+        if bool(self.training) == (self.source is not None):
+            raise BadInput(
+                "Give exactly one of TRAINING and INPUT.",
+                "TRAINING is a patch dataset with a class for every pixel; INPUT is a raster that is read while "
+                "training, with LABELS or LABEL_FEATURES.",
+            )
+        labels = (self.labels is not None) + (self.label_features is not None)
+        if labels != (self.source is not None):
+            if self.source is not None:
+                given = "LABELS and LABEL_FEATURES are both given" if labels else "INPUT has no labels"
+                raise BadInput(f"{given}.", "Give one of LABELS and LABEL_FEATURES: where the classes come from.")
+            raise BadInput("TRAINING has its own labels, but LABELS or LABEL_FEATURES is given.", "Leave them empty.")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        _share("VALIDATION_SHARE", self.validation_share)
+        _at_least("PATCH_SIZE", self.patch_size, 8)
+        least = {"WINDOWS": (self.windows, 1), "EPOCHS": (self.epochs, 1), "BATCH_SIZE": (self.batch_size, 1),
+                 "PATIENCE": (self.patience, 0)}  # fmt: skip
+        for name, (value, low) in least.items():
+            if value is not None:
+                _at_least(name, value, low)
+        if self.threshold is not None:
+            _share("THRESHOLD", self.threshold)
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise BadInput(
+                f"LEARNING_RATE is {self.learning_rate:g}, not above 0.", "Leave it unset or give e.g. 0.001."
+            )
+
+
 @dataclass(frozen=True)
 class TrainRandomForest(Job):
     """Train a Random Forest on the centre pixel, or on it with the mean and deviation of the patch."""
@@ -791,7 +918,6 @@ class TrainRandomForest(Job):
 
 PROBABILITY_TYPES = ("float32", "uint8")
 RUNTIMES = ("auto", "onnxruntime", "torch", "openvino")
-PRECISIONS = ("full", "fast")
 BORDERS = ("reflect", "nodata")
 DAMAGED_BLOCKS = ("error", "nodata")
 ORIENTATIONS = ("none", "flips", "full")
@@ -982,6 +1108,7 @@ JOBS: Tuple[Type[Job], ...] = (
     ImportPatches,
     ExportPatches,
     TrainClassifier,
+    TrainSegmenter,
     TrainRandomForest,
     Classify,
     Assess,
