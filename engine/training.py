@@ -6,23 +6,18 @@ exactly for the same data, seed, batch size, threads and device.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
 import math
 import os
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,11 +30,12 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainClassifier, TrainResult
 from . import graphs
 from .crossvalidation import cross_validate, pooled
+from .devices import SilentContext, device_name, quiet, repeatable, start_fabric, using_threads
 from .metrics import Scores, scores
 from .modelfiles import load_model, module_tensors, save_model, with_suffix
 from .patchpools import Part
 from .trainingbatches import Recipe, StandardisedPatches, augment, batches, choose_recipe, statistics_of
-from .trainingreport import Epoch, RunFacts, finish, versions
+from .trainingreport import Epoch, RunFacts, finish, tell_epoch, versions
 from .trainingsets import Roles, band_statistics, card_source, open_plan, scene_settings
 
 Array = npt.NDArray[Any]
@@ -57,9 +53,9 @@ def train_classifier(job: TrainClassifier, context: Context) -> TrainResult:
     """
     started = time.monotonic()
     output = with_suffix(job.output)
-    with _quiet(), _threads(context.threads()):
-        fabric = _fabric(job.device_choice, context)
-        told = context if fabric.is_global_zero else _Silent(context)
+    with quiet(), using_threads(context.threads()):
+        fabric = start_fabric(job.device_choice, context)
+        told = context if fabric.is_global_zero else SilentContext(context)
         plan = open_plan(job, told)
         if job.initial_model and (plan.folds or job.test_scenes):
             told.warn("Where INITIAL_MODEL has learned from a scene that is held out, the accuracy is optimistic.")
@@ -79,7 +75,7 @@ def train_classifier(job: TrainClassifier, context: Context) -> TrainResult:
     facts = RunFacts(
         title=network_entry(done.card.network).title,
         seconds=time.monotonic() - started,
-        device=_device_name(fabric.device),
+        device=device_name(fabric.device),
         history=done.history,
         best_epoch=done.best,
         chose_epoch=job.patience > 0 and roles.validation is not None,
@@ -116,7 +112,7 @@ class _Trained:
 
 def _train(job: TrainClassifier, roles: Roles, fabric: Fabric, context: Context) -> _Trained:
     """Train one network and evaluate it once, on the set whose numbers are reported."""
-    with _repeatable(job.seed, fabric.device):
+    with repeatable(job.seed, fabric.device):
         card, network = _prepare(job, roles, context)
         recipe = choose_recipe(job, len(roles.training))
         run = _Run(fabric, network, card, recipe, job, roles, context)
@@ -197,14 +193,6 @@ def _settings(job: TrainClassifier, recipe: Recipe, fabric: Fabric, threads: int
     }
 
 
-class _Silent(Context):
-    """What the ranks above 0 tell nobody; they notice a cancel all the same."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__()
-        self.cancelled = context.cancelled
-
-
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
@@ -273,8 +261,8 @@ class _Run:
             held = self._evaluate("validation") if "validation" in self.data else None
             epoch = Epoch(number, loss, train, held[0] if held else None, held[1] if held else None)
             history.append(epoch)
-            self._tell(epoch)
-            key = _merit(epoch, job.monitor) if watched else (float(number),)
+            tell_epoch(epoch, job.epochs, context)
+            key = epoch.merit(job.monitor) if watched else (float(number),)
             if key >= best_key:
                 best, best_key = number, key
                 best_state = copy.deepcopy(self.network.state_dict()) if watched else None
@@ -348,31 +336,6 @@ class _Run:
     def _scores(self, matrix: Tensor) -> Scores:
         return scores(self._sum(matrix).cpu().numpy().reshape(self.classes, self.classes))
 
-    def _tell(self, epoch: Epoch) -> None:
-        text = f"Epoch {epoch.number}/{self.job.epochs}: loss {epoch.loss:.4f}"
-        shown = epoch.train
-        self.context.metric("train/loss", epoch.loss, epoch.number)
-        for role, result in (("train", epoch.train), ("validation", epoch.validation)):
-            for name in ("overall_accuracy", "kappa", "macro_f1", "mean_iou"):
-                value = getattr(result, name, None)
-                if value is not None:
-                    self.context.metric(f"{role}/{name}", value, epoch.number)
-        if epoch.validation is not None and epoch.validation_loss is not None:
-            self.context.metric("validation/loss", epoch.validation_loss, epoch.number)
-            text += f", validation loss {epoch.validation_loss:.4f}"
-            shown = epoch.validation
-        kappa = "n/a" if shown.kappa is None else f"{shown.kappa:.3f}"
-        self.context.log(f"{text}, {'' if shown is epoch.train else 'validation '}kappa {kappa}")
-
-
-def _merit(epoch: Epoch, monitor: str) -> Tuple[float, ...]:
-    """Return what makes one epoch better than another; equal merit means that the later one is kept."""
-    loss = math.inf if epoch.validation_loss is None else epoch.validation_loss
-    if monitor == "loss":
-        return (-loss,)
-    value = getattr(epoch.validation, monitor)
-    return (-math.inf if value is None else value, -loss)
-
 
 def _class_weights(part: Part, classes: int, rule: str) -> Tensor:
     """Return the weight of each class; their mean over the training samples is 1."""
@@ -390,72 +353,3 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> A
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=max(steps, 10), pct_start=recipe.warm_up
     )
-
-
-# --- device and surroundings -----------------------------------------------------------------------------------------
-
-
-def _fabric(choice: str, context: Context) -> Fabric:
-    """Start Fabric on the chosen device; under torchrun or srun on as many as were started."""
-    if choice == "cuda" and not torch.cuda.is_available():
-        context.warn("DEVICE is cuda, but no usable GPU was found: training runs on the CPU.")
-    accelerator = "cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu"
-    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
-    if TorchElasticEnvironment.detect():
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        plugin: Any = TorchElasticEnvironment()
-        nodes = max(1, int(os.environ["WORLD_SIZE"]) // local)
-    elif tasks > 1 and "SLURM_PROCID" in os.environ and SLURMEnvironment.detect():
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        local, plugin = tasks // nodes, SLURMEnvironment()
-    else:
-        # One process, even inside a SLURM allocation.
-        local, nodes, plugin = 1, 1, LightningEnvironment()
-    strategy = "ddp" if local * nodes > 1 else "auto"
-    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, plugins=[plugin])
-    fabric.launch()
-    if fabric.is_global_zero:
-        context.log(f"Training runs on {_device_name(fabric.device)}.")
-    return fabric
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's messages on ranks and devices out of the log."""
-    loggers = [logging.getLogger(name) for name in ("lightning_fabric", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _threads(count: Optional[int]) -> Iterator[None]:
-    """Let torch use so many threads, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _repeatable(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's own generators (initial weights, dropout) for a while, and leave them as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.manual_seed(seed)
-        yield

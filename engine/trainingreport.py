@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
@@ -37,6 +38,32 @@ class Epoch:
     train: Scores
     validation_loss: Optional[float]
     validation: Optional[Scores]
+
+    def merit(self, monitor: str) -> Tuple[float, ...]:
+        """Return what makes one epoch better than another; equal merit means that the later one is kept."""
+        loss = math.inf if self.validation_loss is None else self.validation_loss
+        if monitor == "loss":
+            return (-loss,)
+        value = getattr(self.validation, monitor)
+        return (-math.inf if value is None else value, -loss)
+
+
+def tell_epoch(epoch: Epoch, epochs: int, context: Context) -> None:
+    """Send the metrics of an epoch, and a line of the log."""
+    text = f"Epoch {epoch.number}/{epochs}: loss {epoch.loss:.4f}"
+    shown = epoch.train
+    context.metric("train/loss", epoch.loss, epoch.number)
+    for role, result in (("train", epoch.train), ("validation", epoch.validation)):
+        for name in NUMBERS:
+            value = getattr(result, name, None)
+            if value is not None:
+                context.metric(f"{role}/{name}", value, epoch.number)
+    if epoch.validation is not None and epoch.validation_loss is not None:
+        context.metric("validation/loss", epoch.validation_loss, epoch.number)
+        text += f", validation loss {epoch.validation_loss:.4f}"
+        shown = epoch.validation
+    kappa = "n/a" if shown.kappa is None else f"{shown.kappa:.3f}"
+    context.log(f"{text}, {'' if shown is epoch.train else 'validation '}kappa {kappa}")
 
 
 @dataclass(frozen=True, eq=False)
