@@ -31,10 +31,11 @@ from ..tasks.jobs import TrainClassifier, TrainResult
 from . import graphs
 from .crossvalidation import cross_validate, pooled
 from .devices import SilentContext, device_name, quiet, repeatable, start_fabric, using_threads
+from .initialmodel import continued
 from .metrics import Scores, scores
-from .modelfiles import load_model, module_tensors, save_model, with_suffix
+from .modelfiles import module_tensors, save_model, with_suffix
 from .patchpools import Part
-from .trainingbatches import Recipe, StandardisedPatches, augment, batches, choose_recipe, statistics_of
+from .trainingbatches import Recipe, StandardisedPatches, augment, batches, choose_recipe
 from .trainingreport import Epoch, RunFacts, finish, tell_epoch, versions
 from .trainingsets import Roles, band_statistics, card_source, open_plan, scene_settings
 
@@ -127,52 +128,23 @@ def _train(job: TrainClassifier, roles: Roles, fabric: Fabric, context: Context)
 def _prepare(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card, nn.Module]:
     """Return the card (so far) and the network, with its initial weights."""
     source = roles.training.pool.source
+    ours = card_source(roles.training, *band_statistics(roles.training, context))
     if job.initial_model:
-        return _prepare_initial(job, roles, context)
+        return continued(job.initial_model, job.network, ours, roles.classes, context)
     network = build_network(
         job.network, len(source.bands), len(roles.classes), source.patch_size, job.network_arguments
     )
-    mean, std = band_statistics(roles.training, context)
     scene = roles.training.pool.datasets[0].description.scene
     card = Card(
         kind="network",
         network=job.network,
-        sources=(card_source(roles.training, mean, std),),
+        sources=(ours,),
         classes=roles.classes,
         arguments={**network_entry(job.network, PATCH_NETWORKS).arguments, **job.network_arguments},
         res_m=scene.res_m,
         crs=scene.crs,
     )
     return card, network
-
-
-def _prepare_initial(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card, nn.Module]:
-    """Return card and network of INITIAL_MODEL, which is trained further with its own standardisation."""
-    loaded = load_model(job.initial_model)
-    card, source = loaded.card, roles.training.pool.source
-    remedy = "Choose a model that was trained on the same kind of patches, or train without INITIAL_MODEL."
-    theirs = card.sources[0]
-    found = [
-        ("network", card.network, job.network),
-        ("number of bands", len(theirs.bands), len(source.bands)),
-        ("patch size", theirs.patch_size, source.patch_size),
-        ("list of classes", [e.value for e in card.classes], [e.value for e in roles.classes]),
-    ]
-    for what, own, wanted in found:
-        if own != wanted:
-            raise BadInput(f"The {what} of INITIAL_MODEL is {own}, that of this training {wanted}.", remedy)
-    if loaded.module is None:
-        raise BadInput(f"INITIAL_MODEL '{job.initial_model}' is no network.", remedy)
-    names = [(a.name, b.name) for a, b in zip(theirs.bands, source.bands) if a.name and b.name and a.name != b.name]
-    if names:
-        context.warn(f"Band '{names[0][1]}' takes the place of '{names[0][0]}' of INITIAL_MODEL.")
-    context.log(f"Training goes on from '{os.path.basename(job.initial_model)}', with its standardisation.")
-    bands = tuple(
-        replace(band, scene_mean=ours.scene_mean, scene_std=ours.scene_std, nodata=ours.nodata)
-        for band, ours in zip(theirs.bands, card_source(roles.training, *statistics_of(theirs.bands)).bands)
-    )
-    sources = (replace(theirs, bands=bands),)
-    return replace(card, sources=sources, classes=roles.classes, settings={}, metrics={}), loaded.module
 
 
 def _settings(job: TrainClassifier, recipe: Recipe, fabric: Fabric, threads: int) -> Dict[str, Any]:
