@@ -111,7 +111,7 @@ def _module(card: Card, tensors: Mapping[str, Array]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         try:
             module = build_network(
-                card.network, len(source.bands), len(card.classes), source.patch_size, card.arguments
+                card.network, len(source.bands), len(card.classes), source.patch_size, card.arguments, card.binary
             )
         except (TypeError, ValueError, RuntimeError) as error:
             raise BadInput(f"the arguments of '{card.network}' in its card are wrong: {error}.", _AGAIN) from error

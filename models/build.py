@@ -9,6 +9,7 @@ from torch import nn
 
 from ..tasks.errors import BadInput
 from .registry import network_entry
+from .two_classes import TwoClasses
 
 
 def network_class(network: str) -> Type[nn.Module]:
@@ -24,7 +25,7 @@ def network_class(network: str) -> Type[nn.Module]:
 
 
 def build_network(
-    network: str, bands: int, classes: int, patch_size: int, arguments: Mapping[str, Any] = {}
+    network: str, bands: int, classes: int, patch_size: int, arguments: Mapping[str, Any] = {}, binary: bool = False
 ) -> nn.Module:
     """Build a network of the registry; its weights are random, from torch's current generator.
 
@@ -34,6 +35,7 @@ def build_network(
         classes: outputs.
         patch_size: pixels on a side; a pixel network takes images of any size and needs none.
         arguments: constructor arguments that differ from the registry's defaults.
+        binary: give the network one logit for its two classes.
 
     Raises:
         BadInput: the network or an argument is unknown, or the patch is too small; names the valid ones.
@@ -44,7 +46,9 @@ def build_network(
         valid = ", ".join(entry.arguments) or "none"
         raise BadInput(f"The network '{network}' has no argument '{unknown[0]}'.", f"Its arguments: {valid}.")
     size = () if entry.output == "pixels" else (patch_size,)
-    return network_class(network)(bands, classes, *size, **{**entry.arguments, **arguments})
+    build = network_class(network)
+    settings = {**entry.arguments, **arguments}
+    return TwoClasses(build(bands, 1, *size, **settings)) if binary else build(bands, classes, *size, **settings)
 
 
 def parameter_count(module: nn.Module) -> int:

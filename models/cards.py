@@ -101,6 +101,8 @@ class Card:
         stride: pixel networks: windows begin at multiples of it, and their sizes are multiples.
         tile: pixel networks with tile context: pixels on a side of a tile.
         overlap: likewise: pixels that neighbouring tiles share.
+        binary: the network has one logit for two classes (`models.two_classes`).
+        threshold: of a model of two classes: probability from which a pixel is of the second; None = the larger one.
         res_m: ground sampling distance of the training scene in metres; None without CRS.
         crs: WKT of the training scene.
         training: what it was trained on: dataset names and "sha256:..." hashes, counts per class and split.
@@ -130,6 +132,8 @@ class Card:
     stride: int = 1
     tile: Optional[int] = None
     overlap: Optional[int] = None
+    binary: bool = False
+    threshold: Optional[float] = None
 
     def to_json(self) -> str:
         """Return the card as JSON text."""

@@ -34,3 +34,13 @@ def test_arguments_that_make_no_network_are_named_with_the_remedy(arguments, val
     with pytest.raises(BadInput, match=value) as caught:
         build_network("unet", 3, 2, 0, arguments)
     assert caught.value.remedy
+
+
+def test_one_logit_gives_two_classes():
+    torch.manual_seed(0)
+    network = build_network("unet", 3, 2, 0, {"width": 4, "depth": 1}, binary=True).eval()
+    image = torch.randn(2, 3, 8, 8)
+    logits = network(image)
+    assert logits.shape == (2, 2, 8, 8) and not logits[:, 0].any()
+    assert torch.allclose(logits.softmax(1)[:, 1], torch.sigmoid(network.network(image))[:, 0])
+    assert parameter_count(network) == parameter_count(build_network("unet", 3, 1, 0, {"width": 4, "depth": 1}))
