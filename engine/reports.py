@@ -6,6 +6,7 @@ on a screen in light or dark and prints on paper.
 
 from __future__ import annotations
 
+import base64
 import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -56,6 +57,7 @@ header { border-bottom: 3px solid var(--mark); padding-bottom: 12px; margin-bott
 h1 { font-size: 26px; line-height: 1.25; margin: 0; }
 header p { margin: 4px 0 0; color: var(--soft); }
 h2 { font-size: 18px; margin: 30px 0 8px; }
+img.picture { max-width: 100%; image-rendering: pixelated; }
 section > p { margin: 0 0 10px; color: var(--soft); max-width: 75ch; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
@@ -169,6 +171,14 @@ _WARNINGS = _JINJA.from_string("""<ul class="warnings">
 def warnings_list(texts: Sequence[str]) -> Markup:
     """Return the run's warnings; empty without any."""
     return _fill(_WARNINGS, texts=texts) if texts else Markup()
+
+
+_PICTURE = _JINJA.from_string('<p><img class="picture" alt="" src="data:image/png;base64,{{ data }}"></p>')
+
+
+def picture(png: bytes) -> Markup:
+    """Return a picture, which becomes part of the page."""
+    return _fill(_PICTURE, data=base64.b64encode(png).decode("ascii"))
 
 
 _TABLE = _JINJA.from_string("""<div class="wide"><table>

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 from markupsafe import Markup
@@ -19,13 +19,13 @@ from . import reports
 from .crossvalidation import NUMBERS, Fold, fold_summary
 from .metrics import Scores, metrics_dict
 from .reports import Section
-from .trainingsets import Roles
 
 OPTIMISTIC = "chosen on these samples: optimistic"
 CROSS_VALIDATED = (
     "Accuracy on every scene by a model that has seen nothing of it. The model that is written learned from all scenes."
 )
 _FOLDS_NOTE = "Each scene was left out once: a model of all the others was judged on its patches."
+_SETTINGS = ("loss", "optimizer", "schedule", "weight_decay", "label_smoothing")
 _MONITORS = {"loss": "loss", "kappa": "kappa", "macro_f1": "macro F1", "mean_iou": "mean IoU"}
 
 
@@ -66,6 +66,46 @@ def tell_epoch(epoch: Epoch, epochs: int, context: Context) -> None:
     context.log(f"{text}, {'' if shown is epoch.train else 'validation '}kappa {kappa}")
 
 
+class PartLike(Protocol):
+    """The samples of a role, as the report sees them."""
+
+    def __len__(self) -> int:
+        """Return the number of patches or windows."""
+        ...
+
+    def facts(self) -> Dict[str, Any]:
+        """Return what the card says of them."""
+        ...
+
+
+class RolesLike(Protocol):
+    """Who does what in a run, as the report sees it; see `trainingsets.Roles` and `densesets.DenseRoles`."""
+
+    @property
+    def parts(self) -> Mapping[str, PartLike]:
+        """Return the parts that there are, by role."""
+        ...
+
+    @property
+    def scenes(self) -> Sequence[str]:
+        """Return the names of the scenes."""
+        ...
+
+    @property
+    def shared_pixels(self) -> int:
+        """Return the pixels that lie in training and in the set whose numbers are reported."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Return how the sets came about."""
+        ...
+
+    def counts(self) -> Dict[str, Dict[str, int]]:
+        """Return the samples per class value (as text) of each role."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class RunFacts:
     """What the report tells of the run.
@@ -80,6 +120,8 @@ class RunFacts:
         monitor: by which number.
         extra: further (name, value) facts.
         folds: the scenes that were left out, each with what a model of the others makes of it.
+        unit: what is counted: samples (of which each is a patch), or pixels.
+        examples: pictures (PNG) of the kept weights' answers on some windows.
     """
 
     title: str
@@ -91,6 +133,8 @@ class RunFacts:
     monitor: str = "loss"
     extra: Tuple[Tuple[str, str], ...] = ()
     folds: Tuple[Fold, ...] = ()
+    unit: str = "samples"
+    examples: Tuple[bytes, ...] = ()
 
 
 def versions(**more: str) -> Dict[str, str]:
@@ -111,7 +155,7 @@ def accuracy_sentence(reported: str, chose_epoch: bool) -> str:
 
 def finish(
     card: Card,
-    roles: Roles,
+    roles: RolesLike,
     run: RunFacts,
     result: Optional[Scores],
     reported: str,
@@ -171,11 +215,13 @@ def finish(
     return card, answer, write
 
 
-def training_page(card: Card, roles: Roles, run: RunFacts, result: Optional[Scores], warnings: Tuple[str, ...]) -> str:
+def training_page(
+    card: Card, roles: RolesLike, run: RunFacts, result: Optional[Scores], warnings: Tuple[str, ...]
+) -> str:
     """Return the report's HTML."""
     sections = [
         Section("Warnings", reports.warnings_list(warnings)),
-        _accuracy(card, result),
+        _accuracy(card, run, result),
         Section("Scenes left out", _folds(run), _FOLDS_NOTE),
         Section("Training curves", _curves(run), _curves_note(run)),
     ]
@@ -189,12 +235,13 @@ def training_page(card: Card, roles: Roles, run: RunFacts, result: Optional[Scor
             Section("Accuracy per class", reports.scores_table(card.metrics)),
         ]
     sections += [
-        Section("Classes and samples", _samples(card, roles), " ".join(roles.notes)),
+        Section("Examples", _examples(run), "Image, reference and what the model makes of it."),
+        Section(f"Classes and {run.unit}", _samples(card, roles, run), " ".join(roles.notes)),
         Section("Bands", _bands(card), "Means and deviations are those of the training patches; the model is given "
                 "(value - mean) / deviation." if card.kind == "network" else ""),
         Section("The run", reports.facts(_facts(card, roles, run))),
     ]  # fmt: skip
-    scenes = roles.training.pool.scenes
+    scenes = roles.scenes
     scene = scenes[0] if len(scenes) == 1 else f"{len(scenes)} scenes"
     return reports.page(
         f"{run.title}: training report",
@@ -204,10 +251,10 @@ def training_page(card: Card, roles: Roles, run: RunFacts, result: Optional[Scor
     )
 
 
-def _accuracy(card: Card, result: Optional[Scores]) -> Section:
+def _accuracy(card: Card, run: RunFacts, result: Optional[Scores]) -> Section:
     figures = []
     if result is not None:
-        samples = f"of {reports.grouped(result.matrix.sum())} samples"
+        samples = f"of {reports.grouped(result.matrix.sum())} {run.unit}"
         figures = [
             ("Overall accuracy", reports.percent(result.overall_accuracy), samples),
             ("Kappa", reports.decimal(result.kappa), "agreement beyond chance"),
@@ -260,10 +307,14 @@ def _curves_note(run: RunFacts) -> str:
     return f"{chosen} Training numbers are taken while the network learns, on augmented patches and with dropout."
 
 
-def _samples(card: Card, roles: Roles) -> Markup:
-    counts = roles.counts()
+def _examples(run: RunFacts) -> Markup:
+    return Markup().join(reports.picture(png) for png in run.examples)
+
+
+def _samples(card: Card, roles: RolesLike, run: RunFacts) -> Markup:
+    counts, unit = roles.counts(), "pixels" if run.unit == "pixels" else "patches"
     columns = {
-        f"{role.capitalize()} patches": [reports.grouped(counts[role][str(entry.value)]) for entry in card.classes]
+        f"{role.capitalize()} {unit}": [reports.grouped(counts[role][str(entry.value)]) for entry in card.classes]
         for role in counts
     }
     return reports.legend_table(card.classes, columns)
@@ -277,7 +328,7 @@ def _bands(card: Card) -> Markup:
     return reports.table(["Band", "Mean", "Deviation"], rows)
 
 
-def _facts(card: Card, roles: Roles, run: RunFacts) -> List[Tuple[str, Any]]:
+def _facts(card: Card, roles: RolesLike, run: RunFacts) -> List[Tuple[str, Any]]:
     source, settings = card.sources[0], card.settings
     size = f"{source.patch_size} x {source.patch_size} pixels, {len(source.bands)} bands"
     arguments = ", ".join(f"{name} {value}" for name, value in card.arguments.items())
@@ -289,13 +340,14 @@ def _facts(card: Card, roles: Roles, run: RunFacts) -> List[Tuple[str, Any]]:
         *run.extra,
     ]
     if card.kind == "network":
-        batch, rate = settings["batch_size"], settings["learning_rate"]
         rows += [
             ("Epochs", f"{len(run.history)} of {settings['epochs']}, patience {settings['patience']}"),
-            ("Batch size, learning rate", f"{batch}, {rate:g}"),
-            ("Weight decay, label smoothing", f"{settings['weight_decay']:g}, {settings['label_smoothing']:g}"),
+            ("Batch size, learning rate", f"{settings['batch_size']}, {settings['learning_rate']:g}"),
+            *((name.capitalize().replace("_", " "), settings[name]) for name in _SETTINGS if settings.get(name)),
             ("Augmentation, class weights", f"{settings['augmentation']}, {settings['class_weights']}"),
         ]
+        if card.threshold is not None:
+            rows.append(("Threshold", f"'{card.classes[1].name}' from a probability of {card.threshold:g}"))
     rows += [
         ("Seed", settings.get("seed", "")),
         (
@@ -308,5 +360,6 @@ def _facts(card: Card, roles: Roles, run: RunFacts) -> List[Tuple[str, Any]]:
         ("Versions", ", ".join(f"{name} {value}" for name, value in card.versions.items())),
     ]
     for role, part in roles.parts.items():
-        rows.append((f"{role.capitalize()} data", f"{part.facts()['name']}: {reports.grouped(len(part))} patches"))
+        unit = "windows" if run.unit == "pixels" else "patches"
+        rows.append((f"{role.capitalize()} data", f"{part.facts()['name']}: {reports.grouped(len(part))} {unit}"))
     return rows

@@ -59,6 +59,11 @@ class Roles:
         named = {"training": self.training, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
 
+    @property
+    def scenes(self) -> Tuple[str, ...]:
+        """Return the names of the scenes that the training patches may come from."""
+        return self.training.pool.scenes
+
     def counts(self) -> Dict[str, Dict[str, int]]:
         """Return the patches per class value (as text) of each role."""
         return {
