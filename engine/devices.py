@@ -24,8 +24,14 @@ class SilentContext(Context):
         self.cancelled = context.cancelled
 
 
-def start_fabric(choice: str, context: Context) -> Fabric:
-    """Start Fabric on the chosen device; under torchrun or srun on as many as were started."""
+def start_fabric(choice: str, context: Context, precision: str = "full") -> Fabric:
+    """Start Fabric on the chosen device; under torchrun or srun on as many as were started.
+
+    Args:
+        choice: auto, cpu or cuda.
+        context: for the log.
+        precision: full, or fast: mixed precision, on a GPU alone.
+    """
     if choice == "cuda" and not torch.cuda.is_available():
         context.warn("DEVICE is cuda, but no usable GPU was found: training runs on the CPU.")
     accelerator = "cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu"
@@ -40,8 +46,16 @@ def start_fabric(choice: str, context: Context) -> Fabric:
     else:
         # One process, even inside a SLURM allocation.
         local, nodes, plugin = 1, 1, LightningEnvironment()
+    mixed: Any = "32-true"
+    if precision == "fast":
+        if accelerator == "cuda":
+            mixed = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+        else:
+            context.log("PRECISION fast is for GPUs: training runs in full precision.")
     strategy = "ddp" if local * nodes > 1 else "auto"
-    fabric = Fabric(accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, plugins=[plugin])
+    fabric = Fabric(
+        accelerator=accelerator, devices=local, num_nodes=nodes, strategy=strategy, plugins=[plugin], precision=mixed
+    )
     fabric.launch()
     if fabric.is_global_zero:
         context.log(f"Training runs on {device_name(fabric.device)}.")
