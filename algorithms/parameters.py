@@ -171,7 +171,7 @@ def raster(name: str, title: str, text: str, optional: bool = False) -> Any:
     return described(QgsProcessingParameterRasterLayer(name, title, optional=optional), text)
 
 
-def raster_source(what: str, number: int = 1) -> list[Any]:
+def raster_source(what: str, number: int = 1, optional: bool = False) -> list[Any]:
     """INPUT, STACK and BANDS: a raster source, as all algorithms take it.
 
     Further ones, from ``number`` 2 on, are INPUT2, STACK2 and BANDS2 ...: optional and advanced.
@@ -180,7 +180,7 @@ def raster_source(what: str, number: int = 1) -> list[Any]:
     image = tr("Image") if number == 1 else tr("Image of source {}").format(number)
     stack = tr("Further images") if number == 1 else tr("Further images of source {}").format(number)
     bands = tr("Bands") if number == 1 else tr("Bands of source {}").format(number)
-    first = raster(f"INPUT{own}", image, what, optional=number > 1)
+    first = raster(f"INPUT{own}", image, what, optional=optional or number > 1)
     return [
         first if number == 1 else described(first, what, advanced=True),
         described(

@@ -25,6 +25,7 @@ from .tools.normalise import Normalise
 from .tools.setup_engine import SetupEngine
 from .training.train_classifier import TrainClassifier
 from .training.train_random_forest import TrainRandomForest
+from .training.train_segmenter import TrainSegmenter
 
 ALGORITHMS = (
     SelectSamples,
@@ -39,6 +40,7 @@ ALGORITHMS = (
     ImportPatches,
     ExportPatches,
     TrainClassifier,
+    TrainSegmenter,
     TrainRandomForest,
     Classify,
     Assess,

@@ -44,7 +44,7 @@ class Step(Context):
             whole: units of all trainings; None to tell no progress.
         """
         super().__init__()
-        self.warnings, self.cancelled = outer.warnings, outer.cancelled
+        self.warnings, self.cancelled, self.stopping = outer.warnings, outer.cancelled, outer.stopping
         self._outer, self._scene, self._before, self._whole = outer, scene, before, whole
 
     def progress(self, done: float, total: float, stage: str = "", unit: str = "") -> None:
@@ -65,6 +65,11 @@ class Step(Context):
         """Report a metric of the model that is written."""
         if not self._scene:
             self._outer.metric(name, value, step)
+
+    def picture(self, name: str, png: bytes, step: int, caption: str = "") -> None:
+        """Show a picture of the model that is written."""
+        if not self._scene:
+            self._outer.picture(name, png, step, caption)
 
     def check(self) -> None:
         """Raise JobCancelled when the user cancelled the job."""

@@ -57,6 +57,8 @@ _KEPT_PIXELS = 100_000_000
 # Pixels of a feature's bounds up to which it is burnt whole.
 _WHOLE_FEATURE = 4_000_000
 _LISTED = 10
+# The field that features without a class field are given.
+_ONE_CLASS = "class"
 
 
 class DenseLabels(ABC):
@@ -160,7 +162,7 @@ def open_labels(
     Args:
         raster: label raster (its first chosen band); this or ``features``.
         features: polygons, lines or points.
-        field: class field of the features.
+        field: class field of the features; empty = all of them are of class 1, called as the layer is.
         grid: the image's.
         name: what messages call the image.
         context: takes warnings and the cancel.
@@ -566,6 +568,10 @@ class FeatureLabels(DenseLabels):
         """Read the layer; the arguments are those of `open_labels`."""
         layer = on_grid(read_layer(source, context), grid, image, context, consume=True)
         super().__init__(grid, image, layer.name)
+        if not field:
+            # All features are of one class, called as the layer is.
+            field, legend = _ONE_CLASS, replace(legend, layer_classes=legend.layer_classes or _one_class(layer.name))
+            layer.frame[_ONE_CLASS] = 1
         own = feature_classes(layer, field, context, legend, classes, crosswalk)
         self._classes = own.classes
         chosen = np.flatnonzero(own.known)
@@ -674,6 +680,10 @@ class FeatureLabels(DenseLabels):
         rows, cols = rows - 1, cols - 1
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
         return np.asarray(rows[inside] * width + cols[inside])
+
+
+def _one_class(name: str) -> Tuple[ClassEntry, ...]:
+    return (replace(resolve([1])[0], name=name.rpartition(".")[0] or name),)
 
 
 def _claim(block: Array, places: Labels, codes: Array) -> None:

@@ -21,7 +21,7 @@ class SilentContext(Context):
 
     def __init__(self, context: Context) -> None:
         super().__init__()
-        self.cancelled = context.cancelled
+        self.cancelled, self.stopping = context.cancelled, context.stopping
 
 
 def start_fabric(choice: str, context: Context, precision: str = "full") -> Fabric:

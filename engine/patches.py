@@ -7,12 +7,11 @@ sample that one source refuses is refused everywhere, so that all stacks stay al
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,25 +19,21 @@ import numpy.typing as npt
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from ..tasks.jobs import ExtractPatches, PatchesResult, RasterSource
+from ..tasks.jobs import ExtractPatches, PatchesResult
 from . import patchsplits
-from .bandstatistics import scene_statistics
 from .datasets import (
     LABELS,
     PATCHES,
-    DatasetBand,
     DatasetDescription,
-    DatasetScene,
     DatasetSource,
     library_versions,
     write_description,
 )
 from .denselabels import DenseLabels, open_labels
-from .lengths import pixel_metres
 from .patchplaces import Numbers, Placement, Samples, placements, read_samples
-from .patchreading import LabelStack, SourcePlan, plan_source, read_patches
+from .patchreading import LabelStack, SourcePlan, dataset_bands, dataset_scene, plan_source, read_patches
 from .patchwriting import StackWriter, checked_target, footprint_frame, put_in_place, write_labels
-from .rasters import Grid, RasterReader, part_name, reading, writing_error
+from .rasters import RasterReader, part_name, reading, writing_error
 from .vectors import vector_path, write_layer
 
 # The kinds of reasons to reject a sample, with what is said of one source of several.
@@ -317,43 +312,12 @@ class _Progress:
 def _description(run: _Run, targets: _Targets, count: int, context: Context) -> DatasetDescription:
     sources = []
     for plan, place, source in zip(run.plans, run.placed, (run.job.source, *run.job.more_sources)):
-        bands = _bands(plan, run.job, context.check)
-        scene = None if plan.number == 1 else _scene(plan.reader, source)
+        explicit = run.job.scale is not None or run.job.offset is not None
+        bands = dataset_bands(plan, explicit, context.check)
+        scene = None if plan.number == 1 else dataset_scene(plan.reader, source)
         sources.append(DatasetSource(plan.file, place.size, str(plan.dtype), bands, plan.rule, scene))
+    scene = dataset_scene(run.plans[0].reader, run.job.source)
     return DatasetDescription(
-        tuple(sources), targets.table, _scene(run.plans[0].reader, run.job.source), count, targets.counts, run.job.edge,
-        library_versions(), targets="patch" if run.labels is None else "dense", label_nodata=targets.label_nodata,
+        tuple(sources), targets.table, scene, count, targets.counts, run.job.edge, library_versions(),
+        targets="patch" if run.labels is None else "dense", label_nodata=targets.label_nodata,
     )  # fmt: skip
-
-
-def _bands(plan: SourcePlan, job: ExtractPatches, check: Callable[[], None]) -> Tuple[DatasetBand, ...]:
-    reader = plan.reader
-    scene = scene_statistics(reader, rule=plan.rule, check=check)
-    return tuple(
-        DatasetBand(
-            name=band.name,
-            nodata=plan.numbers[index],
-            scale=float(band.scale),
-            offset=float(band.offset),
-            explicit=not band.expression and (job.scale is not None or job.offset is not None),
-            scene_mean=float(scene.mean[index]),
-            scene_std=float(scene.std[index]),
-            expression=band.expression,
-        )
-        for index, band in enumerate(reader.bands)
-    )
-
-
-def _scene(reader: RasterReader, source: RasterSource) -> DatasetScene:
-    grid: Grid = reader.grid
-    # A GDAL data source name ("NETCDF:file:band") is no path.
-    path = os.path.abspath(source.path) if Path(source.path).exists() else source.path
-    return DatasetScene(
-        label=reader.name,
-        path=path,
-        crs="" if grid.crs is None else grid.crs.to_wkt(),
-        transform=tuple(float(value) for value in grid.transform[:6]),
-        width=grid.width,
-        height=grid.height,
-        res_m=pixel_metres(grid),
-    )

@@ -153,15 +153,17 @@ class Part:
         return {"name": names, "hash": f"sha256:{digest}", "patches": len(self), "datasets": each}
 
 
-def open_pool(paths: Sequence[str], context: Context) -> PatchPool:
+def open_pool(paths: Sequence[str], context: Context, dense: bool = False) -> PatchPool:
     """Open the datasets that are trained on together; folders, or the ``dataset.json`` in them.
+
+    ``dense``: those that have a class for every pixel are wanted, in place of those with one per patch.
 
     Raises:
         BadInput: one cannot be read or is of another kind, is given twice, or does not fit the first one.
     """
     datasets: List[PatchDataset] = []
     for path in paths:
-        dataset = open_dataset(path)
+        dataset = open_dataset(path, dense)
         if any(os.path.samefile(dataset.folder, known.folder) for known in datasets):
             raise BadInput(
                 f"The patch dataset '{dataset.folder}' is given twice.",
@@ -174,15 +176,20 @@ def open_pool(paths: Sequence[str], context: Context) -> PatchPool:
     return PatchPool(datasets)
 
 
-def open_dataset(path: str) -> PatchDataset:
-    """Open a dataset of one class and one source per patch.
+def open_dataset(path: str, dense: bool = False) -> PatchDataset:
+    """Open a dataset of one source per patch, with one class per patch, or with one per pixel (dense).
 
     Raises:
         BadInput: it cannot be read, or is of another kind.
     """
     dataset = PatchDataset(path)
     description = dataset.description
-    if dataset.dense:
+    if dense and not dataset.dense:
+        raise BadInput(
+            f"'{dataset.folder}' holds one class per patch; this training needs one for every pixel.",
+            "Extract the patches with LABELS or LABEL_FEATURES, or train a classifier with it.",
+        )
+    if dataset.dense and not dense:
         raise BadInput(
             f"'{dataset.folder}' holds a class for every pixel of its patches; this training needs one per patch.",
             "Give a dataset that was extracted around sample points.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,12 +13,15 @@ import numpy.typing as npt
 
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from .datasets import LABELS
+from ..tasks.jobs import RasterSource
+from .bandstatistics import scene_statistics
+from .datasets import LABELS, DatasetBand, DatasetScene
 from .denselabels import DenseLabels
+from .lengths import pixel_metres
 from .patchplaces import Placement
 from .patchwriting import StackWriter
 from .products import output_type
-from .rasters import Array, RasterReader
+from .rasters import Array, Grid, RasterReader
 
 Numbers = npt.NDArray[np.int64]
 
@@ -274,3 +278,47 @@ def _cut(image: Array, rows: Numbers, cols: Numbers, size: int) -> Array:
     """Return the patches that begin at these places of an image ``(H, W, C)`` as ``(n, p, p, C)``."""
     view = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))
     return np.ascontiguousarray(view.transpose(0, 1, 3, 4, 2)[rows, cols])
+
+
+# --- what datasets and cards say of a source -------------------------------------------------------------------------
+
+
+def dataset_bands(plan: SourcePlan, explicit: bool, check: Callable[[], None]) -> Tuple[DatasetBand, ...]:
+    """Return what a dataset or a card says of the bands of a source.
+
+    Args:
+        plan: how the source is read.
+        explicit: the user gave scale or offset in place of the file's own.
+        check: called between windows.
+    """
+    reader = plan.reader
+    scene = scene_statistics(reader, rule=plan.rule, check=check)
+    return tuple(
+        DatasetBand(
+            name=band.name,
+            nodata=plan.numbers[index],
+            scale=float(band.scale),
+            offset=float(band.offset),
+            explicit=explicit and not band.expression,
+            scene_mean=float(scene.mean[index]),
+            scene_std=float(scene.std[index]),
+            expression=band.expression,
+        )
+        for index, band in enumerate(reader.bands)
+    )
+
+
+def dataset_scene(reader: RasterReader, source: RasterSource) -> DatasetScene:
+    """Return what a dataset or a card says of the image that patches are cut from."""
+    grid: Grid = reader.grid
+    # A GDAL data source name ("NETCDF:file:band") is no path.
+    path = os.path.abspath(source.path) if Path(source.path).exists() else source.path
+    return DatasetScene(
+        label=reader.name,
+        path=path,
+        crs="" if grid.crs is None else grid.crs.to_wkt(),
+        transform=tuple(float(value) for value in grid.transform[:6]),
+        width=grid.width,
+        height=grid.height,
+        res_m=pixel_metres(grid),
+    )

@@ -8,7 +8,7 @@ are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,14 @@ from ..models.cards import CardBand, CardSource
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from ..tasks.jobs import TrainClassifier, TrainRandomForest
+from ..tasks.jobs import TrainClassifier, TrainRandomForest, TrainSegmenter
 from .crossvalidation import Step
-from .datasets import PatchDataset
+from .datasets import DatasetSource, PatchDataset
 from .leakage import shared_pixels
 from .metrics import class_positions
 from .patchpools import Array, Indices, Part, PatchPool, check_fit, class_union, open_dataset, open_pool
 
-TrainingJob = Union[TrainClassifier, TrainRandomForest]
+TrainingJob = Union[TrainClassifier, TrainRandomForest, TrainSegmenter]
 
 BLOCK_PATCHES = 10  # side of a block of the automatic split, in patches
 _FEWEST_BLOCKS = 10
@@ -109,22 +109,22 @@ def open_plan(job: TrainingJob, context: Context) -> Plan:
     classes = class_union([*pool.datasets, *(other.datasets[0] for other in others.values())], context)
     if len(pool.datasets) > 1:
         context.log(f"{len(pool.datasets)} patch datasets of {len(pool.scenes)} scenes: {', '.join(pool.scenes)}.")
-    _check_scenes(job, pool)
-    held = _scene_numbers(pool, job.test_scenes)
-    named = {role: _named_part(other, role, classes) for role, other in others.items()}
-    roles = _give_roles(job, pool, classes, named, held, context)
+    check_scenes(job, pool)
+    held = scene_numbers(pool, job.test_scenes)
+    named = {role: named_part(other, role, classes) for role, other in others.items()}
+    roles = give_roles(job, pool, classes, named, held, context)
     if job.cross_validation == "none":
         return Plan(roles)
     folds = []
     for number, scene in enumerate(pool.scenes):
         try:
-            folds.append((scene, _give_roles(job, pool, classes, named, [number], Step(context, scene))))
+            folds.append((scene, give_roles(job, pool, classes, named, [number], Step(context, scene))))
         except BadInput as error:
             raise BadInput(f"Without the scene '{scene}': {error.message}", error.remedy) from error
     return Plan(roles, tuple(folds))
 
 
-def _check_scenes(job: TrainingJob, pool: PatchPool) -> None:
+def check_scenes(job: TrainingJob, pool: PatchPool) -> None:
     """Raise where one scene alone is to be split or left out."""
     for name, value in (("SPLIT_BY", job.split_by), ("CROSS_VALIDATION", job.cross_validation)):
         if value == "scene" and len(pool.scenes) < 2:
@@ -134,7 +134,7 @@ def _check_scenes(job: TrainingJob, pool: PatchPool) -> None:
             )
 
 
-def _scene_numbers(pool: PatchPool, names: Sequence[str]) -> List[int]:
+def scene_numbers(pool: PatchPool, names: Sequence[str]) -> List[int]:
     """Return the positions of the scenes of these names."""
     known = {name.casefold(): number for number, name in enumerate(pool.scenes)}
     for name in names:
@@ -149,15 +149,26 @@ def _scene_numbers(pool: PatchPool, names: Sequence[str]) -> List[int]:
     return numbers
 
 
-def _give_roles(
+def give_roles(
     job: TrainingJob,
     pool: PatchPool,
     classes: Tuple[ClassEntry, ...],
     named: Mapping[str, Part],
     held: Sequence[int],
     context: Context,
+    check: Optional[Callable[[Roles, str, Context], None]] = None,
 ) -> Roles:
-    """Give every patch its role; the scenes ``held`` are the test set."""
+    """Give every patch its role; the scenes ``held`` are the test set.
+
+    Args:
+        job: of the training.
+        pool: the patches.
+        classes: of the run.
+        named: parts of datasets that were named for a role.
+        held: positions of the scenes that are the test set.
+        context: for the log.
+        check: looks at the roles before anything is told; None = the rules of patches with one class each.
+    """
     notes: List[str] = []
     free = ~np.isin(pool.scene_of, held)
     by_scene = job.split_by == "scene"
@@ -176,7 +187,7 @@ def _give_roles(
     elif job.cross_validation != "none":
         testing = None
     roles = Roles(classes, fit, validating, testing)
-    _check_classes(roles, job.training, context)
+    (check or _check_classes)(roles, job.training, context)
     shared = _count_shared(roles, context)
     for note in notes:
         context.log(note)
@@ -217,7 +228,7 @@ def _own_parts(pool: PatchPool, free: Array, classes: Tuple[ClassEntry, ...], no
 _SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 
-def _named_part(pool: PatchPool, role: str, classes: Tuple[ClassEntry, ...]) -> Part:
+def named_part(pool: PatchPool, role: str, classes: Tuple[ClassEntry, ...]) -> Part:
     """Return the patches of a dataset that was named for a role: those of its ``split``, else all of them."""
     own = pool.splits == role
     return _part(pool, own if own.any() else np.ones(len(pool), bool), classes)
@@ -291,20 +302,30 @@ def _blocks(part: Part) -> Indices:
 
 
 def _take_groups(labels: Indices, groups: Indices, classes: int, share: float, seed: int) -> Array:
-    """Return which samples are held back: whole groups, about ``share`` of each class, never all groups of one.
-
-    In random order a group is taken where that brings the classes nearer to their share; a class that is left without
-    any gives its smallest group, if another remains.
-    """
+    """Return which samples are held back: whole groups, by the rule of `balanced_groups`."""
     names, number = np.unique(groups, return_inverse=True)
     table = np.zeros((len(names), classes), dtype=np.int64)
     np.add.at(table, (number, labels), 1)
+    return balanced_groups(table, share, seed)[number]
+
+
+def balanced_groups(table: Indices, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Return which groups are held back ``(G,)``: about ``share`` of each class, never all groups of one.
+
+    In random order a group is taken where that brings the classes nearer to their share; a class that is left without
+    any gives its smallest group, if another remains.
+
+    Args:
+        table: samples of each class in each group ``(G, K)``.
+        share: of the samples that is held back.
+        seed: of the order.
+    """
     total = table.sum(axis=0)
     target = share * total
-    have = np.zeros(classes)
-    taken = np.zeros(len(names), dtype=bool)
+    have = np.zeros(table.shape[1])
+    taken = np.zeros(len(table), dtype=bool)
     weight = 1 / np.maximum(total, 1)
-    for group in np.random.default_rng(seed).permutation(len(names)):
+    for group in np.random.default_rng(seed).permutation(len(table)):
         after = have + table[group]
         nearer = (np.abs(after - target) * weight).sum() < (np.abs(have - target) * weight).sum()
         if nearer and not np.any((after >= total) & (table[group] > 0)):
@@ -314,7 +335,7 @@ def _take_groups(labels: Indices, groups: Indices, classes: int, share: float, s
         if candidates and not np.any((have + table[candidates[0]] >= total) & (table[candidates[0]] > 0)):
             taken[candidates[0]] = True
             have += table[candidates[0]]
-    return taken[number]
+    return taken
 
 
 def _without_neighbours(part: Part, taken: Array) -> Array:
@@ -472,8 +493,11 @@ def band_statistics(part: Part, context: Context) -> Tuple[npt.NDArray[np.float6
 
 def card_source(part: Part, mean: Array, std: Array) -> CardSource:
     """Return what the card says of the source: the first dataset's bands, with the statistics of all of them."""
-    source = part.pool.source
-    scene_mean, scene_std = _scene_statistics(part.pool)
+    return source_of(part.pool.source, mean, std, *_scene_statistics(part.pool))
+
+
+def source_of(source: DatasetSource, mean: Array, std: Array, scene_mean: Array, scene_std: Array) -> CardSource:
+    """Return what the card says of a source, with the statistics of each band ``(C,)``."""
     bands = tuple(
         CardBand(
             name=band.name,

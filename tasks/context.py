@@ -15,11 +15,17 @@ class Context:
 
     The worker's subclass sends protocol messages instead. `check` is called between tiles, batches and features, at
     least every 0.2 s of work, so that a cancelled job ends within a second.
+
+    Attributes:
+        warnings: what was warned of.
+        cancelled: set when the user cancelled the job.
+        stopping: set when the user wants a training to end now and to keep the best of what there is.
     """
 
     def __init__(self, scratch: str = "") -> None:
         self.warnings: List[str] = []
         self.cancelled = threading.Event()
+        self.stopping = threading.Event()
         self._scratch = scratch
 
     def progress(self, done: float, total: float, stage: str = "", unit: str = "") -> None:
@@ -34,6 +40,9 @@ class Context:
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Report the value of a named metric (``train/loss``, ``validation/kappa``) at a step (epoch)."""
+
+    def picture(self, name: str, png: bytes, step: int, caption: str = "") -> None:
+        """Show a picture of how a training goes: a PNG file that replaces the one of the same name."""
 
     def check(self) -> None:
         """Raise JobCancelled when the user cancelled the job."""

@@ -837,8 +837,14 @@ class TrainSegmenter(Job):
     precision: str = "full"
     report: str = ""
     resume: bool = True
+    split_by: str = "own"
+    test_scenes: Tuple[str, ...] = ()
+
+    # Leaving each scene out in turn is for trainings of minutes.
+    cross_validation: ClassVar[str] = "none"
 
     def __post_init__(self) -> None:
+        _check_scenes(self)
         _one_of("RECIPE", self.recipe, SEGMENTATION_RECIPES)
         _one_of("TARGET", self.target, TARGET_KINDS)
         _one_of("OPTIMIZER", self.optimizer, OPTIMIZERS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from ...tasks import jobs
 from .. import parameters as p
@@ -34,10 +34,11 @@ class Trainer(JobAlgorithm):
 
     STEP = "training"
 
-    def datasets(self) -> List[Any]:
-        """Return TRAINING, VALIDATION, TEST and VALIDATION_SHARE."""
+    def datasets(self, optional: bool = False) -> List[Any]:
+        """Return TRAINING (optional where there are other ways to train), VALIDATION, TEST and VALIDATION_SHARE."""
+        learned = tr("Folder made by 'Extract patches': what is learned from.")
         return [
-            p.folder(self.TRAINING, tr("Patch dataset"), tr("Folder made by 'Extract patches': what is learned from.")),
+            p.folder(self.TRAINING, tr("Patch dataset"), learned, optional=optional),
             p.folder(
                 self.VALIDATION,
                 tr("Validation dataset"),
@@ -117,13 +118,16 @@ class Trainer(JobAlgorithm):
 
     def scene_values(self, values) -> Dict[str, Any]:
         """Return what these parameters say, by the names of the job's fields."""
-        names = values.text(self.TEST_SCENES).split(",")
         return {
             "more_datasets": values.files(self.MORE_DATASETS),
             "split_by": values.choice(self.SPLIT_BY),
-            "test_scenes": tuple(filter(None, (name.strip() for name in names))),
+            "test_scenes": self.test_scenes(values),
             "cross_validation": values.choice(self.CROSS_VALIDATION),
         }
+
+    def test_scenes(self, values) -> Tuple[str, ...]:
+        """Return the names in TEST_SCENES."""
+        return tuple(filter(None, (name.strip() for name in values.text(self.TEST_SCENES).split(","))))
 
     def results(self) -> List[Any]:
         """Return OUTPUT and REPORT."""
@@ -139,7 +143,7 @@ class Trainer(JobAlgorithm):
 
     def add_numbers(self) -> None:
         """Declare the numbers."""
-        self.add_number(self.OVERALL_ACCURACY, tr("Overall accuracy"), tr("Share of patches that are right, 0 to 1."))
+        self.add_number(self.OVERALL_ACCURACY, tr("Overall accuracy"), tr("Share that is right, 0 to 1."))
         self.add_number(self.KAPPA, tr("Kappa"), tr("Agreement beyond chance; empty where it is not defined."))
         self.add_number(self.MACRO_F1, tr("Macro F1"), tr("Mean of the F1 of all classes."))
         self.add_number(self.MEAN_IOU, tr("Mean IoU"), tr("Mean intersection over union of all classes."))

@@ -1,0 +1,167 @@
+"""What a network of one class per pixel learns from: windows with a class for every pixel, by role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..models.cards import CardSource
+from ..tasks.classtable import ClassEntry
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from .bandstatistics import BandStatistics
+from .datasets import DatasetScene, DatasetSource
+from .trainingsets import source_of
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Targets = npt.NDArray[np.int64]
+
+# The target of a pixel that no loss and no number counts.
+IGNORED = -1
+# Of the training windows, so many are enough for means and deviations.
+_STATISTICS_WINDOWS = 400
+_TOGETHER = 8
+
+
+class DensePart(Protocol):
+    """The windows of one role; threads may read at the same time."""
+
+    @property
+    def pixels(self) -> npt.NDArray[np.int64]:
+        """Return the labelled pixels of each class ``(K,)``."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of windows; for training, of an epoch."""
+        ...
+
+    def read(self, numbers: Sequence[int], epoch: int = 0) -> Tuple[Floats, Targets]:
+        """Return windows.
+
+        Args:
+            numbers: which ones, from 0.
+            epoch: training windows that are drawn at random are others in every epoch.
+
+        Returns:
+            Physical values ``(n, C, p, p)``, NaN where no-data, and class positions ``(n, p, p)``, `IGNORED` where
+            nothing is labelled.
+        """
+        ...
+
+    def facts(self) -> Dict[str, Any]:
+        """Return what the card says of them: name, hash where there is one, windows."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRoles:
+    """Who does what in a run.
+
+    Attributes:
+        classes: ascending values: the order of the network's outputs.
+        training: what the network is fitted to.
+        validation: what chooses epoch and threshold; None without.
+        test: what is evaluated once, at the end; None without.
+        source: bands and size of the windows.
+        scene: the first scene.
+        scenes: names of the scenes.
+        shared_pixels: pixels that are scored and lie in a training window.
+        notes: how the parts came about, for the log and the report.
+    """
+
+    classes: Tuple[ClassEntry, ...]
+    training: DensePart
+    validation: Optional[DensePart]
+    test: Optional[DensePart]
+    source: DatasetSource
+    scene: DatasetScene
+    scenes: Tuple[str, ...]
+    shared_pixels: int = 0
+    notes: Tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> Mapping[str, DensePart]:
+        """Return the parts that there are, by role."""
+        named = {"training": self.training, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
+
+    def counts(self) -> Dict[str, Dict[str, int]]:
+        """Return the labelled pixels per class value (as text) of each role."""
+        return {
+            name: {str(entry.value): int(count) for entry, count in zip(self.classes, part.pixels)}
+            for name, part in self.parts.items()
+        }
+
+
+def check_classes(roles: DenseRoles, name: str, context: Context) -> None:
+    """Raise unless two classes train; warn of classes that cannot be learned or judged.
+
+    Args:
+        roles: the parts.
+        name: what messages call the labels.
+        context: takes the warnings.
+    """
+    count = roles.training.pixels
+    known = [entry for entry, number in zip(roles.classes, count) if number > 0]
+    if len(known) < 2:
+        told = f"Only class {known[0].value} '{known[0].name}' is" if known else "No class is"
+        raise BadInput(
+            f"{told} labelled where the network learns ('{name}').",
+            "Label at least two classes there. Where polygons are of one class and the rest of the area is another, "
+            "set BACKGROUND.",
+        )
+    for entry, number in zip(roles.classes, count):
+        if number == 0:
+            context.warn(f"Class {entry.value} '{entry.name}' has no training pixel: it will not be mapped.")
+    for role, part in list(roles.parts.items())[1:]:
+        missing = [e for e, n, learned in zip(roles.classes, part.pixels, count) if n == 0 and learned > 0]
+        if missing:
+            names = ", ".join(f"{entry.value} '{entry.name}'" for entry in missing)
+            context.warn(f"The {role} part holds no pixel of class {names}.")
+
+
+def card_source(roles: DenseRoles, context: Context) -> CardSource:
+    """Return what the card says of the source, with means and deviations over the training windows.
+
+    Of many windows a regular choice is read. A constant band (or one without data) gets the deviation 1, with a
+    warning.
+    """
+    part, bands = roles.training, roles.source.bands
+    numbers = np.unique(np.linspace(0, len(part) - 1, min(len(part), _STATISTICS_WINDOWS)).round().astype(int))
+    found = BandStatistics(len(bands))
+    for some in np.array_split(numbers, -(-len(numbers) // _TOGETHER)):
+        context.check()
+        # Epoch 0 is one that no training has: the statistics do not depend on what is learned from.
+        values = part.read(some.tolist())[0].transpose(1, 0, 2, 3).reshape(len(bands), len(some), -1)
+        valid = ~np.isnan(values)
+        found.add(np.where(valid, values, 0), valid)
+    mean, deviation = np.nan_to_num(found.mean), np.nan_to_num(found.deviation)
+    flat = deviation <= 1e-7 * np.maximum(np.abs(mean), 1e-30)
+    for position in np.nonzero(flat)[0]:
+        name = bands[position].name or f"band {position + 1}"
+        what = "is constant" if found.count[position] else "holds no data"
+        context.warn(f"'{name}' {what} in the training windows: the model learns nothing from it.")
+    scene_mean, scene_std = (np.array([getattr(band, name) for band in bands]) for name in ("scene_mean", "scene_std"))
+    return source_of(roles.source, mean, np.where(flat, 1.0, deviation), scene_mean, scene_std)
+
+
+def count_pixels(targets: Targets, classes: int) -> npt.NDArray[np.int64]:
+    """Return the labelled pixels of each class ``(K,)``."""
+    return np.bincount(targets[targets >= 0].reshape(-1), minlength=classes).astype(np.int64)
+
+
+def without(classes: Sequence[ClassEntry], ignored: Optional[int]) -> Tuple[ClassEntry, ...]:
+    """Return a class table without the class that is ignored.
+
+    Raises:
+        BadInput: there is no such class.
+    """
+    kept: List[ClassEntry] = [entry for entry in classes if entry.value != ignored]
+    if ignored is not None and len(kept) == len(classes):
+        values = ", ".join(str(entry.value) for entry in classes)
+        raise BadInput(f"IGNORE_CLASS is {ignored}, which is no class of the labels.", f"The classes are: {values}.")
+    return tuple(kept)

@@ -1,0 +1,62 @@
+"""Pictures of what a network makes of some patches: image, reference and prediction side by side."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.io import MemoryFile
+
+from ..tasks.classtable import ClassEntry
+
+Array = npt.NDArray[Any]
+Picture = npt.NDArray[np.uint8]
+
+_GAP = 4  # pixels between the three pictures
+_UNLABELLED = 0x26  # grey of pixels without a class
+_DARKEST, _BRIGHTEST = 2, 98  # percentiles that become black and white
+
+
+def strip(values: Array, targets: Array, predicted: Array, classes: Sequence[ClassEntry]) -> bytes:
+    """Return image, reference and prediction side by side, as PNG.
+
+    Args:
+        values: of the bands ``(C, H, W)``, in any unit, NaN where no-data; three bands make a colour picture.
+        targets: class positions ``(H, W)``, negative where unlabelled.
+        predicted: class positions ``(H, W)``.
+        classes: the class table.
+    """
+    parts = [image_picture(values), class_picture(targets, classes), class_picture(predicted, classes)]
+    gap = np.full((3, parts[0].shape[1], _GAP), 255, np.uint8)
+    return png(np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=2))
+
+
+def image_picture(values: Array) -> Picture:
+    """Return the first three bands, or the first one in grey, stretched to their contrast ``(3, H, W)``."""
+    bands = values[[0, 1, 2]] if len(values) >= 3 else values[[0, 0, 0]]
+    picture = np.zeros(bands.shape, np.float32)
+    for number, band in enumerate(bands):
+        known = band[np.isfinite(band)]
+        if not len(known):
+            continue
+        low, high = np.percentile(known, [_DARKEST, _BRIGHTEST])
+        picture[number] = np.clip((np.nan_to_num(band, nan=low) - low) / max(high - low, 1e-9), 0, 1)
+    return (picture * 255).round().astype(np.uint8)
+
+
+def class_picture(positions: Array, classes: Sequence[ClassEntry]) -> Picture:
+    """Return the colours of class positions ``(3, H, W)``; those that are negative are dark grey."""
+    table = np.full((len(classes) + 1, 3), _UNLABELLED, np.uint8)
+    for number, entry in enumerate(classes):
+        table[number] = [int(entry.colour[start : start + 2], 16) for start in (1, 3, 5)]
+    return np.moveaxis(table[np.where(positions < 0, len(classes), positions)], -1, 0)
+
+
+def png(picture: Picture) -> bytes:
+    """Return a picture ``(3, H, W)`` as a PNG file."""
+    bands, height, width = picture.shape
+    with MemoryFile() as file:
+        with file.open(driver="PNG", width=width, height=height, count=bands, dtype="uint8") as dataset:
+            dataset.write(picture)
+        return bytes(file.read())

@@ -1,0 +1,227 @@
+"""Training a network that gives one class per pixel, from dense patch datasets or straight from a raster.
+
+The flow of the job; the loop itself is in segmentationfit.py. It runs on Lightning Fabric, as that of the classifier
+does: on a laptop's CPU, on a GPU, and on many under torchrun or srun (rank 0 alone writes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from ..models.build import build_network, parameter_count
+from ..models.cards import Card
+from ..models.registry import PIXEL_NETWORKS, NetworkEntry, network_entry
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from ..tasks.jobs import TrainResult, TrainSegmenter
+from . import graphs
+from .checkpoints import Checkpoint, training_key
+from .denseparts import DenseRoles, card_source
+from .densesets import open_dense_roles
+from .devices import SilentContext, device_name, quiet, repeatable, start_fabric, using_threads
+from .initialmodel import continued
+from .metrics import Scores
+from .modelfiles import module_tensors, save_model, with_suffix
+from .probing import probe
+from .segmentationfit import Fit
+from .segmentationsettings import Settings, choose_settings
+from .trainingreport import Epoch, RunFacts, finish, versions
+from .trainingtime import tell_time
+
+_LEAST_TILE = 256  # pixels on a side of the tiles that a network without a finite margin maps in
+
+
+def train_segmenter(job: TrainSegmenter, context: Context) -> TrainResult:
+    """Train a network on a class for every pixel; write the model file and, where asked for, the report.
+
+    Raises:
+        BadInput: the data or the initial model cannot be used together, the windows do not fit the network, or the
+            training diverged.
+    """
+    started = time.monotonic()
+    output = with_suffix(job.output)
+    with quiet(), using_threads(context.threads()), contextlib.ExitStack() as stack:
+        fabric = start_fabric(job.device_choice, context, job.precision)
+        told = context if fabric.is_global_zero else SilentContext(context)
+        roles = stack.enter_context(open_dense_roles(job, told))
+        checkpoint = None
+        if job.resume:
+            data = {role: part.facts() for role, part in roles.parts.items()}
+            checkpoint = Checkpoint(output, training_key(job, data))
+        done = _train(job, roles, fabric, checkpoint, told)
+        threads = torch.get_num_threads()
+    facts = RunFacts(
+        title=network_entry(done.card.network).title,
+        seconds=time.monotonic() - started,
+        device=device_name(fabric.device),
+        history=done.history,
+        best_epoch=done.best,
+        chose_epoch=done.settings.patience > 0 and roles.validation is not None,
+        monitor=done.settings.monitor,
+        unit="pixels",
+    )
+    card = replace(
+        done.card,
+        parameter_count=parameter_count(done.network),
+        settings=_settings(job, done, fabric, threads),
+        versions=versions(torch=torch.__version__),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    card, answer, write_report = finish(card, roles, facts, done.result, done.reported, output, job.report, told)
+    if fabric.is_global_zero:
+        save_model(output, card, module_tensors(done.network))
+        if checkpoint is not None:
+            checkpoint.remove()
+        write_report()
+        graphs.export_graphs(done.network, card, output, told)
+    return answer
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """A network with the weights that are kept, its card so far, and how it came about."""
+
+    card: Card
+    network: nn.Module
+    settings: Settings
+    history: Tuple[Epoch, ...]
+    best: int
+    result: Optional[Scores]
+    reported: str
+    stopped: bool
+
+
+def _train(
+    job: TrainSegmenter, roles: DenseRoles, fabric: Fabric, checkpoint: Optional[Checkpoint], context: Context
+) -> _Trained:
+    """Train the network, choose its threshold, find how far it looks, and evaluate it once."""
+    with repeatable(job.seed, fabric.device):
+        card, network = _prepare(job, roles, context)
+        settings = choose_settings(job, card)
+        _check_windows(job, roles, network, network_entry(card.network, PIXEL_NETWORKS))
+        tell_time(fabric, network, card, settings, roles, context)
+        fit = Fit(fabric, network, card, settings, roles, context, checkpoint)
+        history, best = fit.run()
+        if settings.binary:
+            card = replace(card, threshold=_threshold(job, fit, roles, context))
+        result, reported = fit.judge(card)
+    card = _with_field(card, network, roles.source.patch_size, context)
+    return _Trained(card, network, settings, tuple(history), best, result, reported, fit.stopped)
+
+
+# --- preparation -----------------------------------------------------------------------------------------------------
+
+
+def _prepare(job: TrainSegmenter, roles: DenseRoles, context: Context) -> Tuple[Card, nn.Module]:
+    """Return the card (so far) and the network, with its initial weights."""
+    ours = card_source(roles, context)
+    if job.initial_model:
+        return continued(job.initial_model, job.network, ours, roles.classes, context)
+    entry = network_entry(job.network, PIXEL_NETWORKS)
+    binary = _is_binary(job, roles)
+    network = build_network(
+        job.network, len(ours.bands), len(roles.classes), ours.patch_size, job.network_arguments, binary
+    )
+    card = Card(
+        kind="network",
+        network=job.network,
+        sources=(ours,),
+        classes=roles.classes,
+        arguments={**entry.arguments, **job.network_arguments},
+        output="pixels",
+        binary=binary,
+        res_m=roles.scene.res_m,
+        crs=roles.scene.crs,
+    )
+    return card, network
+
+
+def _is_binary(job: TrainSegmenter, roles: DenseRoles) -> bool:
+    count = len(roles.classes)
+    if job.target == "binary" and count != 2:
+        names = ", ".join(f"{entry.value} '{entry.name}'" for entry in roles.classes)
+        raise BadInput(
+            f"TARGET is binary, but there are {count} classes: {names}.",
+            "Choose TARGET classes, or leave all classes but two out.",
+        )
+    if job.threshold is not None and (count != 2 or job.target == "classes"):
+        raise BadInput(
+            f"THRESHOLD is {job.threshold:g}, but the model is not binary.",
+            "Leave THRESHOLD empty, or train with TARGET binary on two classes.",
+        )
+    return count == 2 and job.target != "classes"
+
+
+def _check_windows(job: TrainSegmenter, roles: DenseRoles, network: nn.Module, entry: NetworkEntry) -> None:
+    """Raise where the windows are too small for the network, or not on its grid."""
+    size, grid = roles.source.patch_size, _grid(network)
+    where = "PATCH_SIZE" if job.source is not None else "the patches' size"
+    if size < entry.smallest_patch:
+        raise BadInput(
+            f"{where} is {size} pixels, too small for {entry.title}.", f"Give {entry.smallest_patch} or more."
+        )
+    if size % grid:
+        lower = size // grid * grid
+        valid = f"{lower} or {lower + grid}" if lower >= entry.smallest_patch else str(lower + grid)
+        raise BadInput(f"{where} is {size} pixels; {entry.title} takes multiples of {grid}.", f"Give {valid} pixels.")
+
+
+def _grid(network: nn.Module) -> int:
+    """Return the number that height and width of an image must be multiples of."""
+    return int(getattr(getattr(network, "network", network), "grid", 1))
+
+
+# --- after the fit ---------------------------------------------------------------------------------------------------
+
+
+def _threshold(job: TrainSegmenter, fit: Fit, roles: DenseRoles, context: Context) -> Optional[float]:
+    """Return the probability from which a binary model maps the second class."""
+    if job.threshold is not None:
+        return job.threshold
+    found = fit.best_threshold() if roles.validation is not None else None
+    if found is not None:
+        second = roles.classes[1].name
+        context.log(
+            f"From a probability of {found:.2f} a pixel is mapped as '{second}': there its IoU is largest on the "
+            "validation part."
+        )
+    return found
+
+
+def _with_field(card: Card, network: nn.Module, patch_size: int, context: Context) -> Card:
+    """Return the card with what mapping needs to know of the network's field of view."""
+    context.progress(0, 1, "measuring how far the network looks", "networks")
+    field = probe(network, len(card.sources[0].bands), context.check)
+    context.progress(1, 1, "measuring how far the network looks", "networks")
+    if field.context == "local":
+        context.log(f"The network looks {field.margin} pixels beyond a window: its maps do not depend on tiles.")
+        return replace(card, context="local", margin=field.margin, stride=field.stride, tile=None, overlap=None)
+    grid = field.stride
+    tile = -(-max(patch_size, _LEAST_TILE) // grid) * grid
+    overlap = tile // 4 // grid * grid
+    context.log(
+        f"The network has no finite field of view: it maps in tiles of {tile} pixels that overlap by {overlap} and are "
+        "faded into each other."
+    )
+    return replace(card, context="tile", margin=None, stride=grid, tile=tile, overlap=overlap)
+
+
+def _settings(job: TrainSegmenter, done: _Trained, fabric: Fabric, threads: int) -> Dict[str, Any]:
+    return {
+        **done.settings.facts(),
+        "stopped": done.stopped,
+        "seed": job.seed,
+        "initial_model": job.initial_model.rpartition("/")[2],
+        "precision": job.precision,
+        "device": str(fabric.device),
+        "processes": fabric.world_size,
+        "threads": threads,
+    }
