@@ -177,6 +177,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.fabric, self.network, self.recipe, self.job, self.roles = fabric, network, recipe, job, roles
         self.context = context
+        self.may_stop = False
         self.classes = len(card.classes)
         self.data = {
             role: StandardisedPatches(part, card, fabric.device, context) for role, part in roles.parts.items()
@@ -229,7 +230,11 @@ class _Run:
         best, best_state = 0, None
         best_key: Tuple[float, ...] = (-math.inf,)
         for number in range(1, job.epochs + 1):
-            loss, train = self._train_epoch(number)
+            self.may_stop = best_state is not None
+            trained = self._train_epoch(number)
+            if trained is None:
+                break
+            loss, train = trained
             held = self._evaluate("validation") if "validation" in self.data else None
             epoch = Epoch(number, loss, train, held[0] if held else None, held[1] if held else None)
             history.append(epoch)
@@ -241,13 +246,23 @@ class _Run:
             elif number - max(best, rising) >= job.patience:
                 context.log(f"No better {job.monitor} for {job.patience} epochs: training ends.")
                 break
+            if context.stopping.is_set():
+                break
         if best_state is not None:
             self.network.load_state_dict(best_state)
+        if context.stopping.is_set():
+            context.stopping.clear()  # where scenes are left out in turn, the next training is not meant
+            context.log(f"Stopped by the user: the weights of epoch {best} are kept.")
+        elif best_state is not None:
             context.log(f"The weights of epoch {best} are kept.")
         return history, best
 
-    def _train_epoch(self, number: int) -> Tuple[float, Scores]:
-        """Show every sample to the network once; returns the mean loss and the scores of its answers on the way."""
+    def _train_epoch(self, number: int) -> Optional[Tuple[float, Scores]]:
+        """Show every sample to the network once; returns the mean loss and the scores of its answers on the way.
+
+        Returns None when the user stopped training in between, which leaves weights that no epoch ended with; it
+        happens only where ``may_stop`` says that better ones are kept.
+        """
         data, recipe = self.data["training"], self.recipe
         order = torch.randperm(len(data), generator=self.order)
         parts = self._batches(order)
@@ -257,6 +272,8 @@ class _Run:
         self.module.train()
         for part, whole in zip(parts, order.tensor_split(len(parts))):
             self.context.check()
+            if self.may_stop and self.context.stopping.is_set():
+                return None
             labels = data.labels[part.to(self.fabric.device)]
             logits = self.module(augment(data.batch(part), recipe, self.chance))
             losses = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=recipe.label_smoothing)

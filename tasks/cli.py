@@ -136,7 +136,7 @@ def printer(rank: int, overwrite: bool, clock: Optional[Callable[[], float]] = N
 
     def show(message: Message) -> None:
         nonlocal shown_s, shown_stage
-        if rank != 0:
+        if rank != 0 or message["type"] == "picture":
             return
         if message["type"] != "progress":
             sys.stderr.write(_line(message) + "\n")

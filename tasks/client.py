@@ -7,6 +7,7 @@ Plain threads and queues, no Qt: it is called from whatever thread an algorithm 
 from __future__ import annotations
 
 import atexit
+import base64
 import collections
 import contextlib
 import itertools
@@ -69,6 +70,7 @@ def run_job(
     interpreter: str,
     on_message: Callable[[Message], None] = _ignore,
     cancelled: Callable[[], bool] = _never,
+    stopping: Callable[[], bool] = _never,
     scratch: str = "",
     auto_device: str = "cpu",
 ) -> Any:
@@ -79,8 +81,10 @@ def run_job(
         interpreter: the Python of the engine's environment.
         on_message: receives the messages as dictionaries, by their ``type``: ``waiting`` (text: what it waits for),
             ``started`` (warm: bool, pid), ``progress`` (done, total, stage, unit, rate in units per second or None,
-            remaining in seconds or None), ``log`` (text), ``warning`` (text), ``metric`` (name, value, step).
+            remaining in seconds or None), ``log`` (text), ``warning`` (text), ``metric`` (name, value, step),
+            ``picture`` (name, png: the bytes of the file, step, caption).
         cancelled: asked every 0.1 s, whether or not the worker says anything.
+        stopping: asked as often; each True asks the worker once to end the training early and to keep the best.
         scratch: folder for the worker and for the job's temporary files; empty = the environment's own.
         auto_device: what the device "auto" means in this environment: cpu or cuda (GPU jobs run one at a time).
 
@@ -100,6 +104,7 @@ def run_job(
         interpreter=interpreter,
         on_message=on_message,
         cancelled=cancelled,
+        stopping=stopping,
         scratch=scratch,
         auto_device=auto_device,
     )
@@ -386,6 +391,7 @@ class WorkerPool:
         interpreter: str,
         on_message: Callable[[Message], None] = _ignore,
         cancelled: Callable[[], bool] = _never,
+        stopping: Callable[[], bool] = _never,
         scratch: str = "",
         auto_device: str = "cpu",
     ) -> Any:
@@ -405,7 +411,7 @@ class WorkerPool:
                 worker, number = self._begin(interpreter, lane, scratch, envelope, generation, stopped)
                 try:
                     on_message({"type": "started", "warm": worker.jobs_done > 0, "pid": worker.pid})
-                    final = self._converse(worker, number, job, on_message, stopped)
+                    final = self._converse(worker, number, job, on_message, stopped, stopping)
                 except WorkerCrashed:
                     # A warm worker that was dying when it was given the job has not touched it: take the next.
                     if worker.jobs_done == 0 or worker.accepted == number:
@@ -585,8 +591,9 @@ class WorkerPool:
         job: Job,
         on_message: Callable[[Message], None],
         stopped: Callable[[], bool],
+        stopping: Callable[[], bool],
     ) -> Message:
-        """Pass the worker's messages on until the final one, which is returned; ask for a cancel every 0.1 s."""
+        """Pass messages on until the final one, which is returned; cancel or stop is asked for every 0.1 s."""
         next_poll, kill_at = 0.0, 0.0
         while True:
             now = time.monotonic()
@@ -595,6 +602,8 @@ class WorkerPool:
                 if stopped():
                     worker.send({"type": "cancel", "id": number})
                     kill_at = now + self.cancel_s
+                elif stopping():
+                    worker.send({"type": "stop", "id": number})
             if kill_at and now >= kill_at:
                 worker.kill(TERMINATE_S)
                 raise JobCancelled()
@@ -616,6 +625,8 @@ class WorkerPool:
                 return message
             if message["type"] == "metric":  # JSON knows no NaN: it travels as text
                 message["value"] = float(message["value"])
+            elif message["type"] == "picture":
+                message["png"] = base64.b64decode(message["png"])
             on_message(message)
 
 

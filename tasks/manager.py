@@ -138,6 +138,7 @@ def run_job(
     interpreter: str,
     on_message: Callable[[Message], None] = lambda message: None,
     cancelled: Callable[[], bool] = lambda: False,
+    stopping: Callable[[], bool] = lambda: False,
     scratch: str = "",
     auto_device: str = "cpu",
 ) -> Any:
@@ -166,6 +167,7 @@ def run_job(
             interpreter=interpreter,
             on_message=listen,
             cancelled=cancelled,
+            stopping=stopping,
             scratch=scratch,
             auto_device=auto_device,
         )

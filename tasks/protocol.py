@@ -1,9 +1,9 @@
 """The messages between QGIS and the worker: one JSON object per line, in both directions.
 
-To the worker: ``job`` (id, kind, job, threads, scratch) and ``cancel`` (id); end-of-file on its standard input means
-cancel and end. From the worker: ``hello`` once, then for each job ``accepted``, any number of
-``progress``, ``log``, ``warning`` and ``metric``, then exactly one of ``result``, ``error`` and ``cancelled``. Every
-message about a job carries its ``id``.
+To the worker: ``job`` (id, kind, job, threads, scratch), ``cancel`` (id) and ``stop`` (id: end the training early and
+keep the best); end-of-file on its standard input means cancel and end. From the worker: ``hello`` once, then for each
+job ``accepted``, any number of ``progress``, ``log``, ``warning``, ``metric`` and ``picture`` (a PNG as base64), then
+exactly one of ``result``, ``error`` and ``cancelled``. Every message about a job carries its ``id``.
 
 Standard library only; it knows of numpy scalars and arrays by their methods alone.
 """

@@ -8,6 +8,7 @@ its children.
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import errno
 import faulthandler
@@ -135,6 +136,11 @@ class JobContext(Context):
         """Send the value of a metric at a step."""
         self._send({"type": "metric", "name": str(name), "value": float(value), "step": int(step)})
 
+    def picture(self, name: str, png: bytes, step: int, caption: str = "") -> None:
+        """Send a picture of a step."""
+        text = base64.b64encode(png).decode("ascii")
+        self._send({"type": "picture", "name": str(name), "png": text, "step": int(step), "caption": str(caption)})
+
     def threads(self) -> Optional[int]:
         """Return this job's share of the cores."""
         return self._threads
@@ -254,6 +260,7 @@ class Worker:
         self._lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._cancelled: Set[Any] = set()
+        self._stopped: Set[Any] = set()
         self._current: Optional[JobContext] = None
         self._current_id: Any = None
         self._ended = False
@@ -306,11 +313,12 @@ class Worker:
         kind = message.get("type") if message is not None else None
         if message is not None and kind == "job":
             self._jobs.put(message)
-        elif message is not None and kind == "cancel":
+        elif message is not None and kind in ("cancel", "stop"):
+            number = message.get("id")
             with self._lock:
-                self._cancelled.add(message.get("id"))
-                if self._current is not None and self._current_id == message.get("id"):
-                    self._current.cancelled.set()
+                (self._cancelled if kind == "cancel" else self._stopped).add(number)
+                if self._current is not None and self._current_id == number:
+                    (self._current.cancelled if kind == "cancel" else self._current.stopping).set()
         else:
             sys.stderr.write(f"The worker does not understand {line[:200]!r}\n")
 
@@ -332,6 +340,8 @@ class Worker:
             self._current, self._current_id = context, number
             if self._ended or number in self._cancelled:
                 context.cancelled.set()
+            if number in self._stopped:
+                context.stopping.set()
         try:
             final = final_message(envelope, context)
         finally:
@@ -339,6 +349,7 @@ class Worker:
             with self._lock:
                 self._current = self._current_id = None
                 self._cancelled.discard(number)
+                self._stopped.discard(number)
         final["device"] = "cuda" if _cuda_in_use() else "cpu"
         tidy()
         final["memory"] = resident_bytes()

@@ -137,6 +137,11 @@ def test_a_missing_file_and_the_help(tmp_path, capfd):
     assert "FILE.job.json" in capfd.readouterr().err
 
 
+def test_pictures_are_not_printed(capfd):
+    cli.printer(0, True)({"type": "picture", "name": "validation 1", "png": "aGVsbG8=", "step": 1, "caption": ""})
+    assert capfd.readouterr().err == ""
+
+
 def test_progress_on_a_log_is_sparse(capfd):
     now = [0.0]
     show = cli.printer(0, False, lambda: now[0])

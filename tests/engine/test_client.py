@@ -48,10 +48,18 @@ def pool(tmp_path):
     made.messages = []
     made.scratch = tmp_path / "scratch folder ü"
 
-    def run(trick, *, cancelled=lambda: False, on_message=made.messages.append, interpreter=sys.executable, **fields):
+    def run(
+        trick, *, cancelled=lambda: False, stopping=lambda: False, on_message=made.messages.append,
+        interpreter=sys.executable, **fields,
+    ):  # fmt: skip
         job = trick if isinstance(trick, Trick) else Trick(trick, **fields)
         return made.run(
-            job, interpreter=interpreter, on_message=on_message, cancelled=cancelled, scratch=str(made.scratch)
+            job,
+            interpreter=interpreter,
+            on_message=on_message,
+            cancelled=cancelled,
+            stopping=stopping,
+            scratch=str(made.scratch),
         )
 
     made.do = run
@@ -83,6 +91,17 @@ class Beside:
         self.thread.join(seconds)
         assert not self.thread.is_alive()
         return self.outcome
+
+
+class Later:
+    """True some seconds after it was first asked."""
+
+    def __init__(self, seconds):
+        self.seconds, self.first = seconds, None
+
+    def __call__(self):
+        self.first = self.first or time.monotonic()
+        return time.monotonic() - self.first >= self.seconds
 
 
 def until(condition, seconds=20):
@@ -128,6 +147,13 @@ def test_numpy_values_pass(pool):
     assert math.isnan(metrics[1])
     assert result.value == 0.25
     assert result.facts == {"counts": [0, 1, 2], "7": 255, "yes": True}
+
+
+def test_pictures_arrive_as_bytes(pool):
+    pool.do("picture")
+    (picture,) = (message for message in pool.messages if message["type"] == "picture")
+    assert (picture["name"], picture["step"], picture["caption"]) == ("validation 1", 3, "Épreuve")
+    assert picture["png"] == b"\x89PNG not really"
 
 
 def test_the_callback_runs_in_the_callers_thread(pool):
@@ -248,6 +274,36 @@ def test_an_exception_in_the_callback_leaves_no_worker_at_work(pool):
     with pytest.raises(RuntimeError, match="the caller's own"):
         pool.do("steps", on_message=on_message)
     assert pool.pids() == []
+
+
+# --- stop and keep the best ---
+
+
+def test_a_job_that_is_asked_to_stop_ends_with_its_result(pool):
+    asked = iter([False, True])
+    result = pool.do("until_stopped", seconds=1, stopping=lambda: next(asked, False))
+    assert result.text == "the best of it"
+
+
+def test_every_request_to_stop_is_sent_once(pool):
+    stops = threading.Event()
+
+    def take():
+        asked = stops.is_set()
+        stops.clear()
+        return asked
+
+    def on_message(message):
+        if message["type"] == "progress":  # of each of the two trainings
+            stops.set()
+
+    assert pool.do("until_stopped", seconds=2, stopping=take, on_message=on_message).text == "the best of it"
+
+
+def test_a_job_that_is_stopping_can_be_cancelled(pool):
+    with pytest.raises(JobCancelled):
+        asked = iter([True])
+        pool.do("until_stopped", seconds=2, stopping=lambda: next(asked, False), cancelled=Later(0.5))
 
 
 # --- cancel ---

@@ -220,6 +220,28 @@ def test_the_best_epoch_is_kept(train_set, held_out, tmp_path, monkeypatch, moni
     assert modelfiles.load_model(result.output).module.layers[0].weight.unique().item() == kept
 
 
+@pytest.mark.parametrize(
+    ("patience", "when", "epochs"),
+    [(9, 1, 1), (9, 3.5, 3), (0, 3.5, 4)],  # without a validated best, the epoch that runs is finished
+)
+def test_stop_and_keep_the_best(train_set, held_out, tmp_path, patience, when, epochs):
+    class Impatient(Listener):
+        def progress(self, done, total, stage="", unit=""):
+            super().progress(done, total, stage, unit)
+            if stage == "training" and done >= when * total / 20:
+                self.stopping.set()
+
+    context = Impatient()
+    options = {"validation": held_out, "patience": patience, "network": "pixel_network", "batch_size": 8}
+    result = train_classifier(job(train_set, tmp_path / "m", epochs=20, **options), context)
+    assert len(context.metrics["train/loss"]) == epochs
+    assert f"Stopped by the user: the weights of epoch {result.best_epoch} are kept." in context.lines
+    assert not context.stopping.is_set()
+    kept = dict(context.metrics["validation/kappa"])[result.best_epoch]
+    assert patience or result.best_epoch == epochs
+    assert result.kappa == pytest.approx(kept) and result.accuracy_set == "validation"
+
+
 def test_patience_ends_training_and_patience_0_runs_every_epoch(train_set, held_out, tmp_path, monkeypatch):
     monkeypatch.setattr(Scripted, "values", [(0.1, 10), (0.5, 5)])
     monkeypatch.setattr(training, "_Run", Scripted)

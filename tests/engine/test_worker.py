@@ -252,6 +252,18 @@ def test_a_cancel_that_comes_before_its_job_is_kept(child):
     assert child.receive()[-1]["type"] == "cancelled"
 
 
+def test_a_stop_that_comes_before_its_job_is_kept_and_spares_the_next(child):
+    child.receive({"hello"})
+    child.send(type="stop", id=5)
+    child.job(5, "until_stopped", seconds=1)
+    assert child.receive()[-1]["result"]["text"] == "the best of it"
+    child.job(6, "until_stopped", seconds=1)
+    child.receive({"progress"})
+    child.send(type="stop", id=5)
+    child.send(type="cancel", id=6)
+    assert child.receive()[-1]["type"] == "cancelled"
+
+
 def test_end_of_input_ends_an_idle_worker_at_once(child):
     child.receive({"hello"})
     begun = time.monotonic()

@@ -84,6 +84,20 @@ def say(job, context):
     return TrickResult(text=job.text, value=float("nan"), warnings=tuple(context.warnings))
 
 
+def picture(job, context):
+    context.picture("validation 1", b"\x89PNG not really", 3, "Épreuve")
+
+
+def until_stopped(job, context):
+    # Twice where asked: a training in a job of several takes the request, and the next may get its own.
+    for number in range(int(job.seconds)):
+        context.progress(number, job.seconds, "training", "epochs")
+        while not context.stopping.wait(0.05):
+            context.check()
+        context.stopping.clear()
+    return TrickResult(text="the best of it")
+
+
 def numpy_values(job, context):
     import numpy as np
 
