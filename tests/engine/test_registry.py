@@ -13,7 +13,19 @@ def test_ids_are_published_and_unique():
         "simple_fcn",
         "book_fcn",
     ]
-    assert [entry.id for entry in PIXEL_NETWORKS] == ["unet"]
+    assert [entry.id for entry in PIXEL_NETWORKS] == [
+        "unet",
+        "course_unet",
+        "segnet",
+        "reference_fcnn",
+        "maggiori_fcn",
+        "smp_unet",
+        "smp_unetplusplus",
+        "smp_deeplabv3plus",
+        "smp_fpn",
+        "smp_segformer",
+        "smp_upernet",
+    ]
     assert {entry.output for entry in PATCH_NETWORKS} == {"patch"}
     assert {entry.output for entry in PIXEL_NETWORKS} == {"pixels"}
 

@@ -1,0 +1,226 @@
+"""Networks of segmentation-models-pytorch, with encoders of its own and of timm, for any number of bands.
+
+The library is imported when the first network is built. It needs torchvision: see `library`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import warnings
+from pathlib import Path
+from typing import Any, List, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..tasks.errors import BadInput
+from .pretrained import UnavailableError, fetched, pretrained_file
+
+# Encoders that are known to go with all of the networks, the small ones first; any other of timm may.
+ENCODERS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "mobilenet_v2",
+    "efficientnet-b0",
+    "efficientnet-b3",
+    "tu-mobilenetv3_small_100",
+    "tu-resnet18d",
+    "tu-convnext_atto",
+    "mit_b0",
+    "mit_b2",
+)
+_SCHEMAS = ("nms", "qnms")
+_RGB = 3
+
+
+@functools.cache
+def library() -> Any:
+    """Return the module segmentation_models_pytorch.
+
+    The package index has torchvision's compiled operators for another build of torch than the engine may have: then
+    they do not load, and torchvision is not imported for want of two operators that no network here calls. Their
+    schemas are declared in their place; where the operators load nothing is done.
+
+    Raises:
+        BadInput: it cannot be imported; says why.
+    """
+    _declare_operators()
+    try:
+        return importlib.import_module("segmentation_models_pytorch")
+    except (ImportError, RuntimeError, OSError) as error:
+        raise BadInput(
+            f"The packages of the smp networks cannot be imported: {error}.",
+            "Choose another network, or repair the engine in the settings.",
+        ) from error
+
+
+@functools.cache
+def _declare_operators() -> Any:
+    """Declare torchvision's operators where it has none; return what keeps the declaration alive."""
+    operators: Any = torch.ops
+    operator_library: Any = torch.library
+    found = importlib.util.find_spec("torchvision")  # does not import it
+    folder = Path(str(found.origin)).parent if found and found.origin else None
+    # As torchvision does it itself.
+    for file in sorted(folder.glob("_C*")) if folder else ():
+        with contextlib.suppress(OSError):
+            operators.load_library(file)
+    declared = operator_library.Library("torchvision", "FRAGMENT")
+    for name in _SCHEMAS:
+        if not hasattr(operators.torchvision, name):
+            declared.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return declared
+
+
+class SmpNetwork(nn.Module):
+    """A network of segmentation-models-pytorch.
+
+    Upsampling with ``align_corners``, which makes every pixel depend on the size of the image, is replaced by
+    upsampling without: U-Net, U-Net++ and SegFormer's decoder then map windows as they map the whole image, with
+    encoders that look at a finite neighbourhood.
+
+    Source: P. Iakubovskii, Segmentation Models Pytorch, 2019.
+
+    Attributes:
+        grid: height and width of an image must be multiples of this.
+        pretrained: whether `load_pretrained` is to be called before training.
+    """
+
+    architecture = "Unet"
+
+    def __init__(self, bands: int, classes: int, encoder: str = "resnet18", pretrained: bool = False) -> None:
+        """Build the network, with random weights.
+
+        Args:
+            bands: input channels.
+            classes: outputs.
+            encoder: a name of segmentation-models-pytorch, or of timm with or without ``tu-`` before it.
+            pretrained: whether training starts from an encoder that was trained on photographs.
+
+        Raises:
+            BadInput: there is no such encoder, or it does not go with this network.
+        """
+        super().__init__()
+        self.pretrained = pretrained
+        self.encoder_name = _encoder_name(encoder)
+        build = getattr(library(), self.architecture)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.network = build(
+                    encoder_name=self.encoder_name, encoder_weights=None, in_channels=bands, classes=classes
+                )
+        except Exception as error:  # whatever the encoder's package raises of arguments that it does not take
+            raise BadInput(
+                f"The encoder '{encoder}' does not go with {self.architecture}: {str(error).strip() or type(error)}.",
+                _remedy(),
+            ) from error
+        for layer in self.network.modules():
+            if isinstance(layer, nn.Upsample) and layer.align_corners:
+                layer.align_corners = False
+        self.grid = int(self.network.encoder.output_stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(N, classes, H, W)`` of images ``(N, bands, H, W)``; H and W are multiples of `grid`."""
+        return self.network(x)
+
+    def load_pretrained(self) -> str:
+        """Give the encoder weights that were learned from photographs; return where they come from.
+
+        The first convolution is made for the number of bands: they take red, green and blue in turn.
+
+        Raises:
+            UnavailableError: they cannot be had.
+        """
+        own = self.network.encoder
+        bands = int(own.out_channels[0])
+        if self.encoder_name.startswith("tu-"):
+            return self._load_timm(bands)
+        weights, source = pretrained_file(self.encoder_name)
+        other = library().encoders.get_encoder(self.encoder_name, in_channels=_RGB, weights=None)
+        other.load_state_dict(weights)
+        other.set_in_channels(bands, pretrained=True)
+        own.load_state_dict(other.state_dict())
+        return source
+
+    def _load_timm(self, bands: int) -> str:
+        import timm
+
+        name = self.encoder_name.removeprefix("tu-")
+        settings = timm.get_pretrained_cfg(name)
+        if settings is None or not settings.hf_hub_id:
+            raise UnavailableError(f"there are none for '{name}'")
+        path = fetched(settings.hf_hub_id, None, settings.hf_hub_filename or "model.safetensors")
+        # timm adapts the first convolution itself, in the way of each of its networks.
+        other = library().encoders.get_encoder(
+            self.encoder_name, in_channels=bands, weights=True, pretrained_cfg_overlay={"file": path}
+        )
+        self.network.encoder.load_state_dict(other.state_dict())
+        return str(settings.hf_hub_id)
+
+
+class SmpUnet(SmpNetwork):
+    """U-Net (O. Ronneberger, P. Fischer, T. Brox, 2015)."""
+
+
+class SmpUnetPlusPlus(SmpNetwork):
+    """U-Net++ (Z. Zhou et al., 2018)."""
+
+    architecture = "UnetPlusPlus"
+
+
+class SmpDeepLabV3Plus(SmpNetwork):
+    """DeepLabV3+ (L.-C. Chen et al., 2018). Its mean over the whole image makes its context "tile"."""
+
+    architecture = "DeepLabV3Plus"
+
+
+class SmpFPN(SmpNetwork):
+    """FPN (T.-Y. Lin et al., 2017; A. Kirillov et al., 2019). Its group normalisation makes its context "tile"."""
+
+    architecture = "FPN"
+
+
+class SmpSegformer(SmpNetwork):
+    """SegFormer's decoder (E. Xie et al., 2021); with its own encoders, mit_b0 to mit_b5, the context is "tile"."""
+
+    architecture = "Segformer"
+
+
+class SmpUPerNet(SmpNetwork):
+    """UPerNet (T. Xiao et al., 2018). Its pyramid of means over the image makes its context "tile"."""
+
+    architecture = "UPerNet"
+
+
+def _encoder_name(encoder: str) -> str:
+    """Return an encoder's name as segmentation-models-pytorch has it.
+
+    Raises:
+        BadInput: neither it nor timm has such an encoder; names some that are near, or good.
+    """
+    if encoder in library().encoders.encoders:
+        return encoder
+    import timm
+
+    name = encoder.removeprefix("tu-")
+    if timm.is_model(name.partition(".")[0]):
+        return f"tu-{name}"
+    raise BadInput(f"There is no encoder '{encoder}'.", _remedy(_near(encoder)))
+
+
+def _near(encoder: str) -> List[str]:
+    import difflib
+
+    import timm
+
+    return difflib.get_close_matches(encoder, [*library().encoders.encoders, *timm.list_models()], n=3, cutoff=0.75)
+
+
+def _remedy(near: Sequence[str] = ()) -> str:
+    meant = f"Did you mean {', '.join(near)}? " if near else ""
+    return f"{meant}Good ones: {', '.join(ENCODERS)}; others of timm are taken by their names."
