@@ -63,13 +63,10 @@ def augmented(
 
 def _turned(values: Tensor, targets: Tensor, numbers: Tensor) -> Tuple[Tensor, Tensor]:
     """Return windows under the symmetries of these numbers: 1 mirrors columns, 2 rows, 4 exchanges both."""
-    values, targets = values.clone(), targets.clone()
-    for number in range(1, 8):
-        chosen = numbers == number
-        if bool(chosen.any()):
-            values[chosen] = _symmetry(values[chosen], number)
-            targets[chosen] = _symmetry(targets[chosen], number)
-    return values, targets
+    # A view for each window, then one copy of all: less memory traffic than groups that are cut out and put back.
+    drawn = numbers.tolist()
+    moved = torch.stack([_symmetry(image, number) for image, number in zip(values, drawn)])
+    return moved, torch.stack([_symmetry(mask, number) for mask, number in zip(targets, drawn)])
 
 
 def _symmetry(images: Tensor, number: int) -> Tensor:
@@ -106,13 +103,16 @@ def _enlarged(values: Tensor, targets: Tensor, zoom: float, generator: torch.Gen
 def _recoloured(values: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Return windows with other contrast, brightness and noise."""
     count, bands = values.shape[:2]
+    factor, shift = torch.ones(count, 1, 1, 1), torch.zeros(count, bands, 1, 1)
     if settings.contrast:
-        values = values * (settings.contrast * torch.randn(count, 1, 1, 1, generator=generator)).exp()
+        factor = (settings.contrast * torch.randn(count, 1, 1, 1, generator=generator)).exp()
     if settings.brightness:
-        values = values + settings.brightness * torch.randn(count, 1, 1, 1, generator=generator)
+        shift = shift + settings.brightness * torch.randn(count, 1, 1, 1, generator=generator)
     if settings.jitter:
-        values = values + settings.jitter * torch.randn(count, bands, 1, 1, generator=generator)
+        shift = shift + settings.jitter * torch.randn(count, bands, 1, 1, generator=generator)
+    if settings.contrast or settings.brightness or settings.jitter:
+        values = torch.addcmul(shift, values, factor)
     if settings.noise:
         strength = settings.noise * torch.rand(count, 1, 1, 1, generator=generator)
-        values = values + strength * torch.randn(values.shape, generator=generator)
+        values = torch.addcmul(values, strength, torch.randn(values.shape, generator=generator))
     return values
