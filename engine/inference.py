@@ -14,7 +14,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,11 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
+from ..tasks.worker import give_back
 from .bandstatistics import SceneStatistics, sampled_statistics
 from .blending import with_overlap
 from .damage import pixels_in, place_of
-from .journal import SUFFIX, job_key
+from .journal import SUFFIX, job_key, tiles_of
 from .mapmasks import MapMask, open_mask, within_border
 from .maps import MapWriter, class_areas, raster_path
 from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
@@ -38,7 +39,7 @@ from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
 from .runtimes.base import first_largest
 from .runtimes.combined import band_orders, create_combined, wanted_geometry
 from .scenes import Scene, open_scene
-from .tiling import MEMORY_MB, Tiling, plan
+from .tiling import MEMORY_MB, Tiling, plan, with_tiles
 from .traversal import in_order
 
 if TYPE_CHECKING:
@@ -90,13 +91,16 @@ def map_scene(
         margins = wanted_geometry(cards, job.tta)
         trial = functools.partial(_trial_tiles, scene, window, margins)
         runtime = create_combined(models, orders, wishes, job.tta, context, trial, window[2] * window[3])
-        tiling = _tiling(scene, runtime, job, tile)
+        give_back()
+        key = functools.partial(_key, job, runtime, products)
+        tiling = _tiling(scene, runtime, job, tile, key, context)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=tiling.cache))
         tiles = list(tiling.windows(window, reader.layout))
-        _announce(products, len(card.classes), window, runtime, tiling, context)
+        _announce(products, len(card.classes), window, runtime, tiling, _journal_of(job), context)
         windows = [_moved(_common(each, window), window) for each in tiles]
         grid = reader.grid.crop(*window)
-        outputs = stack.enter_context(_map_writer(job, cards, runtime, products, grid, windows, context))
+        facts = key(windows, tiling)
+        outputs = stack.enter_context(_map_writer(job, cards, runtime, products, grid, windows, facts, context))
         mapper = Mapper(
             scene,
             runtime,
@@ -190,15 +194,31 @@ def _trial_tiles(
         yield values, valid
 
 
-def _tiling(scene: Scene, runtime: Runtime, job: Classify, side: Optional[int]) -> Tiling:
-    layout = scene.reader.layout
-    found = plan(layout, runtime.geometry, runtime.bytes_per_pixel, runtime.beside, job.memory or MEMORY_MB)
-    return found if side is None else Tiling(side, side, -(-layout.width // side) * side, found.cache, found.memory)
+def _tiling(
+    scene: Scene, runtime: Runtime, job: Classify, side: Optional[int],
+    key: Callable[[Sequence[Window], Optional[Tiling]], Dict[str, Any]], context: Context,
+) -> Tiling:  # fmt: skip
+    """Return the tiles of the job: those of its journal where it was interrupted, else what its memory allows."""
+    facts = scene.reader.layout, runtime.geometry, runtime.bytes_per_pixel, runtime.beside, job.memory or MEMORY_MB
+    found = plan(*facts)
+    if side is not None:
+        return Tiling(side, side, -(-facts[0].width // side) * side, found.cache, found.memory)
+    journal = _journal_of(job)
+    kept = tiles_of(journal, key((), None)) if os.path.isfile(journal) else ()
+    if not kept or kept == (found.height, found.width, found.band):
+        return found
+    height, width, band = kept
+    context.log(
+        f"The map was begun in tiles of {height} x {width} and is continued in them, although MEMORY would now give "
+        f"tiles of {found.height} x {found.width}."
+    )
+    return with_tiles((height, width, band), *facts)
 
 
 def _announce(
-    products: Sequence[Product], classes: int, window: Window, runtime: Runtime, tiling: Tiling, context: Context
-) -> None:
+    products: Sequence[Product], classes: int, window: Window, runtime: Runtime, tiling: Tiling, journal: str,
+    context: Context,
+) -> None:  # fmt: skip
     """Say what the job will take, and refuse it where the outputs may not find room.
 
     Raises:
@@ -208,7 +228,9 @@ def _announce(
     sizes = {product.path: _most_bytes(product, classes) * pixels for product in products}
     # The log of finished windows holds the same once more, beside the first of them.
     needed = {path: math.ceil(size) for path, size in sizes.items()}
-    needed[products[0].path] += math.ceil(sum(sizes.values()))
+    log = math.ceil(sum(sizes.values()))
+    # What an interrupted job left of it need not find room again.
+    needed[products[0].path] += max(0, log - (os.path.getsize(journal) if os.path.isfile(journal) else 0))
     context.log(
         f"Mapping {window[2]} x {window[3]} pixels ({pixels / 1e6:.3g} million) with {runtime.name} on "
         f"{runtime.device}, in tiles of {tiling.height} x {tiling.width}: about {bytes_text(tiling.memory)} of memory, "
@@ -362,17 +384,28 @@ def _products(job: Classify, card: Card) -> Tuple[Product, ...]:
 
 def _map_writer(
     job: Classify, cards: Sequence[Card], runtime: Runtime, products: Sequence[Product], grid: Grid,
-    windows: Sequence[Window], context: Context,
+    windows: Sequence[Window], key: Mapping[str, Any], context: Context,
 ) -> MapWriter:  # fmt: skip
     """Return the writer of the job's rasters, whose journal lies beside the map, or in the scratch folder."""
-    key = job_key(
-        job, models=[job.model, *job.more_models], runtime=f"{runtime.name} on {runtime.device}",
-        precision=runtime.precision, windows=windows, products=[product.fact for product in products],
-    )  # fmt: skip
-    journal = products[0].path + SUFFIX if job.resume else context.scratch("windows" + SUFFIX)
+    journal = _journal_of(job) or context.scratch("windows" + SUFFIX)
     return MapWriter(
         products, grid, cards[0].classes, _tags(job, cards, runtime), windows=windows, journal=journal, key=key,
         context=context, cog=job.format == "cog",
+    )  # fmt: skip
+
+
+def _journal_of(job: Classify) -> str:
+    """Return the path of the journal beside the map; empty for a map that is not to be continued."""
+    return raster_path(job.output) + SUFFIX if job.resume else ""
+
+
+def _key(
+    job: Classify, runtime: Runtime, products: Sequence[Product], windows: Sequence[Window], tiling: Optional[Tiling]
+) -> Dict[str, Any]:
+    return job_key(
+        job, models=[job.model, *job.more_models], runtime=f"{runtime.name} on {runtime.device}",
+        precision=runtime.precision, windows=windows, products=[product.fact for product in products],
+        tiles=(tiling.height, tiling.width, tiling.band) if tiling else (),
     )  # fmt: skip
 
 

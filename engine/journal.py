@@ -227,6 +227,7 @@ def job_key(
     precision: str,
     windows: Sequence[Tuple[int, int, int, int]],
     products: Sequence[str],
+    tiles: Sequence[int] = (),
 ) -> Dict[str, Any]:
     """Return what a job's windows depend on, part by part.
 
@@ -237,6 +238,7 @@ def job_key(
         precision: of the runtime.
         windows: the plan: row, col, height and width of each window.
         products: what is kept of a window.
+        tiles: that the plan is made of, for `tiles_of`: height, width, and columns of a column band.
     """
     plain = {name: value for name, value in to_plain(job).items() if name not in job.outputs}
     inputs = [path for path in input_paths(job) if path not in models]
@@ -249,8 +251,32 @@ def job_key(
         "products": list(products),
         "runtime": runtime,
         "precision": precision,
-        "windows": "sha256:" + plan.hexdigest(),
+        "windows": {"plan": "sha256:" + plan.hexdigest(), "tiles": list(tiles)},
     }
+
+
+def tiles_of(path: str, key: Mapping[str, Any]) -> Tuple[int, ...]:
+    """Return the tiles of the windows that a journal holds of the same job; none where it is not of that job.
+
+    Args:
+        path: of the journal.
+        key: the job's, whose window grid does not count.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                return ()
+            number, length, crc = _HEAD.unpack(file.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
+            content = file.read(min(length, os.fstat(file.fileno()).st_size))
+    except OSError:
+        return ()  # what is wrong with it is told when it is opened for writing
+    if number != _KEY or _checksum(number, content) != crc:
+        return ()
+    found, own = json.loads(content), json.loads(json.dumps(dict(key)))
+    tiles = found["windows"]["tiles"] if isinstance(found.get("windows"), Mapping) else []
+    same = all(found.get(part) == own[part] for part in own if part != "windows")
+    whole = len(tiles) == 3 and all(isinstance(side, int) and side > 0 for side in tiles)
+    return tuple(tiles) if same and whole else ()
 
 
 def file_hash(path: str) -> str:

@@ -11,10 +11,11 @@ import contextlib
 import os
 import struct
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput, DeepscapeError, DiskFull
 from ..tasks.jobfiles import remove_parts_of
+from ..tasks.worker import give_back
 from .journal import Journal
 from .legends import aux_path, colour_table, qml_path, write_ramp, write_sidecars
 from .products import CLASSES, PROBABILITIES, Product, stored_positions
@@ -39,6 +41,8 @@ Window = Tuple[int, int, int, int]
 _STRIP = 256
 # Unpacked strips that are kept: what lies across two rows of blocks need not be unpacked twice on most rasters.
 _KEPT_BYTES = 64_000_000
+# Windows that are unpacked while one is written.
+_AHEAD = 2
 _LENGTH = struct.Struct("<Q")
 
 
@@ -185,12 +189,13 @@ class MapWriter:
         try:
             # Blocks reach the files as they are written: else their order hangs on what GDAL's cache holds besides.
             with rasterio.Env(GDAL_CACHEMAX=1), rasters:
-                for index, product in enumerate(self.products):
-                    replay = Replay(self._journal, self._windows, self.products, index)
-                    with rasters.create(index):
-                        for window in tile_windows(self._grid, product.bands):
+                # The scene's blocks are dropped by that.
+                give_back()
+                for index in range(len(self.products)):
+                    replayed = self._replayed(index)
+                    with contextlib.closing(replayed), rasters.create(index):
+                        for window, bands in replayed:
                             self._context.check()
-                            bands = replay.read(window)
                             if index == 0:
                                 totals = self._counted(totals, window[0], bands[0])
                                 bands = rasters.class_values.take(bands, mode="clip")  # half the time of indexing
@@ -204,6 +209,24 @@ class MapWriter:
             raise DiskFull(error.message, remedy, error.details) from error
         self._journal.remove()
         return totals
+
+    def _replayed(self, index: int) -> Generator[Tuple[Window, Array], None, None]:
+        """Yield the windows of a raster, in the order that they are written in, and the product's bands in each.
+
+        A thread unpacks what comes next while the caller writes.
+        """
+        replay = Replay(self._journal, self._windows, self.products, index)
+        ahead: Deque[Tuple[Window, Future[Array]]] = deque()
+        # The thread is waited for, whatever happens: it reads the journal, which is closed then.
+        with ThreadPoolExecutor(1, thread_name_prefix="replay") as pool:
+            for window in tile_windows(self._grid, self.products[index].bands):
+                ahead.append((window, pool.submit(replay.read, window)))
+                if len(ahead) > _AHEAD:
+                    first, bands = ahead.popleft()
+                    yield first, bands.result()
+            while ahead:
+                first, bands = ahead.popleft()
+                yield first, bands.result()
 
     def _counted(self, totals: Totals, row: int, positions: Array) -> Totals:
         classes, values = len(self.classes), np.iinfo(positions.dtype).max + 1
@@ -228,6 +251,7 @@ class Replay:
     def read(self, window: Window) -> Array:
         """Return the product's bands, as they are stored, in a window of the grid: ``(B, H, W)``."""
         row, col, height, width = window
+        self._forget_above(row)
         result = np.empty((self._product.bands, height, width), self._product.stored)
         tops, lefts, heights, widths = self._windows.T
         touched = (tops < row + height) & (tops + heights > row) & (lefts < col + width) & (lefts + widths > col)
@@ -243,6 +267,13 @@ class Replay:
                     :, a - begin : b - begin, start - left : end - left
                 ]
         return result
+
+    def _forget_above(self, row: int) -> None:
+        """Drop the strips that end above a row: rasters are made from top to bottom."""
+        for (number, strip), bands in list(self._strips.items()):
+            if self._windows[number, 0] + strip * _STRIP + bands.shape[1] <= row:
+                del self._strips[number, strip]
+                self._bytes -= bands.nbytes
 
     def _strip(self, number: int, strip: int, height: int, width: int, strips: int) -> Array:
         """Return rows of a window ``(B, height, width)``."""
@@ -304,7 +335,7 @@ class RasterFiles:
         product = self._products[index]
         with create_raster(
             self._parts[index], self._grid, count=product.bands, dtype=product.dtype, nodata=product.nodata,
-            descriptions=product.descriptions, num_threads="all_cpus" if product.dtype == "float32" else 1,
+            descriptions=product.descriptions, num_threads="all_cpus",
         ) as raster:  # fmt: skip
             raster.update_tags(**self._tags)
             if product.scale != 1:

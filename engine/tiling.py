@@ -97,6 +97,21 @@ def plan(layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int
     return Tiling(found[0], found[1], band, cache, _BASE_BYTES + cache + working(*found))
 
 
+def with_tiles(
+    tiles: Tuple[int, int, int], layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int,
+    memory_mb: int = MEMORY_MB,
+) -> Tiling:  # fmt: skip
+    """Return the plan of given tiles (height, width, columns of a column band); see `plan`."""
+    height, width, band = tiles
+    margin = geometry.before + geometry.after
+    columns = min(band, math.ceil(layout.width / width) * width)
+    rows = _touched(height, margin, layout.block_height, layout.height)
+    touched = rows * _touched(columns, margin, layout.block_width, layout.width) * layout.pixel_bytes
+    cache = max(min(touched, memory_mb * 1_000_000 // 4), _LEAST_CACHE)
+    working = (height + margin) * (width + margin) * (beside * bytes_per_pixel + layout.pixel_bytes)
+    return Tiling(height, width, band, cache, _BASE_BYTES + cache + int(working))
+
+
 def _shapes(margin: int, stride: int, layout: Layout) -> List[Tuple[int, int]]:
     """Return the tiles (height, width) that come into question, the largest first: square ones, and lower ones."""
     grain = math.lcm(_BLOCK, stride)

@@ -388,6 +388,11 @@ def tidy() -> None:
     gc.collect()
     if _cuda_in_use():
         sys.modules["torch"].cuda.empty_cache()
+    give_back()
+
+
+def give_back() -> None:
+    """Give the system the pages that the C allocator has free, of all threads' arenas."""
     if sys.platform == "linux":
         import ctypes
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from deepscape.engine import journal as journals
-from deepscape.engine.journal import Journal, job_key
+from deepscape.engine.journal import Journal, job_key, tiles_of
 from deepscape.tasks.errors import BadInput, DiskFull, JobCancelled
 from deepscape.tasks.jobs import Classify, RasterSource
 from hypothesis import HealthCheck, given, settings
@@ -239,6 +239,24 @@ def test_the_key_holds_what_the_windows_depend_on_and_nothing_else(tmp_path):
     assert key() == first
     os.utime(scene, ns=(1, 1))
     assert parts(key()) == ["inputs"]
+
+
+def test_the_tiles_of_the_same_job_are_found_again(tmp_path):
+    path = tmp_path / "map.tif.log"
+    key = {**KEY, "windows": {"plan": "a", "tiles": [512, 256, 1024]}}
+    other = {**KEY, "windows": {"plan": "b", "tiles": []}}
+    assert tiles_of(str(path), other) == ()
+    filled(str(path), WINDOWS, key)
+    assert tiles_of(str(path), other) == (512, 256, 1024)
+    assert tiles_of(str(path), {**other, "model": "b"}) == ()
+    whole = path.read_bytes()
+    for damaged in (whole[:25], whole[:60], whole[:40] + b"?" + whole[41:], b"a text of the user's own", b""):
+        path.write_bytes(damaged)
+        assert tiles_of(str(path), other) == ()
+    for tiles in ([512, 256], [512, 0, 9], "abc"):
+        path.unlink()
+        filled(str(path), {}, {**KEY, "windows": {"plan": "a", "tiles": tiles}})
+        assert tiles_of(str(path), other) == ()
 
 
 def test_the_files_of_a_mosaic_count(tmp_path):

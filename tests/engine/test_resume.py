@@ -21,6 +21,7 @@ from deepscape.engine.modelfiles import save_model
 from deepscape.engine.nodearrays import Forest
 from deepscape.engine.products import products_of
 from deepscape.engine.rasters import Grid
+from deepscape.engine.tiling import Tiling
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.tasks.classtable import ClassEntry, palette_colour
 from deepscape.tasks.context import Context
@@ -148,6 +149,32 @@ def test_another_job_begins_again_and_says_why(job, whole, tmp_path, monkeypatch
     assert "(the model changed since)" in again() and outputs(tmp_path)["map.tif"] != expected["map.tif"]
     interrupted()
     assert "(other outputs)" in again(replace(job, probability_type="uint8"))
+
+
+def test_other_memory_continues_in_the_tiles_that_the_map_was_begun_in(job, whole, tmp_path, monkeypatch):
+    planned = Tiling(256, 256, 512, 10_000_000, 300_000_000)
+    monkeypatch.setattr(inference, "map_scene", inference.map_scene.func)
+    monkeypatch.setattr(inference, "plan", lambda *facts: planned if facts[-1] == 1000 else replace(planned, width=128))
+    with pytest.raises(JobCancelled):
+        classify(replace(job, memory=1000), Log(tmp_path / "scratch", "Mapping", 3))
+    context = Log(tmp_path / "scratch")
+    classify(replace(job, memory=700), context)
+    assert context.told <= 17 and not any("begun again" in line for line in context.lines)
+    assert any(
+        "begun in tiles of 256 x 256 and is continued in them, although MEMORY would now give tiles of 256 x 128"
+        in line for line in context.lines
+    )  # fmt: skip
+    assert outputs(tmp_path) == whole[0]
+
+
+def test_room_that_the_journal_has_already_is_not_asked_for_again(job, whole, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(inference, "check_room", lambda sizes: asked.append(sizes[job.output]))
+    with pytest.raises(JobCancelled):
+        classify(job, Log(tmp_path / "scratch", "Mapping", 5))
+    kept = (tmp_path / "map.tif.log").stat().st_size
+    classify(job, Log(tmp_path / "scratch"))
+    assert kept > 100_000 and asked[0] - asked[1] == kept
 
 
 def test_a_temporary_output_leaves_nothing_and_does_not_continue(job, whole, tmp_path):

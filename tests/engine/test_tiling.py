@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from deepscape.engine.rasters import CACHE_BYTES, Layout
 from deepscape.engine.runtimes import Geometry
-from deepscape.engine.tiling import MEMORY_MB, Tiling, plan
+from deepscape.engine.tiling import MEMORY_MB, Tiling, plan, with_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,3 +87,11 @@ def test_less_memory_never_gives_larger_tiles():
         (lambda t: t.height * t.width)(plan(SCENE, UNET, 1600, 2, memory)) for memory in (200, 700, MEMORY_MB, 6000)
     ]
     assert all(a <= b for a, b in itertools.pairwise(areas)) and areas[0] < areas[-1]
+
+
+@given(st.sampled_from([200, 600, 1500, 4000]), st.sampled_from([SCENE, Layout(30000, 30000, 1, 30000, 8)]))
+def test_tiles_that_were_planned_before_cost_what_they_cost_then(memory, layout):
+    planned = plan(layout, PATCH, 600, 2, memory)
+    again = with_tiles((planned.height, planned.width, planned.band), layout, PATCH, 600, 2, memory)
+    assert (again.height, again.width, again.band) == (planned.height, planned.width, planned.band)
+    assert again.cache <= max(memory * 1_000_000 // 4, 5_000_000) and again.memory >= planned.memory - planned.cache
