@@ -107,11 +107,14 @@ def start_convolutions(layers: List[nn.Conv2d], weights: Dict[str, Tensor]) -> N
 def for_bands(weight: Tensor, bands: int) -> Tensor:
     """Return the weights ``(K, bands, h, w)`` of a first convolution for another number of bands than its own.
 
-    The bands take red, green and blue in turn; the sum over bands keeps its size.
+    The bands take red, green and blue in turn, and the sum over bands keeps its size; a single band takes their sum,
+    as if it were a grey photograph. As segmentation-models-pytorch does it.
     """
     own = weight.shape[1]
     if own == bands:
         return weight
+    if bands == 1:
+        return weight.sum(1, keepdim=True)
     return weight[:, [band % own for band in range(bands)]] * (own / bands)
 
 

@@ -137,13 +137,19 @@ def test_encoders_start_from_the_convolutions_of_vgg16_in_their_order(network):
     assert [layer.bias.mean().item() for layer in layers] == [-float(number) for number in range(13)]
 
 
-@pytest.mark.parametrize("bands", [1, 2, 3, 4, 6, 13])
+@pytest.mark.parametrize("bands", [2, 3, 4, 6, 13])
 def test_a_first_convolution_for_any_bands_takes_red_green_and_blue_in_turn(bands):
     weight = torch.randn(5, 3, 7, 7)
     found = for_bands(weight, bands)
     assert found.shape == (5, bands, 7, 7)
     for band in range(bands):
         assert torch.allclose(found[:, band], weight[:, band % 3] * 3 / bands)
+
+
+def test_a_single_band_is_seen_as_a_grey_photograph():
+    weight, grey = torch.randn(5, 3, 7, 7), torch.randn(1, 1, 9, 9)
+    expected = functional.conv2d(grey.expand(1, 3, 9, 9), weight)
+    assert torch.allclose(functional.conv2d(grey, for_bands(weight, 1)), expected, atol=1e-4)
 
 
 def test_every_argument_of_every_network_is_explained():

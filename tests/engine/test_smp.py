@@ -1,0 +1,211 @@
+"""The networks of segmentation-models-pytorch: offline, with tiny encoders."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from deepscape.engine.modelfiles import load_model, module_tensors, save_model
+from deepscape.engine.probing import Field, probe
+from deepscape.models import pretrained
+from deepscape.models.build import build_network
+from deepscape.models.cards import Card, CardBand, CardSource
+from deepscape.models.pretrained import UnavailableError, for_bands, start_pretrained
+from deepscape.models.registry import PIXEL_NETWORKS
+from deepscape.models.smp import ENCODERS, library
+from deepscape.tasks.classtable import ClassEntry
+from deepscape.tasks.environment.release import LOCK, TORCH
+from deepscape.tasks.errors import BadInput
+
+TINY = "tu-test_resnet"  # of timm, made for tests: 0.5 million parameters
+NETWORKS = [entry.id for entry in PIXEL_NETWORKS if entry.id.startswith("smp_")]
+
+
+def tiny(network, bands=2, classes=3):
+    torch.manual_seed(0)
+    return build_network(network, bands, classes, 0, {"encoder": TINY, "pretrained": False})
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_trains_a_step_and_answers_the_same_from_its_file(network, tmp_path):
+    module = tiny(network, bands=5)
+    images, targets = torch.randn(2, 5, 64, 96), torch.randint(0, 3, (2, 64, 96))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    logits = module(images)
+    assert logits.shape == (2, 3, 64, 96)
+    torch.nn.functional.cross_entropy(logits, targets).backward()
+    optimizer.step()
+    changed = [not torch.equal(a, b) for a, b in zip(before, module.parameters())]
+    # Residual blocks of this encoder begin with scales of zero, which keep gradients from what stands before them.
+    assert changed[0] and sum(changed) > 0.5 * len(changed)
+
+    card = Card(
+        kind="network",
+        network=network,
+        sources=(CardSource(64, tuple(CardBand("b", 0.0, 1.0, 0.0, 1.0) for _ in range(5))),),
+        classes=tuple(ClassEntry(value, f"class {value}", "#ff0000") for value in range(3)),
+        # As the trainer writes it; nothing is fetched when the file is read.
+        arguments={"encoder": TINY, "pretrained": True},
+        output="pixels",
+    )
+    save_model(str(tmp_path / "a.safetensors"), card, module_tensors(module))
+    loaded = load_model(str(tmp_path / "a.safetensors")).module
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), module.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("network", "encoder", "field"),
+    [
+        ("smp_segformer", TINY, Field(128, 32, "local")),
+        ("smp_fpn", TINY, Field(0, 32, "tile")),
+        ("smp_upernet", TINY, Field(0, 32, "tile")),
+    ],
+)
+def test_how_far_networks_look(network, encoder, field):
+    module = build_network(network, 2, 2, 0, {"encoder": encoder, "pretrained": False})
+    assert module.grid == field.stride
+    assert probe(module, 2) == field
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_no_upsampling_depends_on_the_image_s_size(network):
+    layers = [layer for layer in tiny(network).modules() if isinstance(layer, torch.nn.Upsample)]
+    assert all(not layer.align_corners for layer in layers)
+
+
+@pytest.mark.parametrize("network", ["smp_unet", "smp_unetplusplus", "smp_segformer"])
+def test_networks_without_global_operations_answer_alike_for_shifted_images(network):
+    module = tiny(network).double().eval()
+    image = torch.randn(1, 2, 384, 64, dtype=torch.float64)
+    with torch.inference_mode():
+        here, there = module(image)[:, :, 32:], module(image[:, :, 32:])
+    inside = slice(160, 192)  # a margin from both ends
+    assert torch.allclose(here[:, :, inside], there[:, :, inside], rtol=0, atol=1e-10)
+    assert not torch.allclose(here[:, :, :32], there[:, :, :32], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "encoder", [name for name in ENCODERS if name not in ("resnet50", "efficientnet-b3", "mit_b2")]
+)
+def test_the_good_encoders_take_any_number_of_bands(encoder):
+    module = build_network("smp_unet", 6, 2, 0, {"encoder": encoder, "pretrained": False}).eval()
+    with torch.inference_mode():
+        assert module(torch.zeros(1, 6, 64, 64)).shape == (1, 2, 64, 64)
+
+
+def test_names_of_timm_are_taken_with_and_without_the_prefix():
+    for name in ("test_resnet", "tu-test_resnet"):
+        assert build_network("smp_unet", 3, 2, 0, {"encoder": name}).encoder_name == "tu-test_resnet"
+
+
+def test_an_unknown_encoder_is_named_with_those_that_are_near_and_those_that_are_good():
+    with pytest.raises(BadInput) as caught:
+        build_network("smp_unet", 3, 2, 0, {"encoder": "resnet81"})
+    assert caught.value.message == "There is no encoder 'resnet81'."
+    assert "resnet18" in caught.value.remedy and "Good ones" in caught.value.remedy
+
+
+def test_an_encoder_that_does_not_fit_is_told_with_the_remedy():
+    with pytest.raises(BadInput, match=r"'vit_tiny_patch16_224' does not go with Unet") as caught:
+        build_network("smp_unet", 3, 2, 0, {"encoder": "vit_tiny_patch16_224"})
+    assert "Good ones" in caught.value.remedy
+
+
+# --- pretrained weights ----------------------------------------------------------------------------------------------
+
+
+def test_without_a_connection_training_starts_from_random_weights_and_one_sentence(monkeypatch):
+    def offline(repository, revision, name=""):
+        raise UnavailableError(f"'{repository}' cannot be downloaded: no network")
+
+    monkeypatch.setattr("deepscape.models.smp.fetched", offline)
+    module = build_network("smp_unet", 3, 2, 0, {"encoder": "resnet10t", "pretrained": True}, binary=True)
+    said = []
+    before = module_tensors(module)
+    assert not start_pretrained(module, said.append)
+    assert said == [
+        "The encoder's pretrained weights cannot be had ('timm/resnet10t.c3_in1k' cannot be downloaded: no network): "
+        "training starts from random weights."
+    ]
+    assert all(np.array_equal(array, before[name]) for name, array in module_tensors(module).items())
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    class Session:
+        def head(self, url, timeout):
+            asked.append(timeout)
+            raise OSError("Name or service not known\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    with pytest.raises(UnavailableError, match=r"^'none/none' cannot be downloaded: Name or service not known$"):
+        pretrained.fetched("none/none", None)
+    assert len(asked) == 1 and asked[0] <= 10
+
+
+def test_nothing_is_fetched_where_it_is_not_asked_for():
+    said = []
+    assert not start_pretrained(tiny("smp_unet"), said.append)
+    assert not start_pretrained(build_network("unet", 3, 2, 0, {"width": 2}), said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_fetched_weights_go_into_the_encoder_for_any_bands(bands, monkeypatch):
+    torch.manual_seed(1)
+    weights = library().encoders.get_encoder("resnet18", weights=None).state_dict()
+    monkeypatch.setattr("deepscape.models.smp.pretrained_file", lambda encoder: (dict(weights), "a/b"))
+    module = build_network("smp_unet", bands, 2, 0, {"encoder": "resnet18", "pretrained": True})
+    decoder = module_tensors(module.network.decoder)
+    said = []
+    assert start_pretrained(module, said.append)
+    assert said == ["The encoder starts from weights that were learned from photographs (a/b)."]
+    found = module.network.encoder.state_dict()
+    assert torch.allclose(found["conv1.weight"], for_bands(weights["conv1.weight"], bands))
+    assert torch.equal(found["layer3.0.conv1.weight"], weights["layer3.0.conv1.weight"])
+    assert all(np.array_equal(array, decoder[name]) for name, array in module_tensors(module.network.decoder).items())
+
+
+def test_fetched_weights_of_timm_go_into_the_encoder(monkeypatch, tmp_path):
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    weights = timm.create_model("test_resnet").state_dict()
+    save_file(weights, tmp_path / "model.safetensors")
+    monkeypatch.setattr("deepscape.models.smp.fetched", lambda *names: str(tmp_path / "model.safetensors"))
+    module = build_network("smp_unet", 4, 2, 0, {"encoder": TINY, "pretrained": True})
+    assert start_pretrained(module, lambda text: None)
+    found = module.network.encoder.model.state_dict()
+    assert torch.equal(found["layer2.0.conv1.weight"], weights["layer2.0.conv1.weight"])
+
+
+# --- graphs, and the packages ----------------------------------------------------------------------------------------
+
+
+def test_torchvision_is_the_release_that_belongs_to_torch():
+    minor = int(TORCH.split(".")[1])
+    (line,) = [line for line in LOCK.read_text().splitlines() if line.startswith("torchvision==")]
+    assert line.startswith(f"torchvision==0.{minor + 15}.")
+    assert importlib.metadata.version("torchvision").startswith(f"0.{minor + 15}.")
+
+
+def test_importing_the_registry_and_building_another_network_imports_none_of_it():
+    code = (
+        "import json, sys\n"
+        "from deepscape.models.build import build_network\n"
+        "build_network('unet', 3, 2, 0, {'width': 2})\n"
+        "print(json.dumps([m for m in sys.modules if m in ('timm', 'torchvision', 'segmentation_models_pytorch')]))"
+    )
+    path = str(Path(__file__).parents[2] / ".build" / "plugins")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path})
+    assert json.loads(found.stdout) == []
