@@ -7,8 +7,8 @@ ratio is what counts. Every job runs in a process of its own, which tells its pe
 Goals, on two cores: 70 % of the bare network's rate, 550 MB, a small job within 1.2 s of the worker's start and within
 0.3 s on a warm one. Exits 1 when one is missed.
 
-Arguments: --side N (10980), --runs N (1), --large N (another side for the memory, e.g. 30000: minutes, and 3 GB in the
-temporary folder), --interpreter PATH (of the engine's environment; default: this one).
+Arguments: --side N (10980), --runs N (1), --large N ... (further sides for "memory over raster size", e.g. 20000 30000:
+minutes, and up to 5 GB in the temporary folder), --interpreter PATH (of the engine's environment; default: this one).
 """
 
 import argparse
@@ -194,6 +194,20 @@ def whole_job(table, interpreter, folder, scene, model, runs, device="cpu"):
     return peak
 
 
+def memory_over_size(table, interpreter, folder, model, peak, sides):
+    """Print the peak memory of scenes of other sides, which shall not grow with them."""
+    most = peak * (1 + GOAL_GROWTH)
+    for side in sides:
+        scene = folder / "large.tif"
+        make_scene(scene, side)
+        found = child(interpreter, "job", scene, model, folder / "large_map.tif", "cpu")
+        scene.unlink()
+        table.line(
+            f"memory over raster size: {side} x {side}, {found['rate'] / 1e6:.2f} Mpx/s", f"{found['peak_mb']:.0f} MB",
+            f"{found['peak_mb'] / peak - 1:+.0%}, goal {GOAL_GROWTH:.0%}", found["peak_mb"] <= most,
+        )  # fmt: skip
+
+
 def jpeg_2000(table, interpreter, folder, scene, model):
     """Print the rate of a JPEG 2000 scene, where the driver is there: decoding is what takes its time."""
     if "JP2OpenJPEG" not in rasterio.drivers.raster_driver_extensions().values():
@@ -240,7 +254,7 @@ def main(arguments):
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", type=int, default=10980)
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--large", type=int, default=0)
+    parser.add_argument("--large", type=int, nargs="*", default=[])
     parser.add_argument("--interpreter", default=sys.executable)
     options = parser.parse_args(arguments)
     table = Table()
@@ -252,14 +266,7 @@ def main(arguments):
         load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
         print(f"{options.side} x {options.side} x {BANDS} uint16, {os.cpu_count()} cores{load}")
         peak = whole_job(table, options.interpreter, folder, folder / "scene.tif", model, options.runs)
-        if options.large:
-            (folder / "scene.tif").rename(folder / "first.tif")
-            make_scene(folder / "scene.tif", options.large)
-            found = child(options.interpreter, "job", folder / "scene.tif", model, folder / "map.tif", "cpu")["peak_mb"]
-            table.line(
-                f"peak memory of {options.large} x {options.large}", f"{found:.0f} MB",
-                f"goal {peak * (1 + GOAL_GROWTH):.0f} MB", found <= peak * (1 + GOAL_GROWTH),
-            )  # fmt: skip
+        memory_over_size(table, options.interpreter, folder, model, peak, options.large)
         jpeg_2000(table, options.interpreter, folder, folder / "scene.tif", model)
         small_job(table, options.interpreter, folder, model)
         import torch
