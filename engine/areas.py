@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Dict, List, Optional, Protocol, Set, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,11 @@ class PolygonAreas:
         self._ids = np.array([entry.value for entry in classes])
         if TRAINING not in self._codes:
             raise BadInput(f"No polygon of '{self._labels.name}' is for training.", f"Set '{field}' of one to train.")
+
+    @property
+    def roles(self) -> Set[str]:
+        """Return the roles that there are polygons of."""
+        return {ROLES[code] for code in self._codes}
 
     def read(self, window: Window) -> Codes:
         """Return the roles of a window's pixels; what two roles claim has none."""

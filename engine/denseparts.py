@@ -25,6 +25,8 @@ IGNORED = -1
 # Of the training windows, so many are enough for means and deviations.
 _STATISTICS_WINDOWS = 400
 _TOGETHER = 8
+# Of a part whose windows are the same in every epoch; larger ones are read again.
+_KEPT_BYTES = 256 << 20
 
 
 class DensePart(Protocol):
@@ -95,6 +97,41 @@ class DenseRoles:
             name: {str(entry.value): int(count) for entry, count in zip(self.classes, part.pixels)}
             for name, part in self.parts.items()
         }
+
+
+class KeptPart:
+    """Windows that are the same in every epoch, kept in memory once they are read; see `DensePart`."""
+
+    def __init__(self, part: DensePart) -> None:
+        self._part = part
+        self._windows: Dict[int, Tuple[Floats, Targets]] = {}
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    @property
+    def pixels(self) -> npt.NDArray[np.int64]:
+        """Labelled pixels of each class ``(K,)``."""
+        return self._part.pixels
+
+    def read(self, numbers: Sequence[int], epoch: int = 0) -> Tuple[Floats, Targets]:
+        """Return windows, as the part itself does; the arrays are the caller's own."""
+        new = [int(number) for number in numbers if int(number) not in self._windows]
+        if new:
+            values, targets = self._part.read(new)
+            self._windows.update(zip(new, zip(values, targets)))
+        found = [self._windows[int(number)] for number in numbers]
+        return np.stack([values for values, _ in found]), np.stack([targets for _, targets in found])
+
+    def facts(self) -> Dict[str, Any]:
+        """Return those of the part."""
+        return self._part.facts()
+
+
+def kept(part: Optional[DensePart], source: DatasetSource) -> Optional[DensePart]:
+    """Return a part that is the same in every epoch so that it is read once, if it fits into `_KEPT_BYTES`."""
+    each = source.patch_size**2 * (4 * len(source.bands) + 8)
+    return KeptPart(part) if part is not None and len(part) * each <= _KEPT_BYTES else part
 
 
 def check_classes(roles: DenseRoles, name: str, context: Context) -> None:

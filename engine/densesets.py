@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Iterator
 
 from ..tasks.context import Context
 from ..tasks.jobs import TrainSegmenter
-from .denseparts import DenseRoles
+from .denseparts import DenseRoles, kept
 from .densepatches import patch_roles
 from .densewindows import window_roles
 
@@ -20,7 +21,9 @@ def open_dense_roles(job: TrainSegmenter, context: Context) -> Iterator[DenseRol
         BadInput: the data cannot be used.
     """
     if job.source is None:
-        yield patch_roles(job, context)
+        roles = patch_roles(job, context)
+        training = kept(roles.training, roles.source) or roles.training
+        yield replace(roles, training=training, validation=kept(roles.validation, roles.source))
         return
     with window_roles(job, context) as roles:
-        yield roles
+        yield replace(roles, validation=kept(roles.validation, roles.source))

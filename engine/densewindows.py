@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 import numpy.typing as npt
 
+from ..models.recipes import PRESETS
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
@@ -81,6 +82,14 @@ class WindowReader:
             targets[~valid.all(axis=0)] = IGNORED
         return values, targets
 
+    def scored(self, window: Window) -> Targets:
+        """Return class positions ``(H, W)`` as `read` does, `IGNORED` where the image has no data."""
+        targets = self.targets(window)
+        valid = self.raster.read_known(*window, self.rule)[1]
+        if valid is not None:
+            targets[~valid.all(axis=0)] = IGNORED
+        return targets
+
     def targets(self, window: Window) -> Targets:
         """Return class positions ``(H, W)`` by the labels alone."""
         found, known = self.labels(window)
@@ -122,16 +131,11 @@ class RandomWindows:
 
     def read(self, numbers: Sequence[int], epoch: int = 0) -> Tuple[Floats, Targets]:
         """Return the windows of an epoch."""
-        values, targets = [], []
-        for number in numbers:
-            window = self.place(int(number), epoch)
-            image, found = self.reader.read(window)
-            values.append(image)
-            targets.append(np.where(self.areas.read(window) == TRAINING, found, IGNORED))
-        return np.stack(values), np.stack(targets)
+        found = [self.reader.read(self.place(int(number), epoch)) for number in numbers]
+        return np.stack([values for values, _ in found]), np.stack([targets for _, targets in found])
 
     def place(self, number: int, epoch: int) -> Window:
-        """Return row, column, height and width of a window."""
+        """Return row, column, height and width of a window; all of it trains, and some of it is labelled."""
         chance = np.random.default_rng([self.seed, epoch, number])
         grid = self.reader.raster.grid
         row, col = self.starts[chance.integers(len(self.starts))]
@@ -140,7 +144,7 @@ class RandomWindows:
             window = (
                 int(min(down, grid.height - self.size)), int(min(across, grid.width - self.size)), self.size, self.size
             )  # fmt: skip
-            if bool((self.areas.read(window) == TRAINING).all()):
+            if bool((self.areas.read(window) == TRAINING).all()) and bool((self.reader.targets(window) >= 0).any()):
                 return window
         return int(row), int(col), self.size, self.size
 
@@ -261,7 +265,7 @@ class _Opening:
                 "Give a smaller PATCH_SIZE, or larger areas.",
             )
         training = RandomWindows(
-            self._reader, areas, starts, self._cell, self._size, self._windows(counts[TRAINING], len(starts)),
+            self._reader, areas, starts, self._cell, self._size, self._windows(len(starts)),
             self._job.seed, counts[TRAINING],
         )  # fmt: skip
         fixed = {
@@ -312,6 +316,8 @@ class _Opening:
         job, raster = self._job, self._raster
         if job.areas is not None:
             areas = PolygonAreas(job.areas, job.area_field, raster.grid, raster.name, self._context)
+            if areas.roles == {"training"}:
+                self._context.warn("The areas hold none for validation: the last epoch is kept, and nothing is judged.")
             if job.label_features is None:
                 return areas, None
             crossing = Crossing(job.label_features, job.areas, raster.grid, raster.name)
@@ -363,7 +369,7 @@ class _Opening:
         counts = {role: np.zeros(classes, np.int64) for role in (TRAINING, VALIDATION, TEST)}
         for window in self._strips("finding windows"):
             row, height = window[0], window[2]
-            codes, targets = areas.read(window), self._reader.targets(window)
+            codes, targets = areas.read(window), self._reader.scored(window)
             across = None if crossing is None else crossing.read(window)
             if across is not None:
                 targets = np.where(across & (codes != TRAINING), IGNORED, targets)
@@ -392,10 +398,11 @@ class _Opening:
         some = view(labelled, (across, across)).sum(axis=(2, 3)) > 0
         return np.argwhere(whole & some) * cell
 
-    def _windows(self, pixels: Counts, starts: int) -> int:
-        """Return the windows of an epoch: so many that they cover the training area twice."""
-        if self._job.windows is not None:
-            return self._job.windows
+    def _windows(self, starts: int) -> int:
+        """Return the windows of an epoch: the job's, the recipe's, or so many that they cover the area twice."""
+        wanted = self._job.windows or PRESETS[self._job.recipe].windows
+        if wanted is not None:
+            return wanted
         area = starts * self._cell**2
         return int(np.clip(2 * area // self._size**2, _FEWEST_WINDOWS, _MOST_WINDOWS))
 

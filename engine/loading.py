@@ -1,10 +1,10 @@
-"""Batches on their way to a network: read, standardised and augmented ahead of it, in a thread of their own."""
+"""Batches on their way to a network: read, standardised and augmented ahead of it, in threads of their own."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from typing import Callable, Generator, Optional, Sequence, Tuple, Union
+import concurrent.futures
+from collections import deque
+from typing import Callable, Deque, Generator, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ Batch = Tuple[Tensor, Tensor]
 Augment = Callable[[Tensor, Tensor, torch.Generator], Batch]
 Plan = Sequence[Tuple[int, Sequence[int]]]
 
-AHEAD = 3
+AHEAD = 4
 _POLL_S = 0.1
 
 
@@ -30,12 +30,13 @@ def seed_of(*parts: int) -> int:
 
 
 def batches_of(
-    part: DensePart, card: Card, plan: Plan, epoch: int, augment: Optional[Augment], seed: int, context: Context
-) -> Generator[Batch, None, None]:
+    part: DensePart, card: Card, plan: Plan, epoch: int, augment: Optional[Augment], seed: int, context: Context,
+    threads: int = 1, ahead: int = AHEAD,
+) -> Generator[Batch, None, None]:  # fmt: skip
     """Yield the batches of a plan, in its order.
 
-    What is random in the batch of a step depends on seed, epoch and step alone, not on when it is made. Closing the
-    generator ends the thread.
+    What is random in the batch of a step depends on seed, epoch and step alone, not on when it is made, nor by which
+    thread. Closing the generator ends the threads.
 
     Args:
         part: the windows.
@@ -45,9 +46,14 @@ def batches_of(
         augment: changes values and targets; None = nothing does.
         seed: of the job.
         context: for the cancel.
+        threads: that make batches at the same time.
+        ahead: batches that are made before they are asked for.
 
     Yields:
         Standardised values ``(n, C, p, p)``, 0 where no-data, and targets int64 ``(n, p, p)``.
+
+    Raises:
+        Exception: whatever went wrong in a thread, where its batch is asked for.
     """
     scale = _Standardise(card)
 
@@ -58,44 +64,25 @@ def batches_of(
             return batch
         return augment(*batch, torch.Generator().manual_seed(seed_of(seed, epoch, step)))
 
-    ready: queue.Queue[Union[Batch, BaseException, None]] = queue.Queue(AHEAD)
-    ended = threading.Event()
-
-    def put(item: Union[Batch, BaseException, None]) -> None:
-        while not ended.is_set():
-            try:
-                ready.put(item, timeout=_POLL_S)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for step, numbers in plan:
-                if ended.is_set():
-                    return
-                put(made(step, numbers))
-            put(None)
-        except BaseException as error:  # whatever it is, it is raised where the batches are used
-            put(error)
-
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
+    todo = iter(plan)
+    coming: Deque[concurrent.futures.Future[Batch]] = deque()
+    pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="batches")
     try:
         while True:
-            try:
-                item = ready.get(timeout=_POLL_S)
-            except queue.Empty:
-                context.check()
-                continue
-            if item is None:
+            while len(coming) < ahead + 1 and (entry := next(todo, None)) is not None:
+                coming.append(pool.submit(made, *entry))
+            if not coming:
                 return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+            yield _waited(coming.popleft(), context)
     finally:
-        ended.set()
-        thread.join()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _waited(future: concurrent.futures.Future[Batch], context: Context) -> Batch:
+    """Return what a thread makes, as soon as it is there; a cancel does not wait for it."""
+    while not concurrent.futures.wait([future], timeout=_POLL_S).done:
+        context.check()
+    return future.result()
 
 
 class _Standardise:
