@@ -25,6 +25,10 @@ IGNORED = -1
 # Of the training windows, so many are enough for means and deviations.
 _STATISTICS_WINDOWS = 400
 _TOGETHER = 8
+_LABEL_MORE = (
+    "Label at least two classes there. Where polygons are of one class and the rest of the area is another, set "
+    "BACKGROUND."
+)
 # Of a part whose windows are the same in every epoch; larger ones are read again.
 _KEPT_BYTES = 256 << 20
 
@@ -134,23 +138,23 @@ def kept(part: Optional[DensePart], source: DatasetSource) -> Optional[DensePart
     return KeptPart(part) if part is not None and len(part) * each <= _KEPT_BYTES else part
 
 
-def check_classes(roles: DenseRoles, name: str, context: Context) -> None:
+def check_classes(roles: DenseRoles, name: str, context: Context, remedy: str = _LABEL_MORE) -> None:
     """Raise unless two classes train; warn of classes that cannot be learned or judged.
 
     Args:
         roles: the parts.
         name: what messages call the labels.
         context: takes the warnings.
+        remedy: for labels of one class, or none.
+
+    Raises:
+        BadInput: less than two classes are labelled.
     """
     count = roles.training.pixels
     known = [entry for entry, number in zip(roles.classes, count) if number > 0]
     if len(known) < 2:
         told = f"Only class {known[0].value} '{known[0].name}' is" if known else "No class is"
-        raise BadInput(
-            f"{told} labelled where the network learns ('{name}').",
-            "Label at least two classes there. Where polygons are of one class and the rest of the area is another, "
-            "set BACKGROUND.",
-        )
+        raise BadInput(f"{told} labelled where the network learns ('{name}').", remedy)
     for entry, number in zip(roles.classes, count):
         if number == 0:
             context.warn(f"Class {entry.value} '{entry.name}' has no training pixel: it will not be mapped.")

@@ -16,6 +16,8 @@ from .metrics import class_positions
 from .patchpools import Part, PatchPool, check_fit, class_union, open_dataset, open_pool
 from .trainingsets import Roles, check_scenes, give_roles, named_part, scene_numbers
 
+_EXTRACT_AGAIN = "Extract patches whose labels hold at least two classes."
+
 
 class PatchPart:
     """The patches of one role; see `DensePart`."""
@@ -85,7 +87,7 @@ def patch_roles(job: TrainSegmenter, context: Context) -> DenseRoles:
 
     def check(roles: Roles, name: str, inside: Context) -> None:
         found.append(_dense(roles, classes))
-        check_classes(found[0], name, inside)
+        check_classes(found[0], name, inside, _EXTRACT_AGAIN)
 
     roles = give_roles(job, pool, classes, named, held, context, check)
     dense = found[0]

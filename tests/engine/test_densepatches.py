@@ -38,7 +38,7 @@ def extracted(tmp_path):
     truth = chance.choice(np.array([1, 4, 7, 255], np.uint8), (1, SIDE, SIDE))
     source, labels = write(tmp_path / "bild ü.tif", image, 0), write(tmp_path / "klassen.tif", truth, 255)
 
-    def extract(name, dense=True, splits=None, size=SIZE):
+    def extract(name, dense=True, splits=None, size=SIZE, only=None):
         rows, cols = (part.reshape(-1) for part in np.mgrid[8:120:4, 8:120:4])
         points = shapely.points(*(TRANSFORM * (cols + 0.5, rows + 0.5)))
         fields = {"class": np.ones(len(rows), int)}
@@ -49,7 +49,7 @@ def extracted(tmp_path):
         extract_patches(
             ExtractPatches(
                 source, VectorSource(str(path)), "class", str(tmp_path / name), patch_size=size, max_nodata=0.5,
-                labels=labels if dense else None,
+                labels=labels if dense else None, classes=() if only is None else (only,),
             ),
             Context(),
         )  # fmt: skip
@@ -108,6 +108,7 @@ def test_datasets_that_do_not_fit_are_refused(extracted):
     folder, single, wide = extracted("one"), extracted("single", dense=False), extracted("wide", size=12)
     for job, words in (
         (TrainSegmenter("m", training=single), "holds one class per patch; this training needs one for every pixel"),
+        (TrainSegmenter("m", training=extracted("poor", only=4)), "Only class 4 .* is labelled where the network"),
         (TrainSegmenter("m", training=folder, validation=single), "holds one class per patch"),
         (TrainSegmenter("m", training=folder, test=wide), "The test patches have 12 pixels on a side"),
         (TrainSegmenter("m", training=folder, more_datasets=(wide,)), "have 12 pixels on a side"),
