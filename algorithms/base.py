@@ -36,7 +36,7 @@ from ..tasks import jobfiles, manager
 from ..tasks.environment import EngineInterpreter, engine_ready, find_engine, model_store, scratch_dir
 from ..tasks.errors import BadInput, DeepscapeError, JobCancelled
 from ..tasks.jobs import Extent, Job
-from . import checks, compat, icons, sinks, styling
+from . import checks, compat, icons, live, sinks, styling
 from .destinations import destination_text, is_file_destination
 from .snapshots import is_given, raster_snapshot, vector_snapshot
 from .translate import tr
@@ -211,10 +211,12 @@ class JobAlgorithm(DeepscapeAlgorithm):
     Attributes:
         NAMED_AFTER: the input whose layer name is added to those of the outputs on the canvas.
         ASIDE: outputs that are loaded unchecked; QGIS loads in no order, and they would cover the result.
+        CURVES: whether it trains in epochs, which the window shows while it runs.
     """
 
     NAMED_AFTER: ClassVar[str] = ""
     ASIDE: ClassVar[Tuple[str, ...]] = ()
+    CURVES: ClassVar[bool] = False
 
     def flags(self):
         return super().flags() | compat.SUPPORTS_BATCH
@@ -248,18 +250,38 @@ class JobAlgorithm(DeepscapeAlgorithm):
 
     def _run_job(self, job: Job, engine: EngineInterpreter, feedback: Any) -> Any:
         listener = Listener(feedback)
+        monitor = str(getattr(job, "monitor", "")) if getattr(job, "patience", 0) else ""
+        follower = live.follow(self._title(job), monitor, self.CURVES)
+
+        def cancelled() -> bool:
+            if follower.cancelled():
+                feedback.cancel()
+            return bool(feedback.isCanceled())
+
+        def listen(message: Mapping[str, Any]) -> None:
+            follower.tell(message)
+            listener(message)
+
         run = functools.partial(
             manager.run_job,
             job,
             interpreter=engine.python,
-            cancelled=feedback.isCanceled,
+            cancelled=cancelled,
+            stopping=follower.stopping,
             scratch=str(scratch_dir()),
             auto_device=str(engine.facts.get("device", "cpu")),
         )
-        result = run_and_listen(lambda on_message: run(on_message=on_message), listener)
+        with follower:
+            result = run_and_listen(lambda on_message: run(on_message=on_message), listen)
+            follower.result(result)
         for text in result.warnings:
             listener.warn(text)
         return result
+
+    def _title(self, job: Job) -> str:
+        """Return the name of the run of a job: the algorithm's and its output's."""
+        first = next(iter(jobfiles.output_paths(job).values()), "")
+        return f"{self.displayName()}: {os.path.splitext(os.path.basename(first))[0]}" if first else self.displayName()
 
     # --- outputs ---
 

@@ -23,6 +23,7 @@ class TrainClassifier(Trainer):
     INITIAL_MODEL = "INITIAL_MODEL"
     DEVICE = "DEVICE"
 
+    CURVES = True
     SUMMARY = (
         "Trains a network on a patch dataset: one class per patch, that of its centre. The best epoch on the "
         "validation patches is kept; the accuracy comes from the test patches where there are any."

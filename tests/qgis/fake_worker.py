@@ -15,6 +15,7 @@ JSON. ``"hello"`` replaces fields of the greeting (it is read at the start only)
   the job's own paths
 - ``{"error": {"kind": "input", "message": "...", "remedy": "..."}}``, ``{"cancelled": true}`` the other final messages
 - ``{"sleep": seconds}`` ends at once with ``cancelled`` when the job is cancelled; ``{"hang": seconds}`` does not
+- ``{"until_stopped": seconds}`` ends as soon as the job is asked to stop; with an error when it is not
 - ``{"exit": code}``, ``{"signal": number}`` a crash; ``{"log": text}`` to the log
 - ``{"print": text}`` noise on the channel
 - ``{"copy": [from, to]}``, ``{"write": [path, text]}``, ``{"mkdir": path}`` files
@@ -62,6 +63,7 @@ class FakeWorker:
         self.reader = protocol.LineReader(protocol_in)
         self.out = protocol_out
         self.cancelled = threading.Event()
+        self.stopped = threading.Event()
         self.ended = threading.Event()
         self.waiting = threading.Semaphore(0)
         self.queue = []
@@ -75,10 +77,13 @@ class FakeWorker:
                 message = self.protocol.decode(self.reader.readline())
                 if message["type"] == "job":
                     self.cancelled.clear()
+                    self.stopped.clear()
                     self.queue.append(message)
                     self.waiting.release()
                 elif message["type"] == "cancel":
                     self.cancelled.set()
+                elif message["type"] == "stop":
+                    self.stopped.set()
         except EOFError:
             self.cancelled.set()
             self.ended.set()
@@ -145,6 +150,9 @@ class FakeWorker:
 
     def do_sleep(self, value, envelope):
         return {"type": "cancelled"} if self.cancelled.wait(value) else None
+
+    def do_until_stopped(self, value, envelope):
+        return None if self.stopped.wait(value) else self.do_error({"message": "nobody asked to stop"}, envelope)
 
     def do_hang(self, value, envelope):
         time.sleep(value)

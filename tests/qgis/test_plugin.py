@@ -64,6 +64,12 @@ class Iface:
         assert title == "Deepscape"
         self.entries.append(action)
 
+    def addDockWidget(self, area, dock):
+        self.window.addDockWidget(area, dock)
+
+    def removeDockWidget(self, dock):
+        self.window.removeDockWidget(dock)
+
     def removePluginMenu(self, title, action):
         self.entries.remove(action)
 
@@ -82,7 +88,7 @@ def test_menu_comes_and_goes(menu, monkeypatch):
     monkeypatch.setenv("DEEPSCAPE_ENGINE_PYTHON", sys.executable)
     entries, iface = menu
     entries.add()
-    assert [action.text() for action in iface.entries] == ["Set up the engine…", "Engine status…"]
+    assert [action.text() for action in iface.entries] == ["Set up the engine…", "Engine status…", "Training…"]
     assert all(isinstance(action, QAction) for action in iface.entries)
     assert iface.bar.pushed == []
     entries.remove()
