@@ -119,7 +119,7 @@ def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
         context: asked between the graphs whether the job was cancelled.
 
     Raises:
-        BadInput: torch cannot write the network as an ONNX graph.
+        BadInput: torch cannot write the network as an ONNX graph for images of all sizes.
     """
     module = copy.deepcopy(module).cpu().float().eval()
     source = card.sources[0]
@@ -170,6 +170,9 @@ def _graph(network: nn.Module, card: Card, form: str, size: Tuple[int, int], str
         reason: why there is no dense graph, for the metadata.
     """
     source = card.sources[0]
+    if stride and any(_pools_to_parts(layer) for layer in network.modules()):
+        # The exporter would write the parts of the image that it traces.
+        raise _no_graph(card, "it takes means of parts of the whole image")
     free: Dict[int, Any] = {0: Dim("patches", min=1)}
     for axis, name in ((2, "rows"), (3, "cols")) if stride else ():
         least = source.patch_size if form == "dense" else 2 * (card.margin or 0) // stride + 1
@@ -192,6 +195,12 @@ def _graph(network: nn.Module, card: Card, form: str, size: Tuple[int, int], str
         part.ClearField("metadata_props")
     proto.graph.ClearField("value_info")
     return proto.SerializeToString(deterministic=True)
+
+
+def _pools_to_parts(layer: nn.Module) -> bool:
+    """Tell whether a layer divides an image into a number of parts, whatever its size (one part aside)."""
+    pools = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    return isinstance(layer, pools) and layer.output_size not in (1, (1, 1))
 
 
 def _metadata(card: Card, form: str, reason: str) -> Mapping[str, str]:

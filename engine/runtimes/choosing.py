@@ -76,7 +76,15 @@ def _on_the_cpu(model: Model, wishes: Wishes, context: Context, tiles: Tiles, pi
     """Return the wished runtime, else ONNX Runtime, else the fastest where the job is long."""
     from ..graphs import graphs_of
 
-    graphs = graphs_of(model.path, model.card, context)
+    try:
+        graphs = graphs_of(model.path, model.card, context)
+    except BadInput as error:
+        if wishes.runtime != "auto":
+            raise
+        from .torch_runtime import TorchRuntime
+
+        context.log(f"{error.message} It runs in torch.")
+        return TorchRuntime(model, "cpu", wishes, context, tiles)
     makers = _makers(model, graphs, wishes, context, tiles)
     if wishes.runtime != "auto":
         return makers[wishes.runtime]()

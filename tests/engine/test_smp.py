@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deepscape.engine.graphexport import export_network
 from deepscape.engine.modelfiles import load_model, module_tensors, save_model
 from deepscape.engine.probing import Field, probe
 from deepscape.models import pretrained
@@ -190,6 +191,21 @@ def test_fetched_weights_of_timm_go_into_the_encoder(monkeypatch, tmp_path):
 
 
 # --- graphs, and the packages ----------------------------------------------------------------------------------------
+
+
+def test_means_of_parts_of_the_image_have_no_graph_and_torch_is_named():
+    card = Card(
+        kind="network",
+        network="smp_upernet",
+        sources=(CardSource(64, tuple(CardBand("b", 0.0, 1.0, 0.0, 1.0) for _ in range(2))),),
+        classes=tuple(ClassEntry(value, f"class {value}", "#ff0000") for value in range(3)),
+        output="pixels",
+        context="tile",
+        stride=32,
+    )
+    with pytest.raises(BadInput, match="means of parts of the whole image") as caught:
+        export_network(tiny("smp_upernet").eval(), card, None)
+    assert caught.value.remedy == "Choose RUNTIME torch."
 
 
 def test_torchvision_is_the_release_that_belongs_to_torch():
