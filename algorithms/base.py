@@ -225,6 +225,10 @@ class JobAlgorithm(DeepscapeAlgorithm):
         """Return the job that the parameters ask for."""
         raise DeepscapeError(f"The algorithm '{self.name()}' has no job.")
 
+    def monitored(self, job: Job) -> str:
+        """Return what chooses the best epoch of a training; empty where all epochs are run."""
+        return str(getattr(job, "monitor", "")) if getattr(job, "patience", 0) else ""
+
     def painters(self, values: Values, result: Any) -> Dict[str, styling.Painter]:
         """Return how outputs are painted, by their names; none by default."""
         return {}
@@ -250,8 +254,7 @@ class JobAlgorithm(DeepscapeAlgorithm):
 
     def _run_job(self, job: Job, engine: EngineInterpreter, feedback: Any) -> Any:
         listener = Listener(feedback)
-        monitor = str(getattr(job, "monitor", "")) if getattr(job, "patience", 0) else ""
-        follower = live.follow(self._title(job), monitor, self.CURVES)
+        follower = live.follow(self._title(job), self.monitored(job), self.CURVES)
 
         def cancelled() -> bool:
             if follower.cancelled():

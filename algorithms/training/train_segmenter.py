@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...models.recipes import PRESETS
 from ...models.registry import PIXEL_NETWORKS, network_entry
 from ...tasks import jobs
 from ...tasks.errors import BadInput
@@ -51,6 +52,7 @@ class TrainSegmenter(Trainer):
     DEVICE = "DEVICE"
     PRECISION = "PRECISION"
 
+    CURVES = True
     SUMMARY = (
         "Trains a network that gives every pixel a class (semantic segmentation), straight from an image and its "
         "labels, or from a patch dataset that was extracted with labels. The best epoch on the validation part is "
@@ -63,6 +65,11 @@ class TrainSegmenter(Trainer):
 
     def displayName(self):
         return tr("Train a segmenter")
+
+    def monitored(self, job):
+        preset = PRESETS[job.recipe]
+        patience = preset.patience if job.patience is None else job.patience
+        return (job.monitor or preset.monitor) if patience else ""
 
     def initAlgorithm(self, configuration=None):
         self.add_parameters(

@@ -6,6 +6,8 @@ import time
 
 import pytest
 from deepscape.algorithms import live
+from deepscape.models.recipes import PRESETS
+from deepscape.tasks import jobs
 from deepscape.tests.qgis.layers import Feedback
 from deepscape.tests.qgis.test_plugin import Iface
 from deepscape.ui import plots
@@ -279,6 +281,16 @@ def test_a_failure_is_told(algorithm, context, feedback, play, dataset, tmp_path
     until(lambda: dock.run() is not None and not dock.run().active)
     thread.join(10)
     assert dock.state.text() == "Failed: Band 'B9' is missing. Add it."
+
+
+def test_a_segmenter_is_watched_as_its_recipe_says(algorithm):
+    train = algorithm("trainsegmenter")
+
+    def monitored(**fields):
+        return train.monitored(jobs.TrainSegmenter(training="patches", output="m.safetensors", **fields))
+
+    assert train.CURVES and monitored() == PRESETS["default"].monitor
+    assert (monitored(patience=0), monitored(monitor="kappa")) == ("", "kappa")
 
 
 # --- the menu ---
