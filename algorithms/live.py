@@ -69,10 +69,14 @@ class Run:
         return self.state in ACTIVE
 
     def best(self) -> Optional[int]:
-        """Return the epoch that is the best so far by its monitor; the later one of equals, as training chooses."""
+        """Return the best epoch so far, chosen as training does: of equal scores by the loss, then the later."""
         sign = -1 if self.monitor == "loss" else 1
-        known = [(sign * value, step) for step, value in self.metrics.get(f"validation/{self.monitor}", [])]
-        return max(known)[1] if known else None
+        losses = dict(self.metrics.get("validation/loss", []))
+        known = [
+            (sign * value, -losses.get(step, math.inf), step)
+            for step, value in self.metrics.get(f"validation/{self.monitor}", [])
+        ]
+        return max(known)[-1] if known else None
 
 
 class Hub(QObject):

@@ -25,7 +25,7 @@ from ..algorithms.live import ACTIVE, CANCELLED, FAILED, FINISHED, RUNNING, STOP
 from ..algorithms.translate import tr
 from .plots import Curve, CurvePlot
 
-SIDE_BY_SIDE = 620  # pixels of width from which on the plots stand side by side
+SIDE_BY_SIDE = 480  # pixels of width that plots side by side need
 SCORES = ("kappa", "macro_f1", "mean_iou", "overall_accuracy")
 
 
@@ -254,7 +254,7 @@ class TrainingDock(QDockWidget):
         return QSize(420, 620)
 
     def resizeEvent(self, event: Any) -> None:
-        wide = self.width() >= SIDE_BY_SIDE
+        wide = self.width() >= max(SIDE_BY_SIDE, 1.1 * self.height())
         self._flow.setDirection(
             QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom,
         )

@@ -100,11 +100,14 @@ def test_the_best_epoch_is_chosen_as_training_does(hub, monitor, best):
     assert tell(hub, *EPOCHS, monitor=monitor)[1].best() == best
 
 
-def test_of_equals_the_later_epoch_is_the_best_and_what_is_no_number_is_left_out(hub):
+def test_of_equals_the_loss_and_then_the_later_decides_and_what_is_no_number_is_left_out(hub):
     values = ((1, 0.9), (2, 0.9), (3, float("nan")))
     messages = [metric("validation/kappa", value, epoch) for epoch, value in values]
     _, run = tell(hub, *messages, monitor="kappa")
     assert run.best() == 2 and run.metrics["validation/kappa"] == [(1, 0.9), (2, 0.9)]
+    hub._take(run, metric("validation/loss", 0.3, 1))
+    hub._take(run, metric("validation/loss", 0.4, 2))
+    assert run.best() == 1
 
 
 def test_a_resumed_run_replaces_the_epochs_that_it_tells_again(hub):
@@ -149,6 +152,13 @@ def test_it_shows_the_numbers_of_a_run(dock, hub):
     ((image, text),) = dock.pictures._images
     assert image.width() == 30 and text == "image | reference | prediction, epoch 3"
     assert dock.pictures.isVisible() and not dock.report.isVisible() and dock.stop.isVisible()
+
+
+@pytest.mark.parametrize(("width", "height", "wide"), [(400, 700, False), (900, 380, True), (600, 700, False)])
+def test_a_wide_dock_has_its_plots_side_by_side(dock, hub, width, height, wide):
+    tell(hub, *EPOCHS)
+    dock.resize(width, height)
+    until(lambda: (dock.score.mapTo(dock, QPoint()).x() > 100) == wide)
 
 
 def test_the_mouse_shows_an_epoch_in_both_plots(dock, hub):
