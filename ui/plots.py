@@ -233,6 +233,12 @@ class CurvePlot(QWidget):
         entries = [(curve.name, QPen(self._colour(curve.colour), 3)) for curve in self._curves]
         if self._best is not None:
             entries.append((tr("best: {}").format(self._best), QPen(self._ink(150), 1, Qt.PenStyle.DashLine)))
+        # A narrow plot's legend begins further left, and leaves out what the dashed line says anyway.
+        widths = [24 + metrics.horizontalAdvance(name) + 18 for name, _ in entries]
+        if x + sum(widths) > self.width():
+            x = max(8.0, self.width() - sum(widths))
+        if x + sum(widths) - 18 > self.width() and self._best is not None:
+            entries.pop()
         for name, pen in entries:
             painter.setPen(pen)
             painter.drawLine(QPointF(x, y), QPointF(x + 18, y))
@@ -262,6 +268,7 @@ class CurvePlot(QWidget):
         box = QRectF(x + 10, area.top() + 4, width, metrics.height() * len(lines) + 10)
         if box.right() > self.width() - 4:
             box.moveRight(x - 10)
+        box.moveLeft(max(4.0, box.left()))
         painter.setPen(QPen(self._ink(90), 1))
         back = QColor(self.palette().color(QPalette.ColorRole.Base))
         back.setAlpha(235)

@@ -88,7 +88,7 @@ class Pictures(QWidget):
         for name, picture in pictures.items():
             image = QImage.fromData(picture.png)
             if not image.isNull():
-                text = tr("{0}, epoch {1}").format(picture.caption or name, picture.step)
+                text = tr("Epoch {0}: {1}").format(picture.step, picture.caption or name)
                 self._images.append((image, text))
         self._fit()
         self.update()

@@ -150,7 +150,7 @@ def test_it_shows_the_numbers_of_a_run(dock, hub):
     dock.scores.setCurrentIndex(1)
     assert dock.score._curves[1].points[0] == (1, 0.25)
     ((image, text),) = dock.pictures._images
-    assert image.width() == 30 and text == "image | reference | prediction, epoch 3"
+    assert image.width() == 30 and text == "Epoch 3: image | reference | prediction"
     assert dock.pictures.isVisible() and not dock.report.isVisible() and dock.stop.isVisible()
 
 
