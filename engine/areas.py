@@ -46,7 +46,11 @@ class PolygonAreas:
         Raises:
             BadInput: the field is missing or holds something else, no polygon trains, or none lies on the image.
         """
-        self._labels = FeatureLabels(source, field, grid, image, context)
+        # What is said of classes there would be misleading here.
+        silent = Context()
+        self._labels = FeatureLabels(source, field, grid, image, silent)
+        for text in silent.warnings:
+            context.warn(text)
         classes = self._labels.classes
         wrong = [entry.name for entry in classes if entry.name.strip().casefold() not in _WORDS]
         if wrong:
@@ -106,8 +110,10 @@ class Crossing:
         silent = Context()
         shapes = on_grid(read_layer(features, silent), grid, image, silent).frame.geometry.to_numpy()
         borders = on_grid(read_layer(areas, silent), grid, image, silent).frame.geometry.boundary.to_numpy()
-        found = shapely.STRtree(shapes).query(borders, predicate="intersects")[1]
-        self._shapes = shapes[np.unique(found)]
+        which, found = shapely.STRtree(shapes).query(borders, predicate="intersects")
+        # What lies along a border is whole: only where a border runs through a feature it is cut.
+        cut = shapely.relate_pattern(shapes[found], borders[which], "T********")
+        self._shapes = shapes[np.unique(found[cut])]
         self._tree = shapely.STRtree(self._shapes)
         self._grid = grid
         self.count = len(self._shapes)

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..models.build import build_network, parameter_count
 from ..models.cards import Card
+from ..models.pretrained import start_pretrained
 from ..models.registry import PIXEL_NETWORKS, NetworkEntry, network_entry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
@@ -31,6 +32,7 @@ from .initialmodel import continued
 from .metrics import Scores
 from .modelfiles import module_tensors, save_model, with_suffix
 from .probing import probe
+from .ratesearch import search_rate
 from .segmentationfit import Fit
 from .segmentationsettings import Settings, choose_settings
 from .trainingreport import Epoch, RunFacts, finish, versions
@@ -67,6 +69,7 @@ def train_segmenter(job: TrainSegmenter, context: Context) -> TrainResult:
         chose_epoch=done.settings.patience > 0 and roles.validation is not None,
         monitor=done.settings.monitor,
         unit="pixels",
+        examples=done.examples,
     )
     card = replace(
         done.card,
@@ -97,6 +100,7 @@ class _Trained:
     result: Optional[Scores]
     reported: str
     stopped: bool
+    examples: Tuple[bytes, ...]
 
 
 def _train(
@@ -107,14 +111,18 @@ def _train(
         card, network = _prepare(job, roles, context)
         settings = choose_settings(job, card)
         _check_windows(job, roles, network, network_entry(card.network, PIXEL_NETWORKS))
+        if job.find_rate:
+            rate = search_rate(fabric, network, card, settings, roles, context)
+            settings = replace(settings, optimising=replace(settings.optimising, learning_rate=rate))
         tell_time(fabric, network, card, settings, roles, context)
         fit = Fit(fabric, network, card, settings, roles, context, checkpoint)
         history, best = fit.run()
         if settings.binary:
             card = replace(card, threshold=_threshold(job, fit, roles, context))
         result, reported = fit.judge(card)
+        examples = fit.examples() if job.report and fabric.is_global_zero else ()
     card = _with_field(card, network, roles.source.patch_size, context)
-    return _Trained(card, network, settings, tuple(history), best, result, reported, fit.stopped)
+    return _Trained(card, network, settings, tuple(history), best, result, reported, fit.stopped, examples)
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------
@@ -130,6 +138,7 @@ def _prepare(job: TrainSegmenter, roles: DenseRoles, context: Context) -> Tuple[
     network = build_network(
         job.network, len(ours.bands), len(roles.classes), ours.patch_size, job.network_arguments, binary
     )
+    start_pretrained(network, context.log)
     card = Card(
         kind="network",
         network=job.network,
@@ -164,14 +173,17 @@ def _check_windows(job: TrainSegmenter, roles: DenseRoles, network: nn.Module, e
     """Raise where the windows are too small for the network, or not on its grid."""
     size, grid = roles.source.patch_size, _grid(network)
     where = "PATCH_SIZE" if job.source is not None else "the patches' size"
-    if size < entry.smallest_patch:
-        raise BadInput(
-            f"{where} is {size} pixels, too small for {entry.title}.", f"Give {entry.smallest_patch} or more."
-        )
+    if size < _smallest(entry):
+        raise BadInput(f"{where} is {size} pixels, too small for {entry.title}.", f"Give {_smallest(entry)} or more.")
     if size % grid:
         lower = size // grid * grid
-        valid = f"{lower} or {lower + grid}" if lower >= entry.smallest_patch else str(lower + grid)
+        valid = f"{lower} or {lower + grid}" if lower >= _smallest(entry) else str(lower + grid)
         raise BadInput(f"{where} is {size} pixels; {entry.title} takes multiples of {grid}.", f"Give {valid} pixels.")
+
+
+def _smallest(entry: NetworkEntry) -> int:
+    """Return the smallest window that a network accepts."""
+    return entry.smallest_patch
 
 
 def _grid(network: nn.Module) -> int:

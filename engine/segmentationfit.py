@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from ..tasks.errors import BadInput, JobCancelled
 from . import previews
 from .augmentation import augmentation_of, augmented
 from .checkpoints import Checkpoint
-from .denseparts import IGNORED, DensePart, DenseRoles
+from .denseparts import IGNORED, DenseRoles
 from .loading import batches_of, seed_of
 from .losses import loss_function
 from .metrics import Scores, scores
@@ -117,6 +117,7 @@ class Fit:
                 self._epoch()
         except StoppedEarly:
             self.stopped = True
+            self._context.stopping.clear()
         except JobCancelled:
             self._save()
             raise
@@ -170,7 +171,13 @@ class Fit:
     def _plan(self, epoch: int) -> List[Tensor]:
         """Return this rank's windows of each step of an epoch."""
         order = torch.randperm(len(self._roles.training), generator=_generator(self._settings.seed, epoch))
-        return batches(order, self._settings.batch_size, self._fabric.global_rank, self._fabric.world_size, smallest=2)
+        return batches(
+            order,
+            self._settings.batch_size,
+            self._fabric.global_rank,
+            self._fabric.world_size,
+            smallest=self._settings.smallest_batch,
+        )
 
     def _train(self) -> None:
         now, settings, context = self.progress, self._settings, self._context
@@ -215,7 +222,7 @@ class Fit:
             try:
                 return self._accumulated(values, targets)
             except torch.cuda.OutOfMemoryError:
-                if self._micro < 2:
+                if self._micro < 2 * self._settings.smallest_batch:
                     raise
                 self._micro //= 2
                 torch.cuda.empty_cache()
@@ -322,32 +329,33 @@ class Fit:
 
     # --- what the user sees ---
 
-    @torch.no_grad()
     def _show(self) -> None:
         """Send pictures of what the network makes of some windows now."""
         now = time.monotonic()
         last = self.progress.epoch >= self._settings.epochs
-        if not self._fabric.is_global_zero or (now - self._shown < PREVIEW_S and self._shown and not last):
+        if not self._fabric.is_global_zero or (self._shown and now - self._shown < PREVIEW_S and not last):
             return
         self._shown = now
-        part = self._roles.validation or self._roles.training
-        self._module.eval()
-        for place, number in enumerate(self._examples(part)):
-            values, targets = part.read([number])
-            plan = [(0, [number])]
-            flowing = batches_of(part, self._card, plan, 0, None, self._settings.seed, self._context)
-            standardised, _ = next(iter(flowing))
-            placed, _ = self._placed(standardised, torch.from_numpy(targets))
-            found = self._decided(self._module(placed).float())[0].cpu().numpy()
-            picture = previews.strip(values[0], targets[0], found, self._card.classes)
-            self._context.picture(
-                f"example {place + 1}", picture, self.progress.epoch, "Image, reference and prediction"
-            )
+        for number, picture in enumerate(self.examples(), start=1):
+            caption = "Image, reference and prediction"
+            self._context.picture(f"example {number}", picture, self.progress.epoch, caption)
 
-    def _examples(self, part: DensePart) -> Sequence[int]:
-        """Return some windows, far apart."""
+    @torch.no_grad()
+    def examples(self) -> Tuple[bytes, ...]:
+        """Return pictures of what the network makes of some windows: image, reference and prediction, as PNG."""
+        part = self._roles.validation or self._roles.training
         count = min(PREVIEWS, len(part))
-        return [int(place) for place in (np.arange(count) + 0.5) * len(part) / count]
+        numbers = [int(place) for place in (np.arange(count) + 0.5) * len(part) / count]
+        self._module.eval()
+        pictures = []
+        plan = [(step, [number]) for step, number in enumerate(numbers)]
+        flowing = batches_of(part, self._card, plan, 0, None, self._settings.seed, self._context)
+        for number, (standardised, targets) in zip(numbers, flowing):
+            placed, _ = self._placed(standardised, targets)
+            found = self._decided(self._module(placed).float())[0].cpu().numpy()
+            values, wanted = part.read([number])
+            pictures.append(previews.strip(values[0], wanted[0], found, self._card.classes))
+        return tuple(pictures)
 
     # --- the checkpoint ---
 

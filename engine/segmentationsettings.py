@@ -36,6 +36,7 @@ class Settings:
         augmentation: none, flips or full.
         class_weights: balanced or none.
         seed: of the job.
+        smallest_batch: windows that a step must have.
         rim: outermost pixels of a window whose targets are ignored: the network cannot know them.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     augmentation: str
     class_weights: str
     seed: int
+    smallest_batch: int = 1
     rim: int = 0
 
     def facts(self) -> Dict[str, Any]:
@@ -91,12 +93,15 @@ def choose_settings(job: TrainSegmenter, card: Card) -> Settings:
             warm_up=preset.warm_up,
         ),
         epochs=job.epochs or preset.epochs,
-        batch_size=job.batch_size or preset.batch_size or _batch_of(card, own.get("batch_size")),
+        batch_size=max(
+            entry.smallest_batch, job.batch_size or preset.batch_size or _batch_of(card, own.get("batch_size"))
+        ),
         patience=preset.patience if job.patience is None else job.patience,
-        monitor=job.monitor or "loss",
+        monitor=job.monitor or preset.monitor,
         augmentation=job.augmentation,
         class_weights=preset.class_weights if job.class_weights == "auto" else job.class_weights,
         seed=job.seed,
+        smallest_batch=entry.smallest_batch,
         rim=entry.rim,
     )
 

@@ -58,7 +58,7 @@ PRESETS: Dict[str, Preset] = {
         source="R. Cresson, Deep Learning for Remote Sensing Images with Open Source Software (2020)",
     ),
     "course": Preset(
-        loss="cross_entropy+dice", optimizer="adam", schedule="plateau", learning_rate=1e-4, weight_decay=0.0,
+        loss="cross_entropy", optimizer="adam", schedule="plateau", learning_rate=1e-4, weight_decay=0.0,
         epochs=100, batch_size=64, patience=10, windows=1200, factor=0.1, plateau=5, warm_up=0.0,
         source="U-Net course on the Vaihingen orthophotos",
     ),

@@ -1,0 +1,284 @@
+"""Training a network of one class per pixel: the whole job on a small scene, interruptions, and what is refused."""
+
+import threading
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import torch
+from deepscape.engine import segmentation, segmentationfit, trainingtime
+from deepscape.engine.checkpoints import SUFFIX
+from deepscape.engine.inference import classify
+from deepscape.engine.modelfiles import load_model
+from deepscape.engine.segmentation import train_segmenter
+from deepscape.models.cards import read_card
+from deepscape.tasks import jobs
+from deepscape.tasks.context import Context
+from deepscape.tasks.errors import BadInput, JobCancelled
+from shapely.geometry import box
+
+from .patchsets import LEGEND, SIDE, TRANSFORM, scene
+
+SIZE = 16
+
+
+class Listener(Context):
+    """Keeps what it is told; cancels, or asks to stop, at the given step of the training."""
+
+    def __init__(self, cancel_at=None, stop_at=None):
+        super().__init__()
+        self.lines, self.metrics, self.pictures = [], [], []
+        self._cancel_at, self._stop_at, self._steps = cancel_at, stop_at, 0
+
+    def log(self, text):
+        self.lines.append(text)
+
+    def metric(self, name, value, step):
+        self.metrics.append((name, step, value))
+
+    def picture(self, name, png, step, caption=""):
+        self.pictures.append((name, png, step))
+
+    def progress(self, done, total, stage="", unit=""):
+        if stage == "training":
+            self._steps += 1
+            if self._steps == self._cancel_at:
+                self.cancelled.set()
+            if self._steps == self._stop_at:
+                self.stopping.set()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    return scene(tmp_path_factory.mktemp("scene") / "scène 1.tif")
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory):
+    path = tmp_path_factory.mktemp("labels") / "labels.tif"
+    profile = {"driver": "GTiff", "width": SIDE, "height": SIDE, "count": 1, "dtype": "uint16", "nodata": 0}
+    with rasterio.open(path, "w", crs="EPSG:32631", transform=TRANSFORM, **profile) as raster:
+        values = np.repeat(np.array([3, 7, 300], np.uint16), SIDE // 3)
+        raster.write(np.broadcast_to(values, (1, SIDE, SIDE)))
+    return str(path)
+
+
+def job(output, image, labels=None, **changes):
+    settings = {
+        "source": jobs.RasterSource(image), "labels": jobs.RasterSource(labels) if labels else None,
+        "patch_size": SIZE, "windows": 12,
+        "legend": jobs.Legend(layer_classes=LEGEND), "network_arguments": {"width": 4, "depth": 1}, "epochs": 3,
+        "batch_size": 4, "learning_rate": 0.01, "device_choice": "cpu",
+    }  # fmt: skip
+    return jobs.TrainSegmenter(str(output), **{**settings, **changes})
+
+
+def weights(path):
+    return load_model(str(path)).module.state_dict()
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    # The U-Net asks for 32 pixels; a shallower one needs less.
+    monkeypatch.setattr(segmentation, "_smallest", lambda entry: 8)
+    monkeypatch.setattr(trainingtime, "_LEAST_S", 0.0)
+    # Graphs are made at the first use as well; see test_graphs.py.
+    monkeypatch.setattr(segmentation.graphs, "export_graphs", lambda *_: None)
+
+
+def test_a_scene_is_learned_and_mapped(tmp_path, image, labels):
+    context = Listener()
+    made = train_segmenter(
+        job(
+            tmp_path / "modèle",
+            image,
+            labels,
+            epochs=6,
+            windows=64,
+            network_arguments={"width": 8, "depth": 1},
+            report=str(tmp_path / "r.html"),
+        ),
+        context,
+    )
+    assert made.output.endswith("modèle.safetensors") and made.accuracy_set == "validation"
+    assert made.overall_accuracy > 0.95 and made.shared_pixels == 0
+    card = read_card(made.output)
+    assert (card.output, card.context, card.stride, card.binary) == ("pixels", "local", 2, False)
+    assert [entry.value for entry in card.classes] == [3, 7, 300] and card.settings["loss"] == "cross_entropy+dice"
+    assert [step for name, step, _ in context.metrics if name == "validation/loss"] == [1, 2, 3, 4, 5, 6]
+    assert context.pictures and context.pictures[0][1].startswith(b"\x89PNG")
+    assert any("epochs take about" in line for line in context.lines)
+    page = (tmp_path / "r.html").read_text()
+    assert "data:image/png;base64," in page and "pixels" in page
+    assert not (tmp_path / ("modèle.safetensors" + SUFFIX)).exists()
+    mapped = classify(jobs.Classify(jobs.RasterSource(image), made.output, str(tmp_path / "map.tif")), Context())
+    with rasterio.open(mapped.output) as raster, rasterio.open(labels) as truth:
+        assert (raster.read(1) == truth.read(1)).mean() > 0.95
+
+
+def test_the_same_job_gives_the_same_weights(tmp_path, image, labels):
+    one, two = (
+        train_segmenter(job(tmp_path / name, image, labels, resume=False), Context()).output for name in ("one", "two")
+    )
+    assert same(weights(one), weights(two))
+    other = train_segmenter(job(tmp_path / "other", image, labels, seed=1), Context()).output
+    assert not same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 8])
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, image, labels, step):
+    whole = train_segmenter(job(tmp_path / "whole", image, labels), Context())
+    broken = job(tmp_path / "broken", image, labels)
+    with pytest.raises(JobCancelled):
+        train_segmenter(broken, Listener(cancel_at=step))
+    assert (tmp_path / ("broken.safetensors" + SUFFIX)).is_file() and not (tmp_path / "broken.safetensors").exists()
+    context = Listener()
+    again = train_segmenter(broken, context)
+    assert any("interrupted training continues in epoch" in line for line in context.lines)
+    assert same(weights(whole.output), weights(again.output)) and again.best_epoch == whole.best_epoch
+    assert again.metrics["matrix"] == whole.metrics["matrix"]
+    assert not (tmp_path / ("broken.safetensors" + SUFFIX)).exists()
+
+
+@pytest.mark.parametrize("recipe", ["course", "notebook"])
+def test_every_optimiser_continues_to_the_bit(tmp_path, image, labels, recipe):
+    changes = {"recipe": recipe, "augmentation": "full", "learning_rate": None}
+    whole = train_segmenter(job(tmp_path / "whole", image, labels, **changes), Context())
+    broken = job(tmp_path / "broken", image, labels, **changes)
+    with pytest.raises(JobCancelled):
+        train_segmenter(broken, Listener(cancel_at=4))
+    assert same(weights(whole.output), weights(train_segmenter(broken, Context()).output))
+
+
+def test_another_job_begins_again_and_says_so(tmp_path, image, labels):
+    with pytest.raises(JobCancelled):
+        train_segmenter(job(tmp_path / "m", image, labels), Listener(cancel_at=4))
+    context = Listener()
+    train_segmenter(job(tmp_path / "m", image, labels, seed=5), context)
+    assert any("is begun again" in line for line in context.lines)
+    fresh = train_segmenter(job(tmp_path / "fresh", image, labels, seed=5), Context())
+    assert same(weights(tmp_path / "m.safetensors"), weights(fresh.output))
+
+
+def test_a_damaged_state_is_no_obstacle(tmp_path, image, labels):
+    (tmp_path / ("m.safetensors" + SUFFIX)).write_bytes(b"half of a file")
+    made = train_segmenter(job(tmp_path / "m", image, labels, epochs=1), Context())
+    assert made.best_epoch == 1
+
+
+def test_stopping_keeps_the_best_so_far(tmp_path, image, labels):
+    context = Listener(stop_at=4)
+    made = train_segmenter(job(tmp_path / "m", image, labels, epochs=50), context)
+    assert made.best_epoch in (1, 2)
+    assert any(line.startswith("Stopped by the user: the weights of epoch") for line in context.lines)
+    assert read_card(made.output).settings["stopped"] is True
+
+
+def test_stopping_in_the_first_epoch_finishes_it(tmp_path, image, labels):
+    made = train_segmenter(job(tmp_path / "m", image, labels, epochs=50), Listener(stop_at=1))
+    assert made.best_epoch == 1
+
+
+def areas(path, **parts):
+    """Write areas: a part's rows, by its name."""
+    boxes = [
+        box(TRANSFORM.c, TRANSFORM.f - 10 * last, TRANSFORM.c + 10 * SIDE, TRANSFORM.f - 10 * first)
+        for first, last in parts.values()
+    ]
+    geopandas.GeoDataFrame({"split": list(parts)}, geometry=boxes, crs="EPSG:32631").to_file(path)
+    return jobs.VectorSource(str(path))
+
+
+def features(path, *columns):
+    """Write squares that cover the given columns, from row 8 on, 16 rows every 24."""
+    boxes = [
+        box(TRANSFORM.c + 10 * first, TRANSFORM.f - 10 * (row + 16), TRANSFORM.c + 10 * last, TRANSFORM.f - 10 * row)
+        for first, last in columns
+        for row in range(8, SIDE, 24)
+    ]
+    geopandas.GeoDataFrame({"name": ["x"] * len(boxes)}, geometry=boxes, crs="EPSG:32631").to_file(path)
+    return jobs.VectorSource(str(path))
+
+
+def test_polygons_against_their_background(tmp_path, image):
+    given = job(
+        tmp_path / "m", image, label_features=features(tmp_path / "town.gpkg", (64, 96)),
+        background=True, areas=areas(tmp_path / "a.gpkg", train=(0, 48), validation=(48, 72), test=(72, 96)), epochs=8,
+        legend=jobs.Legend(),
+    )  # fmt: skip
+    context = Listener()
+    made = train_segmenter(given, context)
+    card = read_card(made.output)
+    assert card.binary and [(entry.value, entry.name) for entry in card.classes] == [(0, "background"), (1, "town")]
+    assert made.accuracy_set == "test" and card.threshold is not None and 0.05 <= card.threshold <= 0.95
+    assert any("From a probability of" in line for line in context.lines)
+    # What crosses a border is in no score: rows 8-24 and 32-48 train, 56-72 validate, 80-96 test.
+    assert card.training["counts"]["test"] == {"0": 24 * SIDE - 16 * 32, "1": 16 * 32}
+
+
+def test_one_class_only_is_refused(tmp_path, image):
+    given = job(tmp_path / "m", image, label_features=features(tmp_path / "town.gpkg", (64, 96)))
+    with pytest.raises(BadInput) as caught:
+        train_segmenter(given, Context())
+    assert "Only class 1" in caught.value.message and "BACKGROUND" in caught.value.remedy
+    assert list(tmp_path.glob("m*")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_size": 18, "network_arguments": {"width": 2, "depth": 2}}, "PATCH_SIZE is 18 pixels; U-Net takes"),
+        ({"patch_size": 128}, "PATCH_SIZE is 128 pixels, larger than"),
+        ({"target": "binary"}, "TARGET is binary, but there are 3 classes"),
+        ({"threshold": 0.5}, "THRESHOLD is 0.5, but the model is not binary."),
+        ({"ignore_class": 9}, "IGNORE_CLASS is 9, which is no class"),
+        ({"learning_rate": 1e18, "recipe": "notebook"}, "The training loss is no longer a number"),
+    ],
+)
+def test_what_cannot_be_is_said(tmp_path, image, labels, changes, message):
+    with pytest.raises(BadInput) as caught:
+        train_segmenter(job(tmp_path / "m", image, labels, **changes), Context())
+    assert message in caught.value.message and caught.value.remedy
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_an_ignored_class_is_neither_learned_nor_counted(tmp_path, image, labels):
+    made = train_segmenter(job(tmp_path / "m", image, labels, ignore_class=7, target="classes"), Context())
+    card = read_card(made.output)
+    assert [entry.value for entry in card.classes] == [3, 300] and not card.binary
+    assert made.metrics["values"] == [3, 300]
+
+
+def test_the_learning_rate_is_found(tmp_path, image, labels):
+    context = Listener()
+    made = train_segmenter(job(tmp_path / "m", image, labels, find_rate=True, epochs=1), context)
+    rate = read_card(made.output).settings["learning_rate"]
+    assert any("The range test finds a learning rate of" in line for line in context.lines)
+    assert 1e-6 <= rate <= 1 and rate != 0.01
+
+
+def test_training_goes_on_from_a_model(tmp_path, image, labels):
+    first = train_segmenter(job(tmp_path / "first", image, labels), Context())
+    made = train_segmenter(
+        job(tmp_path / "m", image, labels, initial_model=first.output, epochs=1, learning_rate=1e-6), Context()
+    )
+    assert made.overall_accuracy == pytest.approx(first.overall_accuracy, abs=0.05)
+
+
+def test_no_thread_is_left(tmp_path, image, labels):
+    before = threading.active_count()
+    with pytest.raises(JobCancelled):
+        train_segmenter(job(tmp_path / "m", image, labels), Listener(cancel_at=2))
+    assert threading.active_count() <= before
+
+
+def test_weights_of_classes_have_a_mean_of_one_over_the_pixels():
+    pixels = np.array([900, 100, 0])
+    found = segmentationfit.class_weights(pixels, "balanced")
+    assert float((found * torch.from_numpy(pixels)).sum()) == pytest.approx(1000)
+    assert torch.equal(segmentationfit.class_weights(pixels, "none"), torch.ones(3))
