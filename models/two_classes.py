@@ -25,11 +25,11 @@ class TwoClasses(nn.Module):
         super().__init__()
         self.network = network
         # A convolution, since everything that rewrites or exports networks knows it.
-        self.register_buffer("_sides", torch.tensor([[0.0], [1.0]]), persistent=False)
+        self.register_buffer("_sides", torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(N, 2, H, W)``, or ``(N, 2)``."""
         logit = self.network(x)
         if logit.dim() == 2:
-            return functional.linear(logit, self._sides)
-        return functional.conv2d(logit, self._sides[:, :, None, None])
+            return functional.linear(logit, self._sides[:, :, 0, 0])
+        return functional.conv2d(logit, self._sides)
