@@ -109,7 +109,7 @@ def _train(
     """Train the network, choose its threshold, find how far it looks, and evaluate it once."""
     with repeatable(job.seed, fabric.device):
         card, network = _prepare(job, roles, context)
-        settings = choose_settings(job, card)
+        settings = choose_settings(job, card, len(roles.training))
         _check_windows(job, roles, network, network_entry(card.network, PIXEL_NETWORKS))
         if job.find_rate:
             rate = search_rate(fabric, network, card, settings, roles, context)

@@ -12,9 +12,11 @@ from ..models.registry import PIXEL_NETWORKS, network_entry
 from ..tasks.jobs import TrainSegmenter
 from .optimising import OptimiserSettings
 
-# Windows of a step where neither job, recipe nor network say: as many as hold about so many pixels.
-_BATCH_PIXELS = 131_072
-_SMALLEST_BATCH, _LARGEST_BATCH = 4, 32
+# Windows of a step where neither job, recipe nor network say: at least two and so many that they hold so many pixels;
+# twice as many as long as an epoch has more steps than that. Of a short training many small steps make more.
+_BATCH_PIXELS = 32_768
+_SMALLEST_BATCH, _LARGEST_BATCH = 2, 32
+_MOST_STEPS = 300
 _RATE = 2e-3
 _OTHER_RATES = {"adam": 1e-3, "sgd": 1e-2}
 _MOMENTUM = 0.9
@@ -65,8 +67,8 @@ def recipe_of(job: TrainSegmenter) -> Preset:
     return PRESETS[job.recipe]
 
 
-def choose_settings(job: TrainSegmenter, card: Card) -> Settings:
-    """Return the settings of a job.
+def choose_settings(job: TrainSegmenter, card: Card, windows: int) -> Settings:
+    """Return the settings of a job whose epochs have so many windows.
 
     The automatic batch size is a function of network and data alone, so that a run repeats on another machine; where a
     GPU has no room for it, its parts follow each other.
@@ -94,7 +96,7 @@ def choose_settings(job: TrainSegmenter, card: Card) -> Settings:
         ),
         epochs=job.epochs or preset.epochs,
         batch_size=max(
-            entry.smallest_batch, job.batch_size or preset.batch_size or _batch_of(card, own.get("batch_size"))
+            entry.smallest_batch, job.batch_size or preset.batch_size or _batch_of(card, windows, own.get("batch_size"))
         ),
         patience=preset.patience if job.patience is None else job.patience,
         monitor=job.monitor or preset.monitor,
@@ -106,8 +108,8 @@ def choose_settings(job: TrainSegmenter, card: Card) -> Settings:
     )
 
 
-def _batch_of(card: Card, own: Optional[int]) -> int:
-    if own is not None:
-        return own
-    wanted = round(_BATCH_PIXELS / card.sources[0].patch_size ** 2)
-    return max(_SMALLEST_BATCH, min(wanted, _LARGEST_BATCH))
+def _batch_of(card: Card, windows: int, own: Optional[int]) -> int:
+    batch = own or max(_SMALLEST_BATCH, round(_BATCH_PIXELS / card.sources[0].patch_size ** 2))
+    while windows / batch > _MOST_STEPS and 2 * batch <= _LARGEST_BATCH:
+        batch *= 2
+    return min(batch, _LARGEST_BATCH)
