@@ -7,6 +7,7 @@ from qgis.core import QgsProcessingProvider
 from ..tasks.protocol import plugin_version
 from . import icons, workflows
 from .assessment.assess import Assess
+from .assessment.compare_runs import CompareRuns
 from .mapping.classify import Classify
 from .patches.export_patches import ExportPatches
 from .patches.extract_patches import ExtractPatches
@@ -44,6 +45,7 @@ ALGORITHMS = (
     TrainRandomForest,
     Classify,
     Assess,
+    CompareRuns,
     Normalise,
     ModelInfo,
     SetupEngine,

@@ -1067,6 +1067,45 @@ class Assess(Job):
             raise BadInput("REFERENCE_SAMPLES needs FIELD.", "Name the field that holds the reference class.")
 
 
+COMPARED = ("kappa", "overall_accuracy", "macro_f1", "mean_iou")
+
+
+@dataclass(frozen=True)
+class CompareRunsResult:
+    """What the first group that is not the baseline's has over it: mean of the paired differences, its error, in words.
+
+    ``verdict`` is adds, harms, "no improvement" (within two standard errors) or unknown (less than two pairs).
+    """
+
+    output: str
+    csv: str
+    difference: Optional[float]
+    standard_error: Optional[float]
+    verdict: str
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompareRuns(Job):
+    """Compare trained models over several seeds: what a band, a network or a setting adds."""
+
+    kind: ClassVar[str] = "compareruns"
+    runner: ClassVar[str] = "engine.comparison:compare_runs"
+    result_type: ClassVar[Type[Any]] = CompareRunsResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "csv")
+    inputs: ClassVar[Tuple[str, ...]] = ("models", "baseline")
+
+    models: Tuple[str, ...]
+    output: str = ""
+    csv: str = ""
+    baseline: str = ""
+    metric: str = "kappa"
+
+    def __post_init__(self) -> None:
+        _one_of("METRIC", self.metric, COMPARED)
+        _at_least("The number of INPUTS", len(set(self.models)), 2)
+
+
 # --- tools -----------------------------------------------------------------------------------------------------------
 
 NORMALISE_METHODS = ("max", "minmax", "zscore", "expression")
@@ -1118,6 +1157,7 @@ JOBS: Tuple[Type[Job], ...] = (
     TrainRandomForest,
     Classify,
     Assess,
+    CompareRuns,
     Normalise,
 )
 JOBS_BY_KIND: Dict[str, Type[Job]] = {job.kind: job for job in JOBS}

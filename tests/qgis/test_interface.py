@@ -103,6 +103,10 @@ PUBLISHED = {
         ["INPUT", "REFERENCE_SAMPLES", "FIELD", "REFERENCE", "TRAINING", "OUTPUT", "MATRIX", "CROSSWALK", "ERODE"],
         ["OUTPUT", "MATRIX", *NUMBERS, "SAMPLE_COUNT"],
     ),
+    "compareruns": (
+        ["INPUTS", "BASELINE", "METRIC", "OUTPUT", "CSV"],
+        ["OUTPUT", "CSV", "DIFFERENCE", "STANDARD_ERROR", "VERDICT"],
+    ),
     "normalise": ([*SOURCE, "METHOD", "EXPRESSION", "NODATA", "OUTPUT"], ["OUTPUT"]),
     "modelinfo": (["MODEL", "OUTPUT"], ["OUTPUT", "JSON", "NETWORK", "CLASSES"]),
     "setupengine": (["ACTION", "BUILD", "INTERPRETER", "WHEELS"], ["PYTHON", "DEVICE", "LOG"]),
@@ -159,6 +163,7 @@ ENUMS = {
     ("classify", "BORDER"): ["reflect", "nodata"],
     ("classify", "DAMAGED"): ["error", "nodata"],
     ("classify", "TTA"): ["none", "flips", "full"],
+    ("compareruns", "METRIC"): ["kappa", "overall_accuracy", "macro_f1", "mean_iou"],
     ("normalise", "METHOD"): ["max", "minmax", "zscore", "expression"],
     ("setupengine", "ACTION"): ["install", "repair", "remove"],
     ("setupengine", "BUILD"): ["auto", "cpu", "cuda"],

@@ -1,0 +1,183 @@
+"""Comparing runs by the cards of their models: groups, pairs, differences and verdicts."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+from deepscape.engine import modelfiles
+from deepscape.engine.comparison import compare_runs
+from deepscape.engine.metrics import metrics_dict, scores
+from deepscape.engine.pairing import difference, spread
+from deepscape.models.cards import Card, CardBand, CardSource
+from deepscape.tasks import jobs
+from deepscape.tasks.classtable import ClassEntry
+from deepscape.tasks.context import Context
+from deepscape.tasks.errors import BadInput
+
+CLASSES = (ClassEntry(1, "grass", "#1b7837"), ClassEntry(4, "tree <old>", "#00441b"))
+NAN = float("nan")
+NDVI = CardBand("NDVI", 0.5, 0.2, NAN, NAN, expression="(B4 - B3) / (B4 + B3)")
+BANDS = tuple(CardBand(f"B{n}", 1.0, 1.0, NAN, NAN) for n in (3, 4))
+
+
+def matrix(wrong, of=100):
+    """Return the matrix of 2 x ``of`` samples, of which ``wrong`` of each class are taken for the other."""
+    return np.array([[of - wrong, wrong], [wrong, of - wrong]])
+
+
+def save(folder, name, wrong, seed=0, bands=BANDS, counts=None, role="test", settings=None, data="sha256:aa", **card):
+    """Write a model file whose card says these things; returns its path."""
+    result = metrics_dict(scores(matrix(wrong) if counts is None else np.diag(counts)), CLASSES)
+    path = folder / f"{name}.safetensors"
+    made = Card(
+        **{"kind": "network", "network": "compact_cnn", "arguments": {"width": 32}, **card},
+        sources=(CardSource(5, tuple(bands)),),
+        classes=CLASSES,
+        settings={"seed": seed, "epochs": 9, "device": f"cpu{seed}", "threads": seed, **(settings or {})},
+        metrics={**result, "accuracy_set": role, "optimistic": role == "validation"},
+        training={"datasets": {"training": {"name": "p", "hash": data}, role: {"name": "p", "hash": data}}},
+    )
+    modelfiles.save_model(str(path), made, {"weight": np.zeros(1)})
+    return str(path)
+
+
+def compare(paths, folder, context=None, **options):
+    job = jobs.CompareRuns(tuple(paths), str(folder / "r"), str(folder / "t"), **options)
+    return compare_runs(job, context or Context())
+
+
+def table(folder):
+    with open(folder / "t.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {(row["group"], row["metric"], row["class"]): row for row in rows}
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    # Kappa of these matrices is 1 - 2 wrong / 100: 0.8, 0.6, 0.4 without and 0.88, 0.7, 0.48 with NDVI.
+    plain = [save(tmp_path, f"plain{seed}", wrong, seed) for seed, wrong in enumerate((10, 20, 30))]
+    ndvi = [save(tmp_path, f"ndvi{seed}", wrong, seed, (*BANDS, NDVI)) for seed, wrong in enumerate((6, 15, 26))]
+    result = compare([plain[2], ndvi[0], *plain[:2], *ndvi[:0:-1]], tmp_path)
+    gains = np.array([0.08, 0.10, 0.08])
+    assert result.difference == pytest.approx(gains.mean(), abs=1e-12)
+    assert result.standard_error == pytest.approx(gains.std(ddof=1) / math.sqrt(3), abs=1e-12)
+    assert result.verdict == "adds" and result.warnings == ()
+    rows = table(tmp_path)
+    assert {group for group, _, _ in rows} == {"B3, B4", "with NDVI"}
+    base = rows["B3, B4", "kappa", ""]
+    assert (base["mean"], base["deviation"], base["runs"], base["verdict"]) == ("0.600000", "0.200000", "3", "")
+    assert rows["with NDVI", "overall_accuracy", ""]["difference"] == f"{gains.mean() / 2:.6f}"
+    # IoU of a class is (100 - wrong) / (100 + wrong).
+    before = [(100 - wrong) / (100 + wrong) for wrong in (10, 20, 30)]
+    after = [(100 - wrong) / (100 + wrong) for wrong in (6, 15, 26)]
+    assert rows["with NDVI", "iou", "4"]["difference"] == f"{np.mean(after) - np.mean(before):.6f}"
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert result.output == str(tmp_path / "r.html") and "tree &lt;old&gt;" in page
+    assert "NDVI = (B4 - B3) / (B4 + B3)" in page and "adds accuracy" in page
+
+
+def test_within_two_errors_there_is_no_improvement_and_beyond_there_is_harm(tmp_path):
+    base = [save(tmp_path, f"a{seed}", 20, seed) for seed in range(3)]
+    noisy = [save(tmp_path, f"b{s}", 20 - gain, s, settings={"epochs": 8}) for s, gain in enumerate((4, -3, 2))]
+    worse = [save(tmp_path, f"c{seed}", 22 + seed, seed, network="simple_cnn") for seed in range(3)]
+    result = compare([*base, *noisy], tmp_path)
+    assert result.verdict == "no improvement" and result.difference == pytest.approx(0.02, abs=1e-12)
+    assert ("epochs 8", "kappa", "") in table(tmp_path)
+    result = compare([*base, *worse], tmp_path, metric="overall_accuracy")
+    assert result.verdict == "harms" and result.difference == pytest.approx(-0.03, abs=1e-12)
+    # The other way round, and the third group is compared with the same one.
+    result = compare([*base, *worse, *noisy], tmp_path, baseline=worse[1])
+    assert result.verdict == "adds" and result.difference == pytest.approx(0.06, abs=1e-12)
+    groups = {group for group, _, _ in table(tmp_path)}
+    assert len(groups) == 3 and all("CNN" in group for group in groups)
+
+
+def test_equal_runs_are_no_improvement(tmp_path):
+    paths = [save(tmp_path, f"{e}{seed}", 20, seed, settings={"epochs": e}) for e in (8, 9) for seed in range(3)]
+    result = compare(paths, tmp_path)
+    assert (result.difference, result.standard_error, result.verdict) == (0.0, 0.0, "no improvement")
+
+
+def test_few_seeds_are_warned_of_and_one_tells_no_error(tmp_path):
+    paths = [save(tmp_path, f"{e}{seed}", e, seed, settings={"epochs": e}) for e in (8, 9) for seed in range(2)]
+    context = Context()
+    assert compare(paths, tmp_path, context).verdict == "adds" or context.warnings
+    assert context.warnings[0].startswith("2 seeds are compared")
+    context = Context()
+    result = compare(paths[::2], tmp_path, context)
+    assert (result.verdict, result.standard_error) == ("unknown", None)
+    assert context.warnings[0].startswith("1 seed is compared")
+
+
+def test_seeds_that_one_group_lacks_are_left_out(tmp_path):
+    base = [save(tmp_path, f"a{seed}", 20, seed) for seed in range(3)]
+    other = [save(tmp_path, f"b{seed}", 10, seed, (*BANDS, NDVI)) for seed in range(1, 4)]
+    context = Context()
+    result = compare([*base, *other], tmp_path, context)
+    assert result.difference == pytest.approx(0.2)
+    assert any("do not both have seed 0, 3" in text for text in context.warnings)
+    with pytest.raises(BadInput, match="No seed is common to 'with NDVI' \\(3\\) and 'B3, B4' \\(0\\)"):
+        compare([base[0], other[2]], tmp_path)
+
+
+def test_other_samples_are_named(tmp_path):
+    base = save(tmp_path, "a", 0, counts=(90, 50))
+    other = save(tmp_path, "b", 0, bands=(*BANDS, NDVI), counts=(90, 40))
+    with pytest.raises(BadInput, match=r"'a.safetensors' and 'b.safetensors' \(seed 0\) .* 50 and 40 of class 4"):
+        compare([base, other], tmp_path)
+    judged = save(tmp_path, "c", 0, bands=(*BANDS, NDVI), counts=(90, 50), role="validation")
+    with pytest.raises(BadInput, match=r"on its test samples, 'c.safetensors' .* on its validation samples"):
+        compare([base, judged], tmp_path)
+
+
+def test_runs_of_one_seed_are_told_apart_by_their_training_data(tmp_path):
+    paths = [save(tmp_path, f"{d}{seed}", 9, seed, data=f"sha256:{d}") for d in ("few", "many") for seed in range(3)]
+    assert compare(paths, tmp_path).difference == 0
+    assert ("training data p (many)", "kappa", "") in table(tmp_path)
+    with pytest.raises(BadInput, match="are alike in everything, and both of seed 0"):
+        compare([paths[0], save(tmp_path, "again", 9, 0, data="sha256:few")], tmp_path)
+
+
+def test_a_rate_that_is_searched_anew_for_each_seed_makes_no_group(tmp_path):
+    paths = [
+        save(
+            tmp_path, f"{seed}{len(bands)}", 9, seed, bands, settings={"find_rate": True, "learning_rate": 0.001 * seed}
+        )
+        for bands in (BANDS, BANDS[:1])
+        for seed in range(3)
+    ]
+    assert compare(paths, tmp_path).verdict == "no improvement"
+    assert {group for group, _, _ in table(tmp_path)} == {"B3, B4", "without B4"}
+
+
+def test_alike_runs_alone_give_their_spread(tmp_path):
+    context = Context()
+    result = compare([save(tmp_path, f"a{seed}", 10 * seed, seed) for seed in range(3)], tmp_path, context)
+    assert (result.difference, result.verdict) == (None, "unknown")
+    assert any("nothing to compare" in text for text in context.warnings)
+    row = table(tmp_path)["all runs", "kappa", ""]
+    assert (row["mean"], row["deviation"]) == ("0.800000", "0.200000")
+
+
+def test_validation_numbers_and_shared_pixels_are_warned_of(tmp_path):
+    context = Context()
+    paths = [save(tmp_path, f"a{s}", 9, s, role="validation", settings={"epochs": e}) for s in range(3) for e in (1, 2)]
+    compare([*paths, save(tmp_path, "b", 9, 0, role="validation", settings={"epochs": 3})], tmp_path, context)
+    assert any("they are optimistic" in text for text in context.warnings)
+
+
+def test_a_model_without_accuracy_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"The accuracy of 'b.safetensors' is not known"):
+        compare([save(tmp_path, "a", 1), save(tmp_path, "b", 1, 1, role="none")], tmp_path)
+    with pytest.raises(BadInput, match="The number of INPUTS is 1, less than 2"):
+        jobs.CompareRuns(("a", "a"))
+    with pytest.raises(BadInput, match="METRIC 'iou' is not a valid choice"):
+        jobs.CompareRuns(("a", "b"), metric="iou")
+
+
+def test_spread_and_difference():
+    assert spread([None, 1.0, 3.0]).mean == 2 and spread([1.0, 3.0]).deviation == pytest.approx(math.sqrt(2))
+    assert spread([]).mean is None and spread([1.0]).deviation is None
+    found = difference([(0.1, 0.2), (None, 0.4), (0.2, 0.5)])
+    assert (found.pairs, round(found.mean, 12), round(found.standard_error, 12)) == (2, 0.2, 0.1)
+    assert found.verdict == "no improvement"
