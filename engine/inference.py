@@ -33,6 +33,7 @@ from .journal import SUFFIX, job_key, tiles_of
 from .mapmasks import MapMask, open_mask, within_border
 from .maps import MapWriter, class_areas, raster_path
 from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
+from .priors import deciding
 from .products import CLASSES, CONFIDENCE, ENTROPY, MARGIN, PROBABILITIES, Product, products_of
 from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
@@ -91,6 +92,8 @@ def map_scene(
         margins = wanted_geometry(cards, job.tta)
         trial = functools.partial(_trial_tiles, scene, window, margins)
         runtime = create_combined(models, orders, wishes, job.tta, context, trial, window[2] * window[3])
+        spread = functools.partial(_trial_tiles, scene, window, runtime.geometry)
+        runtime = deciding(runtime, job, cards, spread, context)
         give_back()
         key = functools.partial(_key, job, runtime, products)
         tiling = _tiling(scene, runtime, job, tile, key, context)
@@ -425,6 +428,7 @@ def _tags(job: Classify, cards: Sequence[Card], runtime: Runtime) -> Dict[str, s
         "DEEPSCAPE_MODEL": ", ".join(Path(path).name for path in (job.model, *job.more_models)),
         "DEEPSCAPE_NETWORK": ", ".join(card.network for card in cards),
         "DEEPSCAPE_TTA": job.tta,
+        "DEEPSCAPE_PRIORS": job.priors,
         "DEEPSCAPE_RUNTIME": runtime.name,
         "DEEPSCAPE_DEVICE": runtime.device,
         "DEEPSCAPE_PRECISION": runtime.precision,

@@ -927,6 +927,7 @@ RUNTIMES = ("auto", "onnxruntime", "torch", "openvino")
 BORDERS = ("reflect", "nodata")
 DAMAGED_BLOCKS = ("error", "nodata")
 ORIENTATIONS = ("none", "flips", "full")
+PRIORS = ("training", "equal", "estimated", "file")
 RASTER_FORMATS = ("geotiff", "cog")
 
 
@@ -956,13 +957,15 @@ class Classify(Job):
     ``overlap``: pixels beyond each window, for networks of one class per pixel; None = what the network looks at.
     ``tta``: the scene is also looked at flipped (4 orientations) or turned as well (8); ``more_models``: further ones.
     The probabilities of all of them are averaged.
+    ``priors``: how frequent the classes are expected to be; ``priors_file``: CSV of class and share.
+    ``threshold``: of two classes: probability from which the second is mapped; None = the model's own, else the larger.
     """
 
     kind: ClassVar[str] = "classify"
     runner: ClassVar[str] = "engine.inference:classify"
     result_type: ClassVar[Type[Any]] = ClassifyResult
     outputs: ClassVar[Tuple[str, ...]] = ("output", "probabilities", "confidence", "entropy", "margin")
-    inputs: ClassVar[Tuple[str, ...]] = ("source", "model", "mask", "mask_layer", "more_models")
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "model", "mask", "mask_layer", "more_models", "priors_file")
     device_field: ClassVar[str] = "device_choice"
 
     source: RasterSource
@@ -990,8 +993,19 @@ class Classify(Job):
     precision: str = "full"
     tta: str = "none"
     more_models: Tuple[str, ...] = ()
+    priors: str = "training"
+    priors_file: str = ""
+    threshold: Optional[float] = None
 
     def __post_init__(self) -> None:
+        _one_of("PRIORS", self.priors, PRIORS)
+        if (self.priors == "file") != bool(self.priors_file):
+            raise BadInput(
+                f"PRIORS is {self.priors}, and PRIORS_FILE is {'given' if self.priors_file else 'missing'}.",
+                "Give PRIORS_FILE with PRIORS file, and only then.",
+            )
+        if self.threshold is not None:
+            _share("THRESHOLD", self.threshold)
         _one_of("TTA", self.tta, ORIENTATIONS)
         _one_of("DEVICE", self.device_choice, DEVICES)
         _one_of("RUNTIME", self.runtime, RUNTIMES)
@@ -1106,6 +1120,56 @@ class CompareRuns(Job):
         _at_least("The number of INPUTS", len(set(self.models)), 2)
 
 
+# --- workflows -------------------------------------------------------------------------------------------------------
+
+RANDOM_FOREST = "random_forest"
+
+
+@dataclass(frozen=True)
+class IsMyAccuracyRealResult:
+    """Mean kappa over the seeds by way of splitting; None where it is not defined."""
+
+    report: str
+    random_kappa: Optional[float]
+    polygon_kappa: Optional[float]
+    block_kappa: Optional[float]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class IsMyAccuracyReal(Job):
+    """Train with the same patches split at random, by polygon, and by block with a guard.
+
+    ``network`` is one of patches, or `RANDOM_FOREST`; the seeds are 0 to ``seeds`` - 1.
+    """
+
+    kind: ClassVar[str] = "ismyaccuracyreal"
+    runner: ClassVar[str] = "engine.splitcomparison:is_my_accuracy_real"
+    result_type: ClassVar[Type[Any]] = IsMyAccuracyRealResult
+    outputs: ClassVar[Tuple[str, ...]] = ("report",)
+    inputs: ClassVar[Tuple[str, ...]] = ("training",)
+    device_field: ClassVar[str] = "device_choice"
+
+    training: str
+    report: str = ""
+    network: str = "compact_cnn"
+    epochs: int = 30
+    seeds: int = 3
+    test_share: float = 0.3
+    device_choice: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("DEVICE", self.device_choice, DEVICES)
+        _at_least("EPOCHS", self.epochs, 1)
+        _at_least("SEEDS", self.seeds, 1)
+        _inner_share("TEST_SHARE", self.test_share)
+
+
+def _inner_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise BadInput(f"{name} is {value:g}, which leaves one part empty.", "Give a value between 0 and 1, e.g. 0.3.")
+
+
 # --- tools -----------------------------------------------------------------------------------------------------------
 
 NORMALISE_METHODS = ("max", "minmax", "zscore", "expression")
@@ -1158,6 +1222,7 @@ JOBS: Tuple[Type[Job], ...] = (
     Classify,
     Assess,
     CompareRuns,
+    IsMyAccuracyReal,
     Normalise,
 )
 JOBS_BY_KIND: Dict[str, Type[Job]] = {job.kind: job for job in JOBS}

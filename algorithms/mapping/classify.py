@@ -36,6 +36,9 @@ class Classify(JobAlgorithm):
     DAMAGED = "DAMAGED"
     MEMORY = "MEMORY"
     TTA = "TTA"
+    PRIORS = "PRIORS"
+    PRIORS_FILE = "PRIORS_FILE"
+    THRESHOLD = "THRESHOLD"
     MODELS = "MODELS"
     PIXELS = "PIXELS"
     SECONDS = "SECONDS"
@@ -241,6 +244,39 @@ class Classify(JobAlgorithm):
                     advanced=True,
                 )
             ),
+            p.added(
+                p.choice(
+                    self.PRIORS,
+                    tr("Expected shares of the classes"),
+                    tr(
+                        "How frequent the classes are in the image. training: as where the model learned. equal: all "
+                        "alike. estimated: from the model's own answers in the image. file: PRIORS_FILE."
+                    ),
+                    jobs.PRIORS,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.file(
+                    self.PRIORS_FILE,
+                    tr("File of shares"),
+                    tr("CSV file with a class value or name and its share in each line, e.g. 3,0.25."),
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.real(
+                    self.THRESHOLD,
+                    tr("Threshold"),
+                    tr(
+                        "Of two classes: probability from which a pixel is of the second. Lower: more of it is found, "
+                        "and more that is none. Unset: the model's own, chosen when it was trained."
+                    ),
+                    minimum=0,
+                    maximum=1,
+                    advanced=True,
+                )
+            ),
         )
         self.add_number(self.PIXELS, tr("Pixels"), tr("Pixels that were given a class."))
         self.add_number(self.SECONDS, tr("Seconds"), tr("Time that the mapping took."))
@@ -279,6 +315,9 @@ class Classify(JobAlgorithm):
             min_confidence=values.optional_real(self.MIN_CONFIDENCE),
             damaged=values.choice(self.DAMAGED),
             memory=values.optional_integer(self.MEMORY),
+            priors=values.choice(self.PRIORS),
+            priors_file=values.path(self.PRIORS_FILE),
+            threshold=values.optional_real(self.THRESHOLD),
             tta=values.choice(self.TTA),
             more_models=values.files(self.MODELS),
         )
