@@ -52,6 +52,7 @@ GROUPS = {
     "training": "3 Training",
     "mapping": "4 Mapping",
     "assessment": "5 Assessment",
+    "workflows": "Workflows",
     "tools": "Tools",
 }
 

@@ -12,6 +12,7 @@ from .mapping.classify import Classify
 from .patches.export_patches import ExportPatches
 from .patches.extract_patches import ExtractPatches
 from .patches.import_patches import ImportPatches
+from .questions.is_my_accuracy_real import IsMyAccuracyReal
 from .sampling.assessment_sample import AssessmentSample
 from .sampling.labels_from_colours import LabelsFromColours
 from .sampling.polygon_statistics import PolygonStatistics
@@ -46,6 +47,7 @@ ALGORITHMS = (
     Classify,
     Assess,
     CompareRuns,
+    IsMyAccuracyReal,
     Normalise,
     ModelInfo,
     SetupEngine,

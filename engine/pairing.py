@@ -12,6 +12,8 @@ ADDS, NOTHING, HARMS, UNKNOWN = "adds", "no improvement", "harms", "unknown"
 # Below so many seeds, a standard error says little.
 FEWEST_SEEDS = 3
 _ERRORS = 2.0
+# Numbers and their spread stay on one line of a table.
+_PLUS_MINUS = "\u00a0±\u00a0"
 # Of numbers from 0 to 1; smaller differences are rounding.
 _ROUNDING = 1e-12
 
@@ -74,12 +76,14 @@ def spoken_spread(found: Spread, digits: int = 3) -> str:
     """Return ``0.912 ± 0.004``; without a deviation the mean alone."""
     if found.mean is None:
         return "n/a"
-    return f"{found.mean:.{digits}f}" + ("" if found.deviation is None else f" ± {found.deviation:.{digits}f}")
+    return f"{found.mean:.{digits}f}" + (
+        "" if found.deviation is None else f"{_PLUS_MINUS}{found.deviation:.{digits}f}"
+    )
 
 
 def spoken_difference(found: Difference, digits: int = 3) -> str:
     """Return ``+0.012 ± 0.004`` (standard error); without an error the mean alone."""
     if found.mean is None:
         return "n/a"
-    error = "" if found.standard_error is None else f" ± {found.standard_error:.{digits}f}"
+    error = "" if found.standard_error is None else f"{_PLUS_MINUS}{found.standard_error:.{digits}f}"
     return f"{found.mean:+.{digits}f}{error}"

@@ -1,0 +1,24 @@
+"""Workflows that answer a question in one job: what they ask of the engine, and what they give back."""
+
+import pytest
+from qgis.core import QgsProcessingException
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = tmp_path / "Patches é"
+    folder.mkdir()
+    return str(folder)
+
+
+def test_is_my_accuracy_real(run, play, dataset, tmp_path):
+    kappas = {"random_kappa": 0.98, "polygon_kappa": 0.9, "block_kappa": None}
+    play("ismyaccuracyreal", {"write": ["$report", "<html>"]}, {"result": kappas})
+    report = str(tmp_path / "real.html")
+    outputs = run("ismyaccuracyreal", TRAINING=dataset, NETWORK="random_forest", REPORT=report)
+    assert outputs == {"REPORT": report, "RANDOM_KAPPA": 0.98, "POLYGON_KAPPA": 0.9, "BLOCK_KAPPA": None}
+    job = play.jobs()[-1]
+    assert (job["training"], job["network"], job["epochs"]) == (dataset, "random_forest", 30)
+    assert (job["seeds"], job["test_share"], job["device_choice"]) == (3, 0.3, "auto")
+    with pytest.raises(QgsProcessingException, match="TEST_SHARE is 0, which leaves one part empty"):
+        run("ismyaccuracyreal", TRAINING=dataset, TEST_SHARE=0, REPORT=report)
