@@ -9,6 +9,7 @@ from . import icons, workflows
 from .assessment.assess import Assess
 from .assessment.compare_runs import CompareRuns
 from .mapping.classify import Classify
+from .mapping.vectorise import Vectorise
 from .patches.export_patches import ExportPatches
 from .patches.extract_patches import ExtractPatches
 from .patches.import_patches import ImportPatches
@@ -45,6 +46,7 @@ ALGORITHMS = (
     TrainSegmenter,
     TrainRandomForest,
     Classify,
+    Vectorise,
     Assess,
     CompareRuns,
     IsMyAccuracyReal,

@@ -92,7 +92,9 @@ def map_scene(
         margins = wanted_geometry(cards, job.tta)
         trial = functools.partial(_trial_tiles, scene, window, margins)
         runtime = create_combined(models, orders, wishes, job.tta, context, trial, window[2] * window[3])
-        spread = functools.partial(_trial_tiles, scene, window, runtime.geometry)
+        # Of the whole scene: shares that are estimated must not depend on the part that is mapped.
+        whole = (0, 0, reader.grid.height, reader.grid.width)
+        spread = functools.partial(_trial_tiles, scene, whole, runtime.geometry)
         runtime = deciding(runtime, job, cards, spread, context)
         give_back()
         key = functools.partial(_key, job, runtime, products)

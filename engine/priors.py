@@ -49,7 +49,8 @@ def deciding(
             shares = estimated_shares(runtime, learned, _spread(tiles()))
         told = ", ".join(f"{entry.name} {share:.1%}" for entry, share in zip(card.classes, shares))
         context.log(f"Shares of the classes that are expected in the scene: {told}.")
-        ratios = shares / learned
+        # Where nothing changes, the map is the same to the last bit.
+        ratios = None if np.allclose(shares, learned, rtol=1e-9) else shares / learned
     if threshold is not None:
         context.log(f"'{card.classes[1].name}' is mapped from a probability of {threshold:g} on.")
     if ratios is None and threshold is None:
@@ -100,6 +101,8 @@ def shares_of_file(path: str, card: Card, context: Context) -> npt.NDArray[np.fl
             raise BadInput(f"'{path}' names the class '{cells[0]}', which the model does not have.", f"It has {known}.")
         if share is None or share < 0:
             raise BadInput(f"The share of class '{cells[0]}' in '{path}' is no number of 0 or more.", remedy)
+        if value in found:
+            raise BadInput(f"'{path}' names the class '{cells[0]}' twice.", remedy)
         found[value] = share
     shares = np.array([found.get(entry.value, 0.0) for entry in card.classes])
     if not shares.sum() > 0:
@@ -107,6 +110,8 @@ def shares_of_file(path: str, card: Card, context: Context) -> npt.NDArray[np.fl
     missing = [entry.name for entry in card.classes if entry.value not in found]
     if missing:
         context.warn(f"'{path}' gives no share of {', '.join(missing)}: not mapped.")
+    if abs(shares.sum() - 1) > 1e-6:
+        context.log(f"The shares of '{path}' add up to {shares.sum():g}; they are divided by that.")
     return np.asarray(shares / shares.sum())
 
 

@@ -1029,12 +1029,49 @@ class Classify(Job):
             _at_least("BOX height", self.box[3], 1)
 
 
+@dataclass(frozen=True)
+class VectoriseResult:
+    """Polygons in ``output``; ``counts``: class value (as text) -> polygons; ``area``: of all, square metres."""
+
+    output: str
+    polygon_count: int
+    counts: Dict[str, int]
+    area: float
+    classes: Tuple[ClassEntry, ...]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Vectorise(Job):
+    """Polygons from a class map; ``min_area`` in square metres, ``simplify`` in pixels."""
+
+    kind: ClassVar[str] = "vectorise"
+    runner: ClassVar[str] = "engine.vectorising:vectorise"
+    result_type: ClassVar[Type[Any]] = VectoriseResult
+    inputs: ClassVar[Tuple[str, ...]] = ("source",)
+
+    source: RasterSource
+    output: str
+    classes: Tuple[int, ...] = ()
+    min_area: float = 0.0
+    simplify: float = 1.0
+    legend: Legend = Legend()
+
+    def __post_init__(self) -> None:
+        _at_least("MIN_AREA", self.min_area, 0)
+        _at_least("SIMPLIFY", self.simplify, 0)
+
+
 # --- assessment ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class AssessResult:
-    """Accuracy of a map. ``metrics`` as in TrainResult; ``groups`` = number of reference polygons (0 for a raster)."""
+    """Accuracy of a map. ``metrics`` as in TrainResult; ``groups`` = number of reference polygons (0 for a raster).
+
+    Further keys of ``metrics``: unmapped, eroded, reach, and where they are asked for design (intervals), whole (with
+    the pixels that ERODE leaves out), polygons, calibration.
+    """
 
     output: str
     matrix: str
@@ -1047,6 +1084,10 @@ class AssessResult:
     shared_pixels: int
     metrics: Dict[str, Any]
     warnings: Tuple[str, ...] = ()
+    areas: str = ""
+
+
+DESIGNS = ("none", "stratified", "clusters")
 
 
 @dataclass(frozen=True)
@@ -1056,8 +1097,8 @@ class Assess(Job):
     kind: ClassVar[str] = "assess"
     runner: ClassVar[str] = "engine.assessment:assess"
     result_type: ClassVar[Type[Any]] = AssessResult
-    outputs: ClassVar[Tuple[str, ...]] = ("output", "matrix")
-    inputs: ClassVar[Tuple[str, ...]] = ("map", "reference", "samples", "training", "crosswalk")
+    outputs: ClassVar[Tuple[str, ...]] = ("output", "matrix", "areas")
+    inputs: ClassVar[Tuple[str, ...]] = ("map", "reference", "samples", "training", "crosswalk", "probabilities")
 
     map: RasterSource
     output: str = ""
@@ -1069,9 +1110,15 @@ class Assess(Job):
     legend: Legend = Legend()
     crosswalk: str = ""
     erode: int = 0
+    design: str = "none"
+    cluster_field: str = ""
+    block_size: Optional[int] = None
+    probabilities: Optional[RasterSource] = None
+    areas: str = ""
 
     def __post_init__(self) -> None:
         _at_least("ERODE", self.erode, 0)
+        _one_of("DESIGN", self.design, DESIGNS)
         if (self.reference is None) == (self.samples is None):
             raise BadInput(
                 "Give exactly one of REFERENCE and REFERENCE_SAMPLES.",
@@ -1079,6 +1126,35 @@ class Assess(Job):
             )
         if self.samples is not None and not self.field:
             raise BadInput("REFERENCE_SAMPLES needs FIELD.", "Name the field that holds the reference class.")
+        self._check_design()
+
+    def _check_design(self) -> None:
+        clusters, raster = self.design == "clusters", self.reference is not None
+        if self.design == "stratified" and raster:
+            raise BadInput(
+                "DESIGN stratified is for REFERENCE_SAMPLES, not for a raster.",
+                "Give the labelled points of 'Sample a map for its assessment'.",
+            )
+        if clusters and raster and self.block_size is None:
+            raise BadInput(
+                "DESIGN clusters of a REFERENCE raster needs BLOCK_SIZE.",
+                "Give the side of the blocks in pixels of the map, larger than the distance at which errors are alike.",
+            )
+        if self.block_size is not None:
+            _at_least("BLOCK_SIZE", self.block_size, 1)
+            if not (clusters and raster):
+                raise BadInput(
+                    "BLOCK_SIZE is for a REFERENCE raster with DESIGN clusters.", "Leave it empty, or choose both."
+                )
+        if self.cluster_field and (raster or not clusters):
+            raise BadInput(
+                "CLUSTER_FIELD is for REFERENCE_SAMPLES with DESIGN clusters.", "Leave it empty, or choose both."
+            )
+        if self.areas and self.design != "stratified":
+            raise BadInput(
+                "AREAS are estimated from DESIGN stratified alone.",
+                "Choose it with the points of 'Sample a map for its assessment', or leave AREAS out.",
+            )
 
 
 COMPARED = ("kappa", "overall_accuracy", "macro_f1", "mean_iou")
@@ -1165,6 +1241,59 @@ class IsMyAccuracyReal(Job):
         _inner_share("TEST_SHARE", self.test_share)
 
 
+@dataclass(frozen=True)
+class DoesContextHelpResult:
+    """A folder with a map (``maps``) and a model of each patch size, and the report."""
+
+    output_folder: str
+    report: str
+    maps: Tuple[str, ...]
+    classes: Tuple[ClassEntry, ...]
+    warnings: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DoesContextHelp(Job):
+    """Train on patches of several sizes at the same points, and beside them a Random Forest; map with each.
+
+    ``sizes``: patch sizes in pixels, 1 (the pixel alone) or 5 and more; ``test_share`` where the points have no split.
+    """
+
+    kind: ClassVar[str] = "doescontexthelp"
+    runner: ClassVar[str] = "engine.contextcomparison:does_context_help"
+    result_type: ClassVar[Type[Any]] = DoesContextHelpResult
+    outputs: ClassVar[Tuple[str, ...]] = ("output_folder", "report")
+    folders: ClassVar[Tuple[str, ...]] = ("output_folder",)
+    inputs: ClassVar[Tuple[str, ...]] = ("source", "samples")
+    device_field: ClassVar[str] = "device_choice"
+
+    source: RasterSource
+    samples: VectorSource
+    field: str
+    output_folder: str
+    report: str = ""
+    sizes: Tuple[int, ...] = (1, 5, 9, 16)
+    epochs: int = 30
+    seeds: int = 3
+    test_share: float = 0.3
+    extent: Optional[Extent] = None
+    legend: Legend = Legend()
+    device_choice: str = "auto"
+
+    def __post_init__(self) -> None:
+        _one_of("DEVICE", self.device_choice, DEVICES)
+        _at_least("EPOCHS", self.epochs, 1)
+        _at_least("SEEDS", self.seeds, 1)
+        _inner_share("TEST_SHARE", self.test_share)
+        if len(set(self.sizes)) < 2:
+            raise BadInput("SIZES names less than two patch sizes.", "Give several, e.g. 1, 5, 9, 16.")
+        wrong = [size for size in self.sizes if size != 1 and size < 5]
+        if wrong:
+            raise BadInput(
+                f"SIZES holds {wrong[0]}, which no network takes.", "Give 1 (the pixel alone) and sizes of 5 or more."
+            )
+
+
 def _inner_share(name: str, value: float) -> None:
     if not 0 < value < 1:
         raise BadInput(f"{name} is {value:g}, which leaves one part empty.", "Give a value between 0 and 1, e.g. 0.3.")
@@ -1220,9 +1349,11 @@ JOBS: Tuple[Type[Job], ...] = (
     TrainSegmenter,
     TrainRandomForest,
     Classify,
+    Vectorise,
     Assess,
     CompareRuns,
     IsMyAccuracyReal,
+    DoesContextHelp,
     Normalise,
 )
 JOBS_BY_KIND: Dict[str, Type[Job]] = {job.kind: job for job in JOBS}

@@ -116,8 +116,8 @@ def test_the_card_s_threshold_is_the_job_s_where_it_names_none():
 
 
 def test_equal_shares_of_a_balanced_model_change_nothing():
-    runtime = deciding(Logits(), job(priors="equal"), [card(weights="balanced")], list, Context())
-    assert runtime.probabilities(runtime.scores(logits(0.6, 0.4), ALL))[:, 0, 0] == pytest.approx([0.6, 0.4])
+    runtime = Logits()
+    assert deciding(runtime, job(priors="equal"), [card(weights="balanced")], list, Context()) is runtime
 
 
 @pytest.mark.parametrize("text", ["class;share\nWald;1\n7;3\n", "# shares\n3,0.25\nsee,0.75", "\ufeff3\t25\n7\t75\n"])

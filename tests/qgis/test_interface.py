@@ -100,9 +100,16 @@ PUBLISHED = {
         ],
         "OUTPUT PROBABILITIES CONFIDENCE ENTROPY MARGIN PIXELS SECONDS NODATA_VALUE CLASS_AREAS".split(),
     ),
+    "vectorise": (
+        ["INPUT", "CLASSES", "MIN_AREA", "SIMPLIFY", "LEGEND", "NOMENCLATURE", "OUTPUT"],
+        ["OUTPUT", "POLYGON_COUNT", "AREA"],
+    ),
     "assess": (
-        ["INPUT", "REFERENCE_SAMPLES", "FIELD", "REFERENCE", "TRAINING", "OUTPUT", "MATRIX", "CROSSWALK", "ERODE"],
-        ["OUTPUT", "MATRIX", *NUMBERS, "SAMPLE_COUNT"],
+        [
+            "INPUT", "REFERENCE_SAMPLES", "FIELD", "REFERENCE", "TRAINING", "OUTPUT", "MATRIX", "CROSSWALK", "ERODE",
+            "DESIGN", "CLUSTER_FIELD", "BLOCK_SIZE", "PROBABILITIES", "AREAS",
+        ],
+        ["OUTPUT", "MATRIX", "AREAS", *NUMBERS, "SAMPLE_COUNT"],
     ),
     "compareruns": (
         ["INPUTS", "BASELINE", "METRIC", "OUTPUT", "CSV"],
@@ -169,6 +176,7 @@ ENUMS = {
     ("classify", "DAMAGED"): ["error", "nodata"],
     ("classify", "TTA"): ["none", "flips", "full"],
     ("classify", "PRIORS"): ["training", "equal", "estimated", "file"],
+    ("assess", "DESIGN"): ["none", "stratified", "clusters"],
     ("compareruns", "METRIC"): ["kappa", "overall_accuracy", "macro_f1", "mean_iou"],
     ("normalise", "METHOD"): ["max", "minmax", "zscore", "expression"],
     ("setupengine", "ACTION"): ["install", "repair", "remove"],
@@ -227,6 +235,8 @@ DEFAULTS = {
     ("ismyaccuracyreal", "SEEDS"): 3,
     ("ismyaccuracyreal", "TEST_SHARE"): 0.3,
     ("trainrandomforest", "TREES"): 100,
+    ("assess", "BLOCK_SIZE"): None,
+    ("assess", "AREAS"): None,
     ("classify", "CONTINUE"): False,
     ("classify", "MIN_CONFIDENCE"): None,
     ("classify", "MEMORY"): None,
