@@ -11,6 +11,9 @@ from ..tasks.errors import BadInput
 
 Interval = tuple[float, float]
 
+# Times that units are drawn, held at once.
+_HELD = 4_000_000
+
 
 @dataclass(frozen=True)
 class BootstrapIntervals:
@@ -53,8 +56,15 @@ def block_bootstrap(matrices: NDArray[np.int64], seed: int, replicates: int = 10
             f"The reference has {units} blocks or clusters; a bootstrap needs 2 or more.",
             "Choose smaller blocks, more polygons, or the design 'none'.",
         )
-    times = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=replicates)
-    drawn = (times @ filled.reshape(units, -1)).reshape(replicates, classes, classes).astype(np.float64)
+    generator, chances = np.random.default_rng(seed), np.full(units, 1 / units)
+    flat = filled.reshape(units, -1).astype(np.float64)
+    # In pieces: a thousand draws of all blocks of a large raster would fill the memory.
+    piece = max(1, _HELD // units)
+    sums = [
+        generator.multinomial(units, chances, size=min(piece, replicates - start)) @ flat
+        for start in range(0, replicates, piece)
+    ]
+    drawn = np.concatenate(sums).reshape(replicates, classes, classes)
     total = drawn.sum(axis=(1, 2))
     hits = np.diagonal(drawn, axis1=1, axis2=2)
     reference, mapped = drawn.sum(axis=2), drawn.sum(axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,9 @@ class StratifiedEstimate:
     areas_interval: NDArray[np.float64]
 
 
-def stratified_estimate(counts: NDArray[np.int64], mapped: NDArray[np.float64]) -> StratifiedEstimate:
+def stratified_estimate(
+    counts: NDArray[np.int64], mapped: NDArray[np.float64], complete: Optional[NDArray[np.bool_]] = None
+) -> StratifiedEstimate:
     """Estimate accuracy and area from a sample whose strata are the classes of the map.
 
     With n_ij the sample units of stratum i with reference class j, W_i the share of the map and A the total area:
@@ -48,6 +51,7 @@ def stratified_estimate(counts: NDArray[np.int64], mapped: NDArray[np.float64]) 
     Args:
         counts: (K, K) sample counts, rows the map, columns the reference.
         mapped: (K,) mapped area of every stratum, in any unit.
+        complete: (K,) strata of which every unit is in the sample: they are known, not estimated.
 
     Raises:
         BadInput: a mapped stratum has fewer than two sample units, or nothing is mapped.
@@ -56,7 +60,8 @@ def stratified_estimate(counts: NDArray[np.int64], mapped: NDArray[np.float64]) 
     total = float(mapped.sum())
     if total <= 0:
         raise BadInput("The map has no area in any stratum.", "Give the map that the sample was drawn from.")
-    short = np.flatnonzero((mapped > 0) & (sampled < 2))
+    known = np.zeros(len(mapped), bool) if complete is None else complete
+    short = np.flatnonzero((mapped > 0) & (sampled < 2) & ~known)
     if len(short):
         raise BadInput(
             f"Stratum {int(short[0]) + 1} of the map has {int(sampled[short[0]])} reference units; intervals need 2.",
@@ -65,7 +70,7 @@ def stratified_estimate(counts: NDArray[np.int64], mapped: NDArray[np.float64]) 
     weights = mapped / total
     rows = np.divide(counts, sampled[:, None], out=np.zeros(counts.shape), where=sampled[:, None] > 0)
     degrees = np.maximum(sampled - 1, 1)[:, None]
-    spread = rows * (1 - rows) / degrees
+    spread = np.where(known[:, None], 0.0, rows * (1 - rows) / degrees)
     proportions = weights[:, None] * rows
     reference = proportions.sum(axis=0)
     users = np.where(sampled > 0, np.diag(rows), np.nan)

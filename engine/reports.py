@@ -20,7 +20,7 @@ from ..tasks.classtable import ClassEntry
 from .metrics import scores
 from .textfiles import write_text
 
-_JINJA = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+TEMPLATES = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 # Of the curves; told apart under the common forms of colour blindness, and dashed in turn for printing in grey.
 _LINES = (("#0072b2", ""), ("#d55e00", "6 3"), ("#009e73", "2 3"), ("#cc79a7", "8 3 2 3"))
@@ -35,12 +35,12 @@ class Section:
     note: str = ""
 
 
-def _fill(template: Template, **values: Any) -> Markup:
+def fill(template: Template, **values: Any) -> Markup:
     """Return a template's text, marked as escaped already: every template here is one of autoescape."""
     return Markup(template.render(**values))  # noqa: S704 # nosec B704 - rendered with autoescape
 
 
-_PAGE = _JINJA.from_string("""<!DOCTYPE html>
+_PAGE = TEMPLATES.from_string("""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -84,6 +84,8 @@ ul.warnings li { border-left: 4px solid #e69f00; background: var(--warn-back); c
   padding: 7px 12px; margin: 0 0 6px; }
 figure { margin: 0 0 12px; display: inline-block; width: 100%; max-width: 450px; vertical-align: top; }
 figcaption { font-weight: 600; }
+.sides { display: flex; flex-wrap: wrap; gap: 8px 24px; align-items: flex-start; }
+.sides figure { flex: 1 1 400px; }
 svg { width: 100%; height: auto; display: block; }
 footer { margin-top: 34px; border-top: 1px solid var(--line); padding-top: 8px; color: var(--soft); font-size: 13px; }
 @media print {
@@ -143,45 +145,45 @@ def grouped(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\u202f")
 
 
-_FACTS = _JINJA.from_string("""<table class="facts">
+_FACTS = TEMPLATES.from_string("""<table class="facts">
 {% for name, value in rows %}<tr><th>{{ name }}</th><td>{{ value }}</td></tr>
 {% endfor %}</table>""")
 
 
 def facts(rows: Sequence[Tuple[str, Any]]) -> Markup:
     """Return a table of names and values; values may be text, numbers or Markup."""
-    return _fill(_FACTS, rows=rows) if rows else Markup()
+    return fill(_FACTS, rows=rows) if rows else Markup()
 
 
-_NUMBERS = _JINJA.from_string("""<ul class="numbers">
+_NUMBERS = TEMPLATES.from_string("""<ul class="numbers">
 {% for name, value, hint in items %}<li><span>{{ name }}</span><b>{{ value }}</b><span>{{ hint }}</span></li>
 {% endfor %}</ul>""")
 
 
 def numbers(items: Sequence[Tuple[str, str, str]]) -> Markup:
     """Return the headline figures: (name, value, a few words below)."""
-    return _fill(_NUMBERS, items=items) if items else Markup()
+    return fill(_NUMBERS, items=items) if items else Markup()
 
 
-_WARNINGS = _JINJA.from_string("""<ul class="warnings">
+_WARNINGS = TEMPLATES.from_string("""<ul class="warnings">
 {% for text in texts %}<li>{{ text }}</li>
 {% endfor %}</ul>""")
 
 
 def warnings_list(texts: Sequence[str]) -> Markup:
     """Return the run's warnings; empty without any."""
-    return _fill(_WARNINGS, texts=texts) if texts else Markup()
+    return fill(_WARNINGS, texts=texts) if texts else Markup()
 
 
-_PICTURE = _JINJA.from_string('<p><img class="picture" alt="" src="data:image/png;base64,{{ data }}"></p>')
+_PICTURE = TEMPLATES.from_string('<p><img class="picture" alt="" src="data:image/png;base64,{{ data }}"></p>')
 
 
 def picture(png: bytes) -> Markup:
     """Return a picture, which becomes part of the page."""
-    return _fill(_PICTURE, data=base64.b64encode(png).decode("ascii"))
+    return fill(_PICTURE, data=base64.b64encode(png).decode("ascii"))
 
 
-_TABLE = _JINJA.from_string("""<div class="wide"><table>
+_TABLE = TEMPLATES.from_string("""<div class="wide"><table>
 <thead><tr>
 {% for name in head %}<th{% if loop.index0 < texts %} class="text"{% endif %}>{{ name }}</th>
 {% endfor %}</tr></thead>
@@ -194,15 +196,15 @@ _TABLE = _JINJA.from_string("""<div class="wide"><table>
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]], texts: int = 1) -> Markup:
     """Return a table; the first ``texts`` columns are text (to the left), the others numbers (to the right)."""
-    return _fill(_TABLE, head=head, rows=rows, texts=texts)
+    return fill(_TABLE, head=head, rows=rows, texts=texts)
 
 
-_SWATCH = _JINJA.from_string('<span class="swatch" style="background:{{ colour }}"></span>{{ name }}')
+_SWATCH = TEMPLATES.from_string('<span class="swatch" style="background:{{ colour }}"></span>{{ name }}')
 
 
 def swatch(entry: ClassEntry) -> Markup:
     """Return a class's name beside its colour."""
-    return _fill(_SWATCH, colour=entry.colour, name=entry.name)
+    return fill(_SWATCH, colour=entry.colour, name=entry.name)
 
 
 def legend_table(classes: Sequence[ClassEntry], columns: Optional[Mapping[str, Sequence[Any]]] = None) -> Markup:
@@ -226,7 +228,7 @@ def scores_table(metrics: Mapping[str, Any]) -> Markup:
     return table(head, rows)
 
 
-_MATRIX = _JINJA.from_string("""<div class="wide"><table class="matrix">
+_MATRIX = TEMPLATES.from_string("""<div class="wide"><table class="matrix">
 <tr><td class="axis" colspan="2"></td><td class="axis" colspan="{{ count }}">{{ columns }}</td>
 <td class="axis" colspan="2"></td></tr>
 <tr><td class="axis" colspan="2"></td>
@@ -266,7 +268,7 @@ def matrix_table(
             {
                 "text": grouped(value),
                 "kind": "cell hit" if i == j else "cell",
-                "style": _shade(float(value) / total, i == j),
+                "style": shade(float(value) / total, i == j),
             }
             for j, value in enumerate(counts[i])
         ]
@@ -279,7 +281,7 @@ def matrix_table(
                 "recall": percent(float(result.recall[i])) if occurs else "n/a",
             }
         )
-    return _fill(
+    return fill(
         _MATRIX,
         count=len(classes),
         names=[swatch(entry) for entry in classes],
@@ -296,7 +298,7 @@ def matrix_table(
     )
 
 
-def _shade(share: float, hit: bool) -> str:
+def shade(share: float, hit: bool) -> str:
     """Return the cell's colours: blue for agreement, orange for confusion, deeper with the share of the row."""
     if share <= 0:
         return ""
@@ -308,7 +310,7 @@ def _shade(share: float, hit: bool) -> str:
     return f"background:rgb({mixed[0]},{mixed[1]},{mixed[2]});color:{ink}"
 
 
-_BARS = _JINJA.from_string("""<svg viewBox="0 0 900 {{ height }}" role="img" aria-label="{{ label }}" font-size="13">
+_BARS = TEMPLATES.from_string("""<svg viewBox="0 0 900 {{ height }}" role="img" aria-label="{{ label }}" font-size="13">
 {% for tick in ticks %}<line x1="{{ tick.x }}" x2="{{ tick.x }}" y1="26" y2="{{ height - 4 }}" stroke="#d8dee6"/>
 <text x="{{ tick.x }}" y="18" text-anchor="middle" fill="#5b6675" font-size="11">{{ tick.text }}</text>
 {% endfor %}
@@ -369,7 +371,7 @@ def bars(classes: Sequence[ClassEntry], series: Mapping[str, Sequence[int]]) -> 
         }
         for place, entry in enumerate(classes)
     ]
-    return _fill(
+    return fill(
         _BARS,
         height=40 + step * len(rows),
         label=" and ".join(series) + " per class" + (", logarithmic" if logarithmic else ""),
@@ -379,7 +381,7 @@ def bars(classes: Sequence[ClassEntry], series: Mapping[str, Sequence[int]]) -> 
     )
 
 
-_CURVES = _JINJA.from_string("""<figure><figcaption>{{ title }}</figcaption>
+_CURVES = TEMPLATES.from_string("""<figure><figcaption>{{ title }}</figcaption>
 <svg viewBox="0 0 450 250" role="img" aria-label="{{ title }}">
 <g font-size="11" fill="#5b6675">
 {% for tick in ticks %}<line x1="48" x2="440" y1="{{ tick.y }}" y2="{{ tick.y }}" stroke="#d8dee6"/>
@@ -452,7 +454,7 @@ def curves(
         anchor = "end" if right else "start"
         mark = {"x": x(best), "text_x": x(best) + shift, "anchor": anchor, "text": best_text or f"kept: {best}"}
     steps = sorted({1, count, *(round(1 + (count - 1) * part / 4) for part in (1, 2, 3))})
-    return _fill(
+    return fill(
         _CURVES,
         title=title,
         lines=lines,

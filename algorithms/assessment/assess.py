@@ -20,6 +20,11 @@ class Assess(JobAlgorithm):
     MATRIX = "MATRIX"
     CROSSWALK = "CROSSWALK"
     ERODE = "ERODE"
+    DESIGN = "DESIGN"
+    CLUSTER_FIELD = "CLUSTER_FIELD"
+    BLOCK_SIZE = "BLOCK_SIZE"
+    PROBABILITIES = "PROBABILITIES"
+    AREAS = "AREAS"
     OVERALL_ACCURACY = "OVERALL_ACCURACY"
     KAPPA = "KAPPA"
     MACRO_F1 = "MACRO_F1"
@@ -111,6 +116,63 @@ class Assess(JobAlgorithm):
                     advanced=True,
                 )
             ),
+            p.added(
+                p.choice(
+                    self.DESIGN,
+                    tr("Design of the reference"),
+                    tr(
+                        "How the reference was chosen, which decides how far the numbers carry. stratified: points of "
+                        "'Sample a map for its assessment', which estimate accuracy and area of the whole map with "
+                        "95 % intervals. clusters: polygons, or blocks of a reference raster, whose pixels are right "
+                        "or wrong together; intervals by bootstrap. none: no interval."
+                    ),
+                    jobs.DESIGNS,
+                )
+            ),
+            p.added(
+                p.field(
+                    self.CLUSTER_FIELD,
+                    tr("Cluster field"),
+                    tr(
+                        "For the design clusters: samples with one value of this field are one cluster. Empty: each "
+                        "polygon is one."
+                    ),
+                    self.REFERENCE_SAMPLES,
+                    optional=True,
+                )
+            ),
+            p.added(
+                p.integer(
+                    self.BLOCK_SIZE,
+                    tr("Block size"),
+                    tr(
+                        "For the design clusters with a reference raster: side of the blocks that are drawn, in pixels "
+                        "of the map. Larger than the distance at which errors are alike."
+                    ),
+                    minimum=1,
+                    advanced=True,
+                )
+            ),
+            p.added(
+                p.raster(
+                    self.PROBABILITIES,
+                    tr("Probabilities"),
+                    tr(
+                        "The probabilities that 'Classify an image' wrote with the map: the report then tells whether "
+                        "they can be trusted, and for two classes what another threshold would give."
+                    ),
+                    optional=True,
+                )
+            ),
+            p.added(
+                p.file_output(
+                    self.AREAS,
+                    tr("Areas of the classes"),
+                    tr("For the design stratified: mapped and estimated area of each class with its 95 % interval."),
+                    "CSV (*.csv)",
+                    optional=True,
+                )
+            ),
         )
         self.add_number(self.OVERALL_ACCURACY, tr("Overall accuracy"), tr("Share of pixels that are right, 0 to 1."))
         self.add_number(self.KAPPA, tr("Kappa"), tr("Agreement beyond chance; empty where it is not defined."))
@@ -130,4 +192,9 @@ class Assess(JobAlgorithm):
             legend=values.legend(self.INPUT, files=False),
             crosswalk=values.path(self.CROSSWALK),
             erode=values.integer(self.ERODE),
+            design=values.choice(self.DESIGN),
+            cluster_field=values.field(self.CLUSTER_FIELD),
+            block_size=values.optional_integer(self.BLOCK_SIZE),
+            probabilities=values.raster(self.PROBABILITIES, required=False),
+            areas=values.output(self.AREAS),
         )

@@ -1,0 +1,311 @@
+"""What the design of a reference allows to say beyond its own pixels: estimates and intervals.
+
+stratified: points drawn at random in every class of the map (`assessmentsampling`) estimate accuracy and area of the
+whole map (Olofsson et al. 2014). clusters: polygons, or blocks of a reference raster, are drawn again with replacement.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas
+
+from ..tasks.classtable import ClassEntry
+from ..tasks.context import Context
+from ..tasks.errors import BadInput
+from .assessmenttally import Indices, Tally, Window, matrix_of
+from .bootstrap import block_bootstrap
+from .denselabels import whole_numbers
+from .estimation import StratifiedEstimate, stratified_estimate
+from .maps import row_hectares
+from .rasters import Grid, RasterReader
+from .textfiles import csv_text, write_text
+from .vectors import Layer
+
+Floats = npt.NDArray[np.float64]
+
+STRATUM, WEIGHT = "stratum", "weight"
+_SEED = 0
+_MOST_UNITS = 200_000
+# Pixels of the map that are held at once while they are counted.
+_WINDOW_PIXELS = 4_000_000
+
+
+# --- clusters --------------------------------------------------------------------------------------------------------
+
+
+def cluster_codes(layer: Layer, field: str) -> Indices:
+    """Return a number for each feature's cluster ``(F,)``: those of one value of the field have the same.
+
+    Raises:
+        BadInput: there is no such field, or a feature has no value in it.
+    """
+    if field not in layer.fields:
+        raise BadInput(
+            f"'{layer.name}' has no field '{field}'.", f"CLUSTER_FIELD may be: {', '.join(layer.fields) or 'none'}."
+        )
+    codes, _ = pandas.factorize(layer.frame[field])
+    empty = int(np.count_nonzero(codes < 0))
+    if empty:
+        raise BadInput(
+            f"{empty} features of '{layer.name}' have no value in CLUSTER_FIELD '{field}'.",
+            "Fill them in, or leave those features out with a filter.",
+        )
+    return codes.astype(np.int64)
+
+
+def check_blocks(grid: Grid, size: int) -> None:
+    """Refuse blocks of which there are too many to draw.
+
+    Raises:
+        BadInput: there are.
+    """
+    count = -(-grid.height // size) * -(-grid.width // size)
+    if count > _MOST_UNITS:
+        raise BadInput(
+            f"BLOCK_SIZE {size} makes {count} blocks of the map, more than {_MOST_UNITS}.",
+            f"Give {math.ceil(math.sqrt(grid.height * grid.width / _MOST_UNITS)) + 1} or more.",
+        )
+
+
+def blocks_of(rows: Indices, cols: Indices, width: int, size: int) -> Indices:
+    """Return the block of each pixel ``(N,)``, of a grid ``width`` pixels wide that is cut into squares of ``size``."""
+    return np.asarray(rows // size * -(-width // size) + cols // size)
+
+
+def bootstrapped(tally: Tally, values: Sequence[int], what: str) -> Dict[str, Any]:
+    """Return the 95 % intervals that drawing the clusters again gives.
+
+    Keys: design, what, units, overall_accuracy, kappa, macro_f1, mean_iou ([low, high] or None), and classes: value,
+    precision, recall, f1, iou likewise.
+    """
+    matrices = np.stack([matrix_of(pairs, values) for _, pairs in sorted(tally.by_unit.items())])
+    found = block_bootstrap(matrices, _SEED)
+    return {
+        "design": "clusters",
+        "what": what,
+        "units": found.units,
+        "overall_accuracy": _plain(found.overall),
+        "kappa": _plain(found.kappa),
+        "macro_f1": _plain(found.macro_f1),
+        "mean_iou": _plain(found.mean_iou),
+        "classes": [
+            {"value": value, **{name: _plain(getattr(found, name)[k]) for name in ("precision", "recall", "f1", "iou")}}
+            for k, value in enumerate(values)
+        ],
+    }
+
+
+def _plain(interval: Any) -> Optional[List[float]]:
+    low, high = (float(value) for value in interval)
+    return None if math.isnan(low) or math.isnan(high) else [low, high]
+
+
+# --- a stratified sample ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Strata:
+    """The strata of a sample: code -> pixels of the map that one point stands for, and code -> points of the layer."""
+
+    weights: Mapping[int, float]
+    points: Mapping[int, int]
+
+
+def read_strata(layer: Layer) -> Tuple[Indices, Strata]:
+    """Return the stratum of each feature ``(F,)`` and what the sample says of the strata.
+
+    Raises:
+        BadInput: the layer is no sample of 'Sample a map for its assessment'.
+    """
+    missing = [name for name in (STRATUM, WEIGHT) if name not in layer.fields]
+    if missing:
+        raise BadInput(
+            f"DESIGN stratified needs the fields '{STRATUM}' and '{WEIGHT}', but '{layer.name}' has no '{missing[0]}'.",
+            "Give the points of 'Sample a map for its assessment', or choose another DESIGN.",
+        )
+    columns = [pandas.to_numeric(layer.frame[name], errors="coerce").to_numpy(float) for name in (STRATUM, WEIGHT)]
+    codes, weights = columns
+    if not (np.isfinite(codes).all() and (codes >= 0).all() and np.isfinite(weights).all() and (weights > 0).all()):
+        raise BadInput(
+            f"A point of '{layer.name}' has no valid '{STRATUM}' or '{WEIGHT}'.",
+            "Give the points as 'Sample a map for its assessment' wrote them, with the reference filled in.",
+        )
+    strata = codes.astype(np.int64)
+    present, first, counts = np.unique(strata, return_index=True, return_counts=True)
+    return strata, Strata(
+        dict(zip(present.tolist(), weights[first].tolist())), dict(zip(present.tolist(), counts.tolist()))
+    )
+
+
+def stratified(
+    tally: Tally, strata: Strata, table: Sequence[ClassEntry], name: str, context: Context
+) -> Tuple[StratifiedEstimate, Dict[str, Any]]:
+    """Estimate accuracy and area of the map from the labelled points of its classes.
+
+    Args:
+        tally: the points, counted by stratum.
+        strata: of the sample.
+        table: the classes that occur.
+        name: of the sample.
+        context: takes the warnings.
+
+    Returns:
+        The estimate, in the order of the table, and its plain form. Keys: design, units, overall_accuracy ([low,
+        high]), area_unit, and classes: value, points, precision and recall ([low, high] or None), mapped_area, area,
+        area_interval (half of its width).
+
+    Raises:
+        BadInput: the sample was drawn from another map, or a class has less than two labelled points.
+    """
+    by_class = _classes_of_strata(tally, name)
+    counted = class_areas(tally.mapped, context)
+    values = [entry.value for entry in table]
+    lacking = [value for value in counted.pixels if value not in by_class]
+    if lacking:
+        raise BadInput(
+            f"Class {lacking[0]} of the map '{tally.mapped.name}' has no labelled point in '{name}': "
+            "the accuracy of the whole map cannot be estimated.",
+            "Label points of every class, of a sample that was drawn from this map.",
+        )
+    _check_weights(by_class, strata, counted.pixels, tally, name, context)
+    counts = matrix_of(tally.pairs, values).T
+    mapped = np.array([counted.areas.get(value, 0.0) for value in values])
+    pixels = np.array([counted.pixels.get(value, 0) for value in values])
+    complete = (pixels > 0) & (counts.sum(axis=1) == pixels)
+    short = [k for k in range(len(values)) if pixels[k] and not complete[k] and counts[k].sum() < 2]
+    if short:
+        raise BadInput(
+            f"The class '{table[short[0]].name}' of the map has {int(counts[short[0]].sum())} labelled point in "
+            f"'{name}'; an interval needs 2.",
+            "Label more of its points.",
+        )
+    found = stratified_estimate(counts, mapped, complete)
+    return found, {
+        "design": "stratified",
+        "units": int(counts.sum()),
+        "overall_accuracy": _around(found.overall, found.overall_interval),
+        "area_unit": counted.unit,
+        "classes": [
+            {
+                "value": value,
+                "points": int(counts[k].sum()),
+                "precision": _around(found.users[k], found.users_interval[k]),
+                "recall": _around(found.producers[k], found.producers_interval[k]),
+                "mapped_area": float(mapped[k]),
+                "area": float(found.areas[k]),
+                "area_interval": float(found.areas_interval[k]),
+            }
+            for k, value in enumerate(values)
+        ],
+    }
+
+
+def _around(value: float, half: float) -> Optional[List[float]]:
+    """Return the interval of a share, which does not leave 0 to 1."""
+    if math.isnan(value) or math.isnan(half):
+        return None
+    return [max(0.0, float(value - half)), min(1.0, float(value + half))]
+
+
+def _classes_of_strata(tally: Tally, name: str) -> Dict[int, int]:
+    """Return the map's class -> the stratum: each stratum's points lie on one class, and each class has one."""
+    found: Dict[int, int] = {}
+    for stratum, pairs in sorted(tally.by_unit.items()):
+        classes = sorted({mapped for _, mapped in pairs})
+        if len(classes) > 1 or classes[0] in found:
+            what = (
+                f"the points of stratum {stratum} lie on the classes {', '.join(map(str, classes[:5]))} of it"
+                if len(classes) > 1
+                else f"the strata {found[classes[0]]} and {stratum} both lie on its class {classes[0]}"
+            )
+            raise BadInput(
+                f"'{name}' was not drawn from the map '{tally.mapped.name}': {what}.",
+                "Give the map that was the INPUT of 'Sample a map for its assessment'.",
+            )
+        found[classes[0]] = stratum
+    return found
+
+
+def _check_weights(
+    by_class: Mapping[int, int], strata: Strata, pixels: Mapping[int, int], tally: Tally, name: str, context: Context
+) -> None:
+    """Warn where the sample's weights do not fit the map, and where points of it are missing or not labelled."""
+    drawn = labelled = 0
+    for value, stratum in by_class.items():
+        planned = pixels.get(value, 0) / strata.weights[stratum]
+        if abs(planned - round(planned)) > 1e-4 * max(planned, 1) or round(planned) < strata.points[stratum]:
+            context.warn(
+                f"The weight of stratum {stratum} in '{name}' does not fit the {pixels.get(value, 0)} pixels of class "
+                f"{value}: the map has changed since the sample was drawn from it, or points were added."
+            )
+            return
+        drawn += round(planned)
+        labelled += sum(tally.by_unit[stratum].values())
+    if labelled < drawn:
+        context.warn(
+            f"{drawn - labelled} of the {drawn} points that were drawn have no reference class or are missing: the "
+            "estimates hold as far as those are not the difficult ones."
+        )
+
+
+# --- the areas of the map --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MapAreas:
+    """What the map gives each class: value -> pixels, value -> area, and the unit of the areas."""
+
+    pixels: Mapping[int, int]
+    areas: Mapping[int, float]
+    unit: str
+
+
+def class_areas(reader: RasterReader, context: Context) -> MapAreas:
+    """Count the map's pixels of each class, and their area in hectares on the ellipsoid (in pixels without a CRS)."""
+    grid = reader.grid
+    hectares = row_hectares(grid)
+    by_row = np.ones(grid.height) if hectares is None else hectares
+    pixels: Dict[int, int] = {}
+    areas: Dict[int, float] = {}
+    deep = max(1, _WINDOW_PIXELS // grid.width)
+    for top in range(0, grid.height, deep):
+        context.check()
+        window: Window = (top, 0, min(deep, grid.height - top), grid.width)
+        raw, valid = reader.read(*window)
+        found = whole_numbers(raw[0][valid[0]], reader.name)
+        rows = top + np.nonzero(valid[0])[0]
+        values, positions = np.unique(found, return_inverse=True)
+        counts, sums = np.bincount(positions), np.bincount(positions, by_row[rows])
+        for value, count, area in zip(values.tolist(), counts.tolist(), sums.tolist()):
+            pixels[value] = pixels.get(value, 0) + count
+            areas[value] = areas.get(value, 0.0) + area
+        context.progress(top + window[2], grid.height, "Counting the map's pixels", "rows")
+    return MapAreas(pixels, areas, "pixels" if hectares is None else "hectares")
+
+
+def write_areas(path: str, design: Mapping[str, Any], table: Sequence[ClassEntry]) -> str:
+    """Write mapped and estimated areas as CSV; return the real path.
+
+    Raises:
+        DiskFull: no room left.
+        BadInput: the folder does not exist or cannot be written.
+    """
+    unit = design["area_unit"]
+    columns = ["class_id", "name", f"mapped_{unit}", f"estimated_{unit}", "half_width_95", "low_95", "high_95"]
+    rows = []
+    for entry, found in zip(table, design["classes"]):
+        area, half = found["area"], found["area_interval"]
+        figures = (found["mapped_area"], area, half, max(0.0, area - half), area + half)
+        rows.append(
+            {
+                "class_id": entry.value,
+                "name": entry.name,
+                **dict(zip(columns[2:], (f"{figure:.4f}" for figure in figures))),
+            }
+        )
+    return write_text(path, ".csv", csv_text(columns, rows))

@@ -1,0 +1,382 @@
+"""The page of an assessment: what the numbers are, how far they carry, and what they were counted from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from ..tasks.classtable import ClassEntry
+from ..tasks.context import Context
+from ..tasks.jobs import Assess
+from . import reports
+from .assessmenttally import Indices, Tally
+from .reportfigures import matrix_of_shares, plot
+from .reports import Section, decimal, grouped, percent, swatch
+from .textfiles import write_text
+
+_NAMES = (
+    ("overall_accuracy", "Overall accuracy"),
+    ("kappa", "Kappa"),
+    ("macro_f1", "Mean F1"),
+    ("mean_iou", "Mean IoU"),
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an assessment found.
+
+    Attributes:
+        table: the classes that occur.
+        matrix: ``(K, K)`` counts, rows = reference, columns = map.
+        proportions: the same as estimated shares of the map's area; None without a stratified sample.
+        metrics: of the result.
+        tally: what was counted.
+        reference: name of the reference.
+    """
+
+    table: Tuple[ClassEntry, ...]
+    matrix: Indices
+    proportions: Optional[npt.NDArray[np.float64]]
+    metrics: Dict[str, Any]
+    tally: Tally
+    reference: str
+
+
+# --- how far the numbers carry ---------------------------------------------------------------------------------------
+
+
+def reach(job: Assess, metrics: Dict[str, Any], reference: str) -> str:
+    """Say how far the figures carry."""
+    samples, design, polygons = metrics["samples"], metrics.get("design"), metrics.get("polygons")
+    if job.design == "stratified":
+        return (
+            f"Estimated for the whole map from {samples} points that were drawn at random in each of its classes; the "
+            "95 % intervals are those of the sampling (Olofsson et al. 2014)."
+        )
+    if design:
+        return _reach_of_clusters(job, samples, design, polygons)
+    if polygons:
+        return (
+            f"{_clusters(samples, polygons)} They are no probability sample, so no confidence interval is given, and "
+            "the figures hold for these places, not for the whole map."
+        )
+    if job.samples is not None:
+        return (
+            f"{samples} reference points. Nothing says that they are a probability sample of the map, so no confidence "
+            "interval is given, and the figures hold for these places, not for the whole map."
+        )
+    return (
+        f"{samples} pixels of '{reference}': neighbours repeat each other, and errors of the reference count as errors "
+        "of the map. They are no probability sample, so no confidence interval is given."
+    )
+
+
+def _clusters(samples: int, polygons: Dict[str, Any]) -> str:
+    count = polygons["count"]
+    each = ", ".join(f"{name} {number}" for name, number in polygons["per_class"].items())
+    return (
+        f"{count} polygons are {count} clusters, not {samples} independent pixels: the pixels of one polygon tend to "
+        f"be right or wrong together ({polygons['majority_right']} of {count} polygons have most pixels in their own "
+        f"class). Polygons per class: {each}."
+    )
+
+
+def _reach_of_clusters(job: Assess, samples: int, design: Dict[str, Any], polygons: Optional[Dict[str, Any]]) -> str:
+    drawn = f"The 95 % intervals come from drawing the {design['units']} {design['what']} again, 1000 times. "
+    if job.reference is not None:
+        return drawn + (
+            "They show how much the numbers vary from place to place in this reference, as far as blocks are larger "
+            "than the distance at which errors are alike; they do not speak of places outside it."
+        )
+    start = f"{_clusters(samples, polygons)} " if polygons else f"{samples} reference points. "
+    return start + drawn + "They hold for the whole map only if the clusters were drawn at random."
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def report_page(job: Assess, findings: Findings, context: Context) -> str:
+    """Return the whole page."""
+    metrics, table, counts = findings.metrics, findings.table, findings.matrix
+    counted = "points" if findings.proportions is not None else "pixels"
+    sections = [
+        Section("Warnings", reports.warnings_list(context.warnings)),
+        Section("Accuracy", _headline(findings), metrics["reach"]),
+        _estimates(findings),
+        Section("Classes", reports.scores_table(metrics) + _class_intervals(findings), _means(findings)),
+        _eroded(job, findings),
+        Section(
+            "Confusion matrix",
+            # Of points whose number in each class was chosen, sums across classes tell nothing.
+            matrix_of_shares(findings.proportions, table, "all")
+            if findings.proportions is not None
+            else reports.matrix_table(counts, table),
+            "Estimated shares of the map's area: rows are the reference, columns the map."
+            if findings.proportions is not None
+            else f"Counted {counted}: rows are the reference, columns the map.",
+        ),
+        _counts_of_points(findings),
+        Section(
+            "Confusion matrix, shares of the rows",
+            matrix_of_shares(_weighted(findings), table, "rows"),
+            "What the map makes of each class of the reference; on the diagonal the producer's accuracy (recall).",
+        ),
+        Section(
+            "Confusion matrix, shares of the columns",
+            matrix_of_shares(_weighted(findings), table, "columns"),
+            "What each class of the map is in truth; on the diagonal the user's accuracy (precision).",
+        ),
+        *_calibration(metrics.get("calibration") or {}),
+        Section("What was compared", reports.facts(_facts(job, findings))),
+    ]
+    return reports.page("Accuracy of the map", sections, subtitle=findings.tally.mapped.name)
+
+
+def _weighted(findings: Findings) -> npt.NDArray[Any]:
+    return findings.matrix if findings.proportions is None else findings.proportions
+
+
+def _means(findings: Findings) -> str:
+    if findings.proportions is None:
+        return ""
+    return (
+        "Estimated for the whole map. Reference and Map count the points alone, whose number in each class was chosen."
+    )
+
+
+def _headline(findings: Findings) -> Markup:
+    metrics = findings.metrics
+    design = metrics.get("design") or {}
+    polygons = metrics.get("polygons", {}).get("count", 0)
+    counted = f"{grouped(metrics['samples'])} {'points' if findings.proportions is not None else 'pixels'}"
+    if polygons:
+        counted += f" in {polygons} polygons"
+    hints = {"overall_accuracy": counted, "kappa": "agreement beyond chance", "macro_f1": "over the classes"}
+    items = []
+    for name, title in _NAMES:
+        write = percent if name == "overall_accuracy" else decimal
+        hint = hints.get(name, "over the classes")
+        if design.get(name):
+            hint = f"95 %: {_interval(design[name], name == 'overall_accuracy')}"
+        items.append((title, write(metrics[name]), hint))
+    return reports.numbers(items)
+
+
+def _interval(interval: Optional[Sequence[float]], share: bool = False) -> str:
+    if not interval:
+        return "\u2013"
+    low, high = interval
+    return f"{100 * low:.1f} to {100 * high:.1f} %" if share else f"{low:.3f} to {high:.3f}"
+
+
+def _estimates(findings: Findings) -> Section:
+    """Return the area of each class, by the map and estimated from a stratified sample."""
+    design = findings.metrics.get("design") or {}
+    if findings.proportions is None:
+        return Section("", Markup())
+    unit = "ha" if design["area_unit"] == "hectares" else "pixels"
+    rows: List[List[Any]] = []
+    for entry, row in zip(findings.table, design["classes"]):
+        digits = 1 if unit == "ha" and row["area"] < 1000 else 0
+        mapped, area, half = (_number(row[name], digits) for name in ("mapped_area", "area", "area_interval"))
+        low = _number(max(0.0, row["area"] - row["area_interval"]), digits)
+        high = _number(row["area"] + row["area_interval"], digits)
+        rows.append([swatch(entry), mapped, area, f"\u00b1 {half}", f"{low} to {high}"])
+    head = ["Class", f"Map ({unit})", f"Estimate ({unit})", "\u00b1 (95 %)", "95 % interval"]
+    note = (
+        "Counting pixels adds the map's errors to the areas; the estimate corrects them by what the points show. "
+        + ("Areas are those on the ellipsoid." if unit == "ha" else "The map has no CRS, so areas are in pixels.")
+    )
+    return Section("Area of the classes", reports.table(head, rows), note)
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}".replace(",", "\u202f")
+
+
+def _class_intervals(findings: Findings) -> Markup:
+    """Return a table of the intervals per class; empty without any."""
+    design = findings.metrics.get("design")
+    if not design:
+        return Markup()
+    names = [name for name in ("precision", "recall", "f1", "iou") if name in design["classes"][0]]
+    titles = {"precision": "Precision (user's)", "recall": "Recall (producer's)", "f1": "F1", "iou": "IoU"}
+    rows = [
+        [swatch(entry), *(_interval(row[name], name in ("precision", "recall")) for name in names)]
+        for entry, row in zip(findings.table, design["classes"])
+    ]
+    title = Markup("<p><b>95 % intervals</b></p>")
+    return title + reports.table(["Class", *(titles[name] for name in names)], rows)
+
+
+def _counts_of_points(findings: Findings) -> Section:
+    if findings.proportions is None:
+        return Section("", Markup())
+    return Section(
+        "Confusion matrix, counted points",
+        reports.table(
+            ["Reference \\ Map", *(entry.name for entry in findings.table)],
+            [
+                [swatch(entry), *(grouped(count) for count in row)]
+                for entry, row in zip(findings.table, findings.matrix.tolist())
+            ],
+        ),
+        "Points, not shares: how many there are in each class of the map was chosen by the design.",
+    )
+
+
+def _eroded(job: Assess, findings: Findings) -> Section:
+    """Return the numbers with and without the boundaries, side by side."""
+    whole = findings.metrics.get("whole")
+    if not whole:
+        return Section("", Markup())
+    own = findings.metrics
+    rows: List[List[Any]] = [["Pixels", grouped(whole["samples"]), grouped(own["samples"])]]
+    for name, title in _NAMES:
+        write = percent if name == "overall_accuracy" else decimal
+        rows.append([title, write(whole[name]), write(own[name])])
+    for entry, full, eroded in zip(findings.table, whole["classes"], own["classes"]):
+        rows.append([Markup("F1 of ") + swatch(entry), decimal(full["f1"]), decimal(eroded["f1"])])
+        rows.append([Markup("IoU of ") + swatch(entry), decimal(full["iou"]), decimal(eroded["iou"])])
+    note = (
+        f"Without boundaries, reference pixels within {job.erode} pixels of another class are left out, as benchmarks "
+        "do that do not score where people would not agree. All other numbers of this page are without boundaries."
+    )
+    return Section("With and without boundaries", reports.table(["", "All pixels", "Without boundaries"], rows), note)
+
+
+# --- probabilities ---------------------------------------------------------------------------------------------------
+
+
+def _calibration(figures: Dict[str, Any]) -> List[Section]:
+    if not figures:
+        return []
+    bins = [row for row in figures["bins"] if row["pixels"]]
+    drawn = plot(
+        "Accuracy by confidence",
+        {"accuracy": [(row["confidence"], row["accuracy"]) for row in bins]},
+        "largest probability",
+        "share that is right",
+        diagonal=True,
+        dots=True,
+        bars=[(row["low"], row["high"], row["pixels"] / figures["pixels"]) for row in bins],
+    )
+    rows = [
+        [
+            f"{row['low']:.1f} to {row['high']:.1f}",
+            grouped(row["pixels"]),
+            percent(row["confidence"]),
+            percent(row["accuracy"]),
+        ]
+        for row in bins
+    ]
+    error = figures["expected_calibration_error"]
+    numbers = reports.numbers(
+        [
+            ("Expected calibration error", decimal(error), "mean gap to the diagonal"),
+            ("Brier score", decimal(figures["brier"]), "squared error; 0 is best"),
+        ]
+    )
+    sides = Markup('<div class="sides">') + drawn
+    sides += reports.table(["Confidence", "Pixels", "Mean confidence", "Right"], rows) + Markup("</div>")
+    sure = sum((row["confidence"] - row["accuracy"]) * row["pixels"] for row in bins) / figures["pixels"]
+    side = "more" if sure > 0 else "less"
+    note = (
+        "Of pixels whose largest probability is 0.8, 80 % should be right (the dashed line). "
+        f"The model is {100 * abs(sure):.1f} % {side} sure than it is right, on average. "
+        "Pale bars: share of the pixels."
+    )
+    sections = [Section("Calibration of the probabilities", numbers + sides, note)]
+    if "threshold" in figures:
+        sections.append(_threshold(figures["threshold"]))
+    return sections
+
+
+def _threshold(figures: Dict[str, Any]) -> Section:
+    curve, best, half, name = figures["curve"], figures["best"], figures["half"], figures["name"]
+    by_threshold = plot(
+        f"{name} by threshold",
+        {
+            title: [(row["threshold"], row[key]) for row in curve]
+            for title, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"), ("IoU", "iou"))
+        },
+        "threshold of the probability",
+        marks=[(best["threshold"], best["f1"], f"best F1 and IoU: {best['threshold']:.2f}")],
+        rule=True,
+    )
+    trade = plot(
+        "Precision and recall",
+        {"": [(row["recall"], row["precision"]) for row in curve]},
+        "recall",
+        "precision",
+        marks=[(best["recall"], best["precision"], f"{best['threshold']:.2f}")]
+        if best["precision"] is not None
+        else (),
+    )
+    rows = [
+        [title, f"{row['threshold']:.2f}", *(decimal(row[key]) for key in ("precision", "recall", "f1", "iou"))]
+        for title, row in (("As mapped by default", half), ("Best F1 and IoU", best))
+    ]
+    note = (
+        f"What another threshold of the class {name} would give on these pixels. Average precision: "
+        f"{figures['average_precision']:.3f}. A threshold that is chosen here looks better here than elsewhere: choose "
+        "it on validation pixels."
+    )
+    head = ["", "Threshold", "Precision", "Recall", "F1", "IoU"]
+    return Section("Threshold", by_threshold + trade + reports.table(head, rows), note)
+
+
+# --- facts and files -------------------------------------------------------------------------------------------------
+
+
+def _facts(job: Assess, findings: Findings) -> List[Tuple[str, Any]]:
+    tally, metrics = findings.tally, findings.metrics
+    rows: List[Tuple[str, Any]] = [
+        ("Map", job.map.label or job.map.path),
+        ("Reference", findings.reference),
+        ("Design", _design_words(job, metrics)),
+        ("Compared pixels", grouped(metrics["samples"])),
+        ("Reference pixels without a map value", grouped(tally.unmapped)),
+    ]
+    if job.probabilities is not None:
+        rows.append(("Probabilities", job.probabilities.label or job.probabilities.path))
+        missing = metrics["calibration"].get("missing", 0)
+        if missing:
+            rows.append(("Compared pixels without probabilities", grouped(missing)))
+    if job.erode:
+        rows.append((f"Reference pixels within {job.erode} pixels of another class", grouped(tally.eroded)))
+    if job.crosswalk:
+        rows.append(("Classes turned into those of the map by", Path(job.crosswalk).name))
+    if job.training:
+        known = grouped(tally.shared) if tally.knows_training else "not known"
+        rows.append(("Reference pixels inside training patches", known))
+    return rows
+
+
+def _design_words(job: Assess, metrics: Dict[str, Any]) -> str:
+    design = metrics.get("design")
+    if not design:
+        return "none: no probability sample, no interval"
+    if job.design == "stratified":
+        return f"stratified by the classes of the map, {grouped(design['units'])} points"
+    by = f" by '{job.cluster_field}'" if job.cluster_field else ""
+    return f"{grouped(design['units'])} {design['what']}{by}, bootstrapped"
+
+
+def write_matrix(path: str, matrix: Indices, values: Sequence[int]) -> str:
+    """Write a confusion matrix as OTB's ComputeConfusionMatrix does (a missing suffix ``.csv`` is added).
+
+    Raises:
+        DiskFull: no room left.
+        BadInput: the folder does not exist or cannot be written.
+    """
+    labels = ",".join(str(value) for value in values)
+    lines = [f"#Reference labels (rows):{labels}", f"#Produced labels (columns):{labels}"]
+    lines += [",".join(str(int(count)) for count in row) for row in matrix]
+    return write_text(path, ".csv", "\n".join(lines) + "\n")

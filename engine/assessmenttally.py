@@ -1,0 +1,126 @@
+"""Counting pairs of reference and map class, window by window, and what is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .calibration import Calibration
+from .denselabels import whole_numbers
+from .rasters import RasterReader
+from .trainingfield import TrainingField
+
+Array = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Window = Tuple[int, int, int, int]
+Pairs = Mapping[Tuple[int, int], int]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Reference pixels in the map, ``(N,)`` each.
+
+    Attributes:
+        rows: of the map.
+        cols: of the map.
+        classes: of the reference.
+        features: polygon that they lie in; -1: none.
+        units: what was drawn at random, or is drawn again by the bootstrap (cluster, block, stratum); -1: nothing.
+    """
+
+    rows: Indices
+    cols: Indices
+    classes: Indices
+    features: Indices
+    units: Indices
+
+    def part(self, chosen: Any) -> Pixels:
+        """Return some of the pixels: a slice, or a mask ``(N,)``."""
+        return Pixels(*(array[chosen] for array in vars(self).values()))
+
+
+class Tally:
+    """Counts pairs of reference and map class, and what was left out.
+
+    Attributes:
+        pairs: (reference, map) -> pixels.
+        whole: the same with the pixels near another class (ERODE), which ``pairs`` lacks; empty without ERODE.
+        by_feature: polygon -> (reference, map) -> pixels.
+        by_unit: cluster, block or stratum -> (reference, map) -> pixels.
+        unmapped: reference pixels on which the map is no-data.
+        shared: reference pixels in the field of training patches.
+        knows_training: whether it is known where these lie.
+        eroded: reference pixels near another class (ERODE).
+    """
+
+    def __init__(
+        self, mapped: RasterReader, field: Optional[TrainingField], calibration: Optional[Calibration] = None
+    ) -> None:
+        """Count nothing yet."""
+        self.mapped = mapped
+        self.pairs: Counter[Tuple[int, int]] = Counter()
+        self.whole: Counter[Tuple[int, int]] = Counter()
+        self.by_feature: Dict[int, Counter[Tuple[int, int]]] = {}
+        self.by_unit: Dict[int, Counter[Tuple[int, int]]] = {}
+        self.unmapped = 0
+        self.shared = 0
+        self.eroded = 0
+        self.knows_training = field is not None
+        self.calibration = calibration
+        self._field = field
+
+    def add(self, pixels: Pixels, window: Window, near: Optional[Mask] = None) -> None:
+        """Count pixels of a window (row, col, height, width); those ``near`` another class ``(N,)`` apart."""
+        values, valid = self.mapped.read(*window)
+        place = pixels.rows - window[0], pixels.cols - window[1]
+        found, known = values[0][place], valid[0][place]
+        if near is not None:
+            self.eroded += int(np.count_nonzero(near))
+            reference, mapped = pixels.classes[known], whole_numbers(found[known], self.mapped.name)
+            for own, other, count in combinations(reference, mapped):
+                self.whole[(own, other)] += count
+            pixels, found, known = pixels.part(~near), found[~near], known[~near]
+        self.unmapped += int(np.count_nonzero(~known))
+        pixels, mapped = pixels.part(known), whole_numbers(found[known], self.mapped.name)
+        if self._field is not None:
+            self.shared += int(np.count_nonzero(self._field.holds(pixels.rows, pixels.cols)))
+        for feature, unit, own, other, count in combinations(pixels.features, pixels.units, pixels.classes, mapped):
+            self.pairs[(own, other)] += count
+            if feature >= 0:
+                self.by_feature.setdefault(feature, Counter())[(own, other)] += count
+            if unit >= 0:
+                self.by_unit.setdefault(unit, Counter())[(own, other)] += count
+        if self.calibration is not None and len(pixels.rows):
+            self.calibration.add(window, pixels.rows - window[0], pixels.cols - window[1], pixels.classes)
+
+    def values(self) -> List[int]:
+        """Return the classes that occur in the reference or in the map."""
+        return sorted({value for pairs in (self.pairs, self.whole) for pair in pairs for value in pair})
+
+
+def matrix_of(pairs: Pairs, values: Sequence[int]) -> Indices:
+    """Return the confusion matrix ``(K, K)`` of pairs (reference, map) of these classes."""
+    position = {value: index for index, value in enumerate(values)}
+    matrix = np.zeros((len(values), len(values)), np.int64)
+    for (reference, found), count in pairs.items():
+        matrix[position[reference], position[found]] += count
+    return matrix
+
+
+def combinations(*arrays: Indices) -> Iterator[Tuple[int, ...]]:
+    """Yield the distinct combinations of values in arrays ``(N,)``, each followed by how often it occurs."""
+    tables = [np.unique(array, return_inverse=True) for array in arrays]
+    codes = np.zeros(len(arrays[0]), np.int64)
+    for values, positions in tables:
+        codes = codes * len(values) + positions
+    for code, count in zip(*(part.tolist() for part in np.unique(codes, return_counts=True))):
+        combination = []
+        for values, _ in reversed(tables):
+            code, position = divmod(code, len(values))
+            combination.append(int(values[position]))
+        yield (*reversed(combination), count)
