@@ -355,7 +355,7 @@ def _result(
         _estimated(metrics, metrics_dict(found, table))
     elif job.design == "clusters":
         what = f"blocks of {job.block_size} x {job.block_size} pixels" if job.block_size else "clusters"
-        metrics["design"] = design.bootstrapped(tally, values, what)
+        metrics["design"] = design.bootstrapped(tally, values, what, context)
     if job.erode:
         context.log(f"ERODE {job.erode} leaves out {tally.eroded} reference pixels near another class.")
         metrics["whole"] = metrics_dict(scores(matrix_of(tally.whole, values)), table)

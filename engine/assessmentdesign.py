@@ -31,6 +31,8 @@ Floats = npt.NDArray[np.float64]
 STRATUM, WEIGHT = "stratum", "weight"
 _SEED = 0
 _MOST_UNITS = 200_000
+# Percentile intervals of a bootstrap are clearly too narrow below some thirty units.
+_FEW_UNITS = 30
 # Pixels of the map that are held at once while they are counted.
 _WINDOW_PIXELS = 4_000_000
 
@@ -77,7 +79,7 @@ def blocks_of(rows: Indices, cols: Indices, width: int, size: int) -> Indices:
     return np.asarray(rows // size * -(-width // size) + cols // size)
 
 
-def bootstrapped(tally: Tally, values: Sequence[int], what: str) -> Dict[str, Any]:
+def bootstrapped(tally: Tally, values: Sequence[int], what: str, context: Context) -> Dict[str, Any]:
     """Return the 95 % intervals that drawing the clusters again gives.
 
     Keys: design, what, units, overall_accuracy, kappa, macro_f1, mean_iou ([low, high] or None), and classes: value,
@@ -85,6 +87,11 @@ def bootstrapped(tally: Tally, values: Sequence[int], what: str) -> Dict[str, An
     """
     matrices = np.stack([matrix_of(pairs, values) for _, pairs in sorted(tally.by_unit.items())])
     found = block_bootstrap(matrices, _SEED)
+    if found.units < _FEW_UNITS:
+        context.warn(
+            f"{found.units} {what} are few: the bootstrap knows no errors but theirs, so that its intervals are too "
+            f"narrow. From {_FEW_UNITS} on they can be relied upon."
+        )
     return {
         "design": "clusters",
         "what": what,
@@ -101,8 +108,9 @@ def bootstrapped(tally: Tally, values: Sequence[int], what: str) -> Dict[str, An
 
 
 def _plain(interval: Any) -> Optional[List[float]]:
+    """Return the interval; None where it is not defined, or has no width because no unit shows an error."""
     low, high = (float(value) for value in interval)
-    return None if math.isnan(low) or math.isnan(high) else [low, high]
+    return [low, high] if high > low else None
 
 
 # --- a stratified sample ---------------------------------------------------------------------------------------------
@@ -194,7 +202,7 @@ def stratified(
             {
                 "value": value,
                 "points": int(counts[k].sum()),
-                "precision": _around(found.users[k], found.users_interval[k]),
+                "precision": _around(found.users[k], found.users_interval[k], bool(complete[k])),
                 "recall": _around(found.producers[k], found.producers_interval[k]),
                 "mapped_area": float(mapped[k]),
                 "area": float(found.areas[k]),
@@ -205,9 +213,12 @@ def stratified(
     }
 
 
-def _around(value: float, half: float) -> Optional[List[float]]:
-    """Return the interval of a share, which does not leave 0 to 1."""
-    if math.isnan(value) or math.isnan(half):
+def _around(value: float, half: float, known: bool = False) -> Optional[List[float]]:
+    """Return the interval of a share, which does not leave 0 to 1.
+
+    None where it is not defined, or has no width because no point shows an error though not all pixels are ``known``.
+    """
+    if math.isnan(value) or math.isnan(half) or (half == 0 and not known):
         return None
     return [max(0.0, float(value - half)), min(1.0, float(value + half))]
 

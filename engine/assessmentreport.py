@@ -104,7 +104,7 @@ def _reach_of_clusters(job: Assess, samples: int, design: Dict[str, Any], polygo
 def report_page(job: Assess, findings: Findings, context: Context) -> str:
     """Return the whole page."""
     metrics, table, counts = findings.metrics, findings.table, findings.matrix
-    counted = "points" if findings.proportions is not None else "pixels"
+    counted = _units_of(findings)
     sections = [
         Section("Warnings", reports.warnings_list(context.warnings)),
         Section("Accuracy", _headline(findings), metrics["reach"]),
@@ -122,24 +122,32 @@ def report_page(job: Assess, findings: Findings, context: Context) -> str:
             else f"Counted {counted}: rows are the reference, columns the map.",
         ),
         _counts_of_points(findings),
-        Section(
-            "Confusion matrix, shares of the rows",
-            matrix_of_shares(_weighted(findings), table, "rows"),
-            "What the map makes of each class of the reference; on the diagonal the producer's accuracy (recall).",
-        ),
-        Section(
-            "Confusion matrix, shares of the columns",
-            matrix_of_shares(_weighted(findings), table, "columns"),
-            "What each class of the map is in truth; on the diagonal the user's accuracy (precision).",
-        ),
+        _shares(findings),
         *_calibration(metrics.get("calibration") or {}),
         Section("What was compared", reports.facts(_facts(job, findings))),
     ]
     return reports.page("Accuracy of the map", sections, subtitle=findings.tally.mapped.name)
 
 
-def _weighted(findings: Findings) -> npt.NDArray[Any]:
-    return findings.matrix if findings.proportions is None else findings.proportions
+def _shares(findings: Findings) -> Section:
+    """Return the matrix as shares of its rows and of its columns."""
+    weighted = findings.matrix if findings.proportions is None else findings.proportions
+    pieces = Markup('<div class="sides">')
+    for of, title, note in (
+        (
+            "rows",
+            "Of each row",
+            "what the map makes of a class of the reference; diagonal: producer's accuracy, recall",
+        ),
+        ("columns", "Of each column", "what a class of the map is in truth; diagonal: user's accuracy, precision"),
+    ):
+        table = matrix_of_shares(weighted, findings.table, of)
+        pieces += Markup("<div><p><b>{}</b>: {}</p>{}</div>").format(title, note, table)
+    return Section("Confusion matrix, shares", pieces + Markup("</div>"))
+
+
+def _units_of(findings: Findings) -> str:
+    return "points" if findings.proportions is not None else "pixels"
 
 
 def _means(findings: Findings) -> str:
@@ -154,7 +162,7 @@ def _headline(findings: Findings) -> Markup:
     metrics = findings.metrics
     design = metrics.get("design") or {}
     polygons = metrics.get("polygons", {}).get("count", 0)
-    counted = f"{grouped(metrics['samples'])} {'points' if findings.proportions is not None else 'pixels'}"
+    counted = f"{grouped(metrics['samples'])} {_units_of(findings)}"
     if polygons:
         counted += f" in {polygons} polygons"
     hints = {"overall_accuracy": counted, "kappa": "agreement beyond chance", "macro_f1": "over the classes"}
@@ -191,7 +199,11 @@ def _estimates(findings: Findings) -> Section:
     head = ["Class", f"Map ({unit})", f"Estimate ({unit})", "\u00b1 (95 %)", "95 % interval"]
     note = (
         "Counting pixels adds the map's errors to the areas; the estimate corrects them by what the points show. "
-        + ("Areas are those on the ellipsoid." if unit == "ha" else "The map has no CRS, so areas are in pixels.")
+        + (
+            "Areas are those on the ellipsoid, within 1 %."
+            if unit == "ha"
+            else "The map has no CRS, so areas are in pixels."
+        )
     )
     return Section("Area of the classes", reports.table(head, rows), note)
 
@@ -208,11 +220,14 @@ def _class_intervals(findings: Findings) -> Markup:
     names = [name for name in ("precision", "recall", "f1", "iou") if name in design["classes"][0]]
     titles = {"precision": "Precision (user's)", "recall": "Recall (producer's)", "f1": "F1", "iou": "IoU"}
     rows = [
-        [swatch(entry), *(_interval(row[name], name in ("precision", "recall")) for name in names)]
+        [swatch(entry), *(_interval(row[name]) for name in names)]
         for entry, row in zip(findings.table, design["classes"])
     ]
-    title = Markup("<p><b>95 % intervals</b></p>")
-    return title + reports.table(["Class", *(titles[name] for name in names)], rows)
+    found = reports.table(["Class", *(titles[name] for name in names)], rows)
+    if any(row[name] is None for row in design["classes"] for name in names):
+        found += Markup("<p>\u2013: not defined, or no error was found, which gives no interval.</p>")
+    title = Markup('<p class="above"><b>95 % intervals</b></p>')
+    return title + found
 
 
 def _counts_of_points(findings: Findings) -> Section:
@@ -245,8 +260,8 @@ def _eroded(job: Assess, findings: Findings) -> Section:
         rows.append([Markup("F1 of ") + swatch(entry), decimal(full["f1"]), decimal(eroded["f1"])])
         rows.append([Markup("IoU of ") + swatch(entry), decimal(full["iou"]), decimal(eroded["iou"])])
     note = (
-        f"Without boundaries, reference pixels within {job.erode} pixels of another class are left out, as benchmarks "
-        "do that do not score where people would not agree. All other numbers of this page are without boundaries."
+        f"Without boundaries, reference pixels within a disc of {job.erode} px of another class are left out, as "
+        "benchmarks do that do not score where people would not agree. All other numbers of this page are without boundaries."
     )
     return Section("With and without boundaries", reports.table(["", "All pixels", "Without boundaries"], rows), note)
 
@@ -286,11 +301,11 @@ def _calibration(figures: Dict[str, Any]) -> List[Section]:
     sides = Markup('<div class="sides">') + drawn
     sides += reports.table(["Confidence", "Pixels", "Mean confidence", "Right"], rows) + Markup("</div>")
     sure = sum((row["confidence"] - row["accuracy"]) * row["pixels"] for row in bins) / figures["pixels"]
-    side = "more" if sure > 0 else "less"
+    side = "less" if sure > 0 else "more"
     note = (
         "Of pixels whose largest probability is 0.8, 80 % should be right (the dashed line). "
-        f"The model is {100 * abs(sure):.1f} % {side} sure than it is right, on average. "
-        "Pale bars: share of the pixels."
+        f"On average the map is right {side} often than its probabilities say, by {100 * abs(sure):.1f} percentage "
+        "points. Pale bars: share of the pixels."
     )
     sections = [Section("Calibration of the probabilities", numbers + sides, note)]
     if "threshold" in figures:
@@ -341,8 +356,8 @@ def _facts(job: Assess, findings: Findings) -> List[Tuple[str, Any]]:
         ("Map", job.map.label or job.map.path),
         ("Reference", findings.reference),
         ("Design", _design_words(job, metrics)),
-        ("Compared pixels", grouped(metrics["samples"])),
-        ("Reference pixels without a map value", grouped(tally.unmapped)),
+        (f"Compared {_units_of(findings)}", grouped(metrics["samples"])),
+        (f"Reference {_units_of(findings)} without a map value", grouped(tally.unmapped)),
     ]
     if job.probabilities is not None:
         rows.append(("Probabilities", job.probabilities.label or job.probabilities.path))
@@ -350,7 +365,7 @@ def _facts(job: Assess, findings: Findings) -> List[Tuple[str, Any]]:
         if missing:
             rows.append(("Compared pixels without probabilities", grouped(missing)))
     if job.erode:
-        rows.append((f"Reference pixels within {job.erode} pixels of another class", grouped(tally.eroded)))
+        rows.append((f"Reference pixels within {job.erode} px of another class", grouped(tally.eroded)))
     if job.crosswalk:
         rows.append(("Classes turned into those of the map by", Path(job.crosswalk).name))
     if job.training:

@@ -187,7 +187,13 @@ def band_classes(reader: RasterReader, classes: Sequence[ClassEntry], map_name: 
     for name in names:
         number = re.fullmatch(r"(?:Class )?([+-]?\d+)", name)
         if name not in by_name and not number:
-            known = ", ".join(repr(entry.name) for entry in entries[:20]) or "none that are known"
+            known = ", ".join(repr(entry.name) for entry in entries[:20])
+            if not known:
+                raise BadInput(
+                    f"Band '{name}' of '{reader.name}' cannot be matched with a class: the map '{map_name}' carries no "
+                    "class names.",
+                    "Give the map with the style file (.qml) that was written beside it, or name the bands by class.",
+                )
             raise BadInput(
                 f"Band '{name}' of '{reader.name}' is no class of the map '{map_name}', whose classes are {known}.",
                 "Give the PROBABILITIES that 'Classify an image' wrote with the map.",

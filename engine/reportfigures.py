@@ -18,19 +18,19 @@ _LEFT, _TOP, _WIDE, _HIGH = 48, 14, 384, 192
 
 _SHARES = TEMPLATES.from_string("""<div class="wide"><table class="matrix">
 <tr><td class="axis" colspan="2"></td><td class="axis" colspan="{{ names|length }}">Map</td>
-{% if by_row %}<td class="axis"></td>{% endif %}</tr>
+{% if sums_shown %}<td class="axis"></td>{% endif %}</tr>
 <tr><td class="axis" colspan="2"></td>
 {% for name in names %}<th>{{ name }}</th>
-{% endfor %}{% if by_row %}<th class="sum">Sum</th>{% endif %}</tr>
+{% endfor %}{% if sums_shown %}<th class="sum">Sum</th>{% endif %}</tr>
 {% for row in rows %}<tr>
 {% if loop.first %}<td class="axis" rowspan="{{ names|length }}"><span class="upright">Reference</span></td>{% endif %}
 <th class="text">{{ row.name }}</th>
 {% for cell in row.cells %}<td class="{{ cell.kind }}" style="{{ cell.style }}">{{ cell.text }}</td>
-{% endfor %}{% if by_row %}<td class="sum">{{ row.sum }}</td>{% endif %}</tr>
+{% endfor %}{% if sums_shown %}<td class="sum">{{ row.sum }}</td>{% endif %}</tr>
 {% endfor %}
-{% if by_column %}<tr><td class="axis"></td><th class="text sum">Sum</th>
+{% if sums_shown %}<tr><td class="axis"></td><th class="text sum">Sum</th>
 {% for text in sums %}<td class="sum">{{ text }}</td>
-{% endfor %}{% if by_row %}<td class="sum">{{ total }}</td>{% endif %}</tr>{% endif %}
+{% endfor %}<td class="sum">{{ total }}</td></tr>{% endif %}
 </table></div>""")
 
 
@@ -71,8 +71,8 @@ def matrix_of_shares(matrix: npt.ArrayLike, classes: Sequence[ClassEntry], of: s
         rows=rows,
         sums=[_per_cent(_sum(column), digits) for column in shares.T],
         total=_per_cent(_sum(shares), digits),
-        by_row=of != "columns",
-        by_column=of != "rows",
+        # The others are 100 % by what they are.
+        sums_shown=of == "all",
     )
 
 
@@ -87,7 +87,7 @@ def _per_cent(share: float, digits: int) -> str:
 
 
 _PLOT = TEMPLATES.from_string("""<figure><figcaption>{{ title }}</figcaption>
-<svg viewBox="0 0 450 262" role="img" aria-label="{{ title }}">
+<svg viewBox="0 0 450 {{ 262 if named else 240 }}" role="img" aria-label="{{ title }}">
 <g font-size="11" fill="#5b6675">
 {% for tick in ticks %}<line x1="48" x2="432" y1="{{ tick.y }}" y2="{{ tick.y }}" stroke="#d8dee6"/>
 <line x1="{{ tick.x }}" x2="{{ tick.x }}" y1="14" y2="206" stroke="#eef1f5"/>

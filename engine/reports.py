@@ -84,8 +84,10 @@ ul.warnings li { border-left: 4px solid #e69f00; background: var(--warn-back); c
   padding: 7px 12px; margin: 0 0 6px; }
 figure { margin: 0 0 12px; display: inline-block; width: 100%; max-width: 450px; vertical-align: top; }
 figcaption { font-weight: 600; }
+.above { margin: 18px 0 4px; }
 .sides { display: flex; flex-wrap: wrap; gap: 8px 24px; align-items: flex-start; }
 .sides figure { flex: 1 1 400px; }
+.sides p { margin: 0 0 4px; color: var(--soft); max-width: 44ch; }
 svg { width: 100%; height: auto; display: block; }
 footer { margin-top: 34px; border-top: 1px solid var(--line); padding-top: 8px; color: var(--soft); font-size: 13px; }
 @media print {

@@ -93,7 +93,7 @@ def test_a_stratified_sample_estimates_the_whole_map(tmp_path, scene, monkeypatc
     assert [row["name"] for row in rows] == ["Water", "Forest", "Soil"]
     assert float(rows[1]["estimated_hectares"]) == pytest.approx(design["classes"][1]["area"], abs=1e-4)
     page = Path(result.output).read_text(encoding="utf-8")
-    for text in ("Area of the classes", "95 % intervals", "Map (ha)", "Confusion matrix, shares of the rows"):
+    for text in ("Area of the classes", "95 % intervals", "Map (ha)", "Confusion matrix, shares"):
         assert text in page
 
 
@@ -198,11 +198,27 @@ def test_polygons_are_drawn_again(tmp_path, scene, polygons, field):
     assert f"drawing the {len(matrices)} clusters again" in result.metrics["reach"]
 
 
+def test_where_no_error_was_found_there_is_no_interval(tmp_path, scene):
+    source, mapped, _ = scene
+    perfect = Assess(
+        source, str(tmp_path / "r"), reference=write(tmp_path / "r.tif", mapped), design="clusters", block_size=9
+    )
+    result = assess(perfect, Context())
+    assert result.overall_accuracy == 1.0 and result.metrics["design"]["overall_accuracy"] is None
+    assert "no error was found, which gives no interval" in Path(result.output).read_text(encoding="utf-8")
+    samples, _, _ = labelled(tmp_path, source, mapped)
+    estimate = assess(Assess(source, samples=samples, field="reference", design="stratified"), Context())
+    assert estimate.metrics["design"]["overall_accuracy"] is None
+    assert [row["precision"] for row in estimate.metrics["design"]["classes"]] == [None] * 3
+
+
 def test_blocks_of_a_reference_raster_are_drawn_again(tmp_path, scene, monkeypatch):
     source, mapped, truth = scene
     monkeypatch.setattr("deepscape.engine.assessment._TILE", 17)
     job = Assess(source, reference=write(tmp_path / "r.tif", truth), design="clusters", block_size=25)
-    result = assess(job, Context())
+    context = Context()
+    result = assess(job, context)
+    assert any("12 blocks of 25 x 25 pixels are few" in text for text in context.warnings)
     values = np.array([1, 2, 5])
     matrices = []
     for row in range(0, 60, 25):

@@ -92,6 +92,8 @@ def test_bands_are_matched_by_name():
     assert band_classes(Bands("Class 3", "8"), (), "m.tif") == [3, 8]
     with pytest.raises(BadInput, match=r"Band 'Tree' of 'p\.tif' is no class of the map 'm\.tif'"):
         band_classes(Bands("Building", "Tree"), TABLE, "m.tif")
+    with pytest.raises(BadInput, match=r"the map 'm\.tif' carries no class names"):
+        band_classes(Bands("Building", "Tree"), (), "m.tif")
     with pytest.raises(BadInput, match="one band"):
         band_classes(Bands("Building"), TABLE, "m.tif")
     with pytest.raises(BadInput, match="of one class"):
