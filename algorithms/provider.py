@@ -13,6 +13,7 @@ from .mapping.vectorise import Vectorise
 from .patches.export_patches import ExportPatches
 from .patches.extract_patches import ExtractPatches
 from .patches.import_patches import ImportPatches
+from .questions.does_context_help import DoesContextHelp
 from .questions.is_my_accuracy_real import IsMyAccuracyReal
 from .sampling.assessment_sample import AssessmentSample
 from .sampling.labels_from_colours import LabelsFromColours
@@ -50,6 +51,7 @@ ALGORITHMS = (
     Assess,
     CompareRuns,
     IsMyAccuracyReal,
+    DoesContextHelp,
     Normalise,
     ModelInfo,
     SetupEngine,

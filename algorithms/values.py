@@ -279,7 +279,7 @@ def whole_numbers(name: str, parts: Any) -> Tuple[int, ...]:
     texts = [str(part).strip() for part in parts]
     wrong = next((text for text in texts if text and not text.lstrip("+-").isdigit()), None)
     if wrong is not None:
-        raise BadInput(f"{name} holds '{wrong}', which is no whole number.", "Separate class values by commas: 1,2,5.")
+        raise BadInput(f"{name} holds '{wrong}', which is no whole number.", "Separate whole numbers by commas: 1,2,5.")
     return tuple(int(text) for text in texts if text)
 
 

@@ -41,7 +41,8 @@ _COLUMNS = (
 _READING = (
     "Runs of one seed are paired, for chance that both share cancels out. The mean difference stands with its standard "
     "error; within two of them there is no improvement, which is a result too. With three seeds this rule is lenient: "
-    "a t-test at 5 % would ask for 4.3 standard errors."
+    "a t-test at 5 % would ask for 4.3 standard errors. The error is that of chance in training (and in the split, "
+    "where it follows the seed); another choice of places may differ by more."
 )
 
 

@@ -86,4 +86,5 @@ def spoken_difference(found: Difference, digits: int = 3) -> str:
     if found.mean is None:
         return "n/a"
     error = "" if found.standard_error is None else f"{_PLUS_MINUS}{found.standard_error:.{digits}f}"
-    return f"{found.mean:+.{digits}f}{error}"
+    # No minus before a zero.
+    return f"{round(found.mean, digits) + 0.0:+.{digits}f}{error}"

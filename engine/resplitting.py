@@ -86,6 +86,12 @@ def split_by_blocks(patches: Candidates, share: float, seed: int, context: Conte
     return _best_draw(patches, blocks_of(patches, block_side(patches)), share, seed, patches.size, context)
 
 
+def split_apart(patches: Candidates, share: float, seed: int, context: Context) -> Splits:
+    """Give whole polygons, or blocks where these are not known, to the test part, and leave out what touches it."""
+    groups = patches.groups if patches.know_polygons() else blocks_of(patches, block_side(patches))
+    return _best_draw(patches, groups, share, seed, patches.size, context)
+
+
 def blocks_of(patches: Candidates, side: int) -> Numbers:
     """Return the block of ``side`` pixels that holds each patch's pixel ``(N,)``."""
     across = int(patches.cols.max(initial=0)) // side + 1

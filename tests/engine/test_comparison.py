@@ -8,7 +8,7 @@ import pytest
 from deepscape.engine import modelfiles
 from deepscape.engine.comparison import compare_runs
 from deepscape.engine.metrics import metrics_dict, scores
-from deepscape.engine.pairing import difference, spread
+from deepscape.engine.pairing import Difference, difference, spoken_difference, spread
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.tasks import jobs
 from deepscape.tasks.classtable import ClassEntry
@@ -181,3 +181,5 @@ def test_spread_and_difference():
     found = difference([(0.1, 0.2), (None, 0.4), (0.2, 0.5)])
     assert (found.pairs, round(found.mean, 12), round(found.standard_error, 12)) == (2, 0.2, 0.1)
     assert found.verdict == "no improvement"
+    assert spoken_difference(Difference(-0.0001, 0.01, 3)) == "+0.000\u00a0±\u00a00.010"
+    assert spoken_difference(Difference(-0.1, None, 1)) == "-0.100" and spoken_difference(difference([])) == "n/a"

@@ -22,3 +22,19 @@ def test_is_my_accuracy_real(run, play, dataset, tmp_path):
     assert (job["seeds"], job["test_share"], job["device_choice"]) == (3, 0.3, "auto")
     with pytest.raises(QgsProcessingException, match="TEST_SHARE is 0, which leaves one part empty"):
         run("ismyaccuracyreal", TRAINING=dataset, TEST_SHARE=0, REPORT=report)
+
+
+def test_does_context_help(run, play, image, points_file, tmp_path):
+    play("doescontexthelp", {"mkdir": "$output_folder"}, {"write": ["$report", "<html>"]}, {"result": {}})
+    target, report = str(tmp_path / "maps é"), str(tmp_path / "context.html")
+    values = {"INPUT": image, "SAMPLES": points_file, "OUTPUT_FOLDER": target, "REPORT": report}
+    assert run("doescontexthelp", **values) == {"OUTPUT_FOLDER": target, "REPORT": report}
+    job = play.jobs()[-1]
+    assert (job["source"]["path"], job["samples"]["path"], job["field"]) == (image, points_file, "class_id")
+    assert (job["sizes"], job["seeds"], job["extent"]) == ([1, 5, 9, 16], 3, None)
+    run("doescontexthelp", **values, SIZES="9; 5", EXPRESSIONS="B1 / 2", EXTENT="0,2,0,3 [EPSG:32721]")
+    job = play.jobs()[-1]
+    assert job["sizes"] == [9, 5] and job["source"]["expressions"] == "B1 / 2" and job["extent"]["xmax"] == 2
+    for sizes, message in (("1, x", "SIZES holds 'x', which is no whole number"), ("1, 2", "SIZES holds 2, which no")):
+        with pytest.raises(QgsProcessingException, match=message):
+            run("doescontexthelp", **values, SIZES=sizes)
