@@ -23,7 +23,7 @@ QGIS_ENV = PYTHONPATH=$(BUILD)/plugins QGIS_PLUGINPATH=$(BUILD)/plugins QT_QPA_P
 	XDG_CONFIG_HOME=$(BUILD)/qgis-config QGIS_CUSTOM_CONFIG_PATH=$(BUILD)/qgis-config XDG_RUNTIME_DIR=$(BUILD)/run
 PYTEST = python -m pytest -m "not gpu"
 
-.PHONY: help demo test test-engine test-qgis test-end-to-end lint typecheck format bench scan package lock \
+.PHONY: help demo demo-buildings test test-engine test-qgis test-end-to-end lint typecheck format bench scan package lock \
 	apt engine testenv link clean
 
 help: ## List the targets
@@ -31,6 +31,9 @@ help: ## List the targets
 
 demo: apt engine link ## Train, map and assess the demo scene; results in demo/output/
 	$(QGIS_ENV) $(PYTHON) demo/run.py
+
+demo-buildings: apt engine link ## Map buildings on an orthophoto and assess it; results in demo/output-buildings/
+	$(QGIS_ENV) $(PYTHON) demo/buildings.py
 
 test: ## All three test suites; fails when one of them does
 	@failed=""; \

@@ -26,6 +26,11 @@ from qgis.PyQt.QtGui import QFont
 # UTM zone 21 south: the scene is in degrees, a map wants metres.
 MAP_CRS = QgsCoordinateReferenceSystem("EPSG:32721")
 DPI = 150
+AMAZON_CREDIT = "Contains modified Copernicus\nSentinel data; polygons from\nRStoolbox (GPL-3).\nMapped by Deepscape."
+BUILDINGS_CREDIT = (
+    "Imagery: HOTOSM, OpenAerialMap\n(CC BY 4.0). Footprints to learn from:\n(c) OpenStreetMap contributors\n(ODbL). "
+    "Mapped by Deepscape."
+)
 
 
 def load(project, layer, visible=True):
@@ -54,7 +59,12 @@ def project_and_picture(output, data, title):
     layout = QgsPrintLayout(project)
     layout.initializeDefaults()
     layout.setName("Land cover")
-    compose(layout, land_cover, title)
+    compose(layout, [land_cover], title, MAP_CRS, AMAZON_CREDIT)
+    save(project, layout, output)
+
+
+def save(project, layout, output):
+    """Write ``project.qgz`` and ``map.png``."""
     project.layoutManager().addLayout(layout)
     project.writeEntry("Paths", "/Absolute", False)
     if not project.write(str(output / "project.qgz")):
@@ -62,6 +72,26 @@ def project_and_picture(output, data, title):
     # Rendered and saved here: exportToImage would try to georeference the PNG, which GDAL refuses with an error.
     if not QgsLayoutExporter(layout).renderPageToImage(0, dpi=DPI).save(str(output / "map.png")):
         raise RuntimeError("The map could not be drawn.")
+
+
+def buildings_project_and_picture(output, data, title):
+    """The same for the demo of buildings: the map over the orthophoto, footprints and areas beside it."""
+    project = QgsProject.instance()
+    project.clear()
+    project.setTitle(title)
+    mapped = QgsRasterLayer(str(output / "map.tif"), "Buildings")
+    project.setCrs(mapped.crs())
+    load(project, QgsVectorLayer(str(data / "areas.gpkg"), "Areas"), visible=False)
+    load(project, QgsVectorLayer(str(data / "buildings.gpkg"), "Reference footprints"), visible=False)
+    load(project, QgsVectorLayer(str(output / "buildings.gpkg"), "Mapped footprints"), visible=False)
+    load(project, mapped)
+    mapped.setOpacity(0.6)
+    scene = load(project, QgsRasterLayer(str(data / "ortho.tif"), "Orthophoto"))
+    layout = QgsPrintLayout(project)
+    layout.initializeDefaults()
+    layout.setName("Buildings")
+    compose(layout, [mapped, scene], title, mapped.crs(), BUILDINGS_CREDIT, 100)
+    save(project, layout, output)
 
 
 def true_colour(scene):
@@ -72,8 +102,18 @@ def true_colour(scene):
     scene.setContrastEnhancement(QgsContrastEnhancement.StretchToMinimumMaximum, QgsRasterMinMaxOrigin.CumulativeCut)
 
 
-def compose(layout, land_cover, title):
-    """Put map, title, legend, scale bar and source onto an A4 page."""
+def compose(layout, layers, title, crs, credit, segment=250):
+    """Put map, title, legend, scale bar and source onto a page.
+
+    Args:
+        layout: an empty one.
+        layers: what is drawn, from top to bottom; the first one is the map that the legend is of.
+        title: above the map.
+        crs: of the map.
+        credit: where the data come from.
+        segment: metres of a segment of the scale bar.
+    """
+    land_cover = layers[0]
     page = layout.pageCollection().page(0)
     page.setPageSize(QgsLayoutSize(240, 190))
 
@@ -81,10 +121,10 @@ def compose(layout, land_cover, title):
     layout.addLayoutItem(map_item)
     map_item.attemptMove(QgsLayoutPoint(8, 20))
     map_item.attemptResize(QgsLayoutSize(170, 160))
-    map_item.setLayers([land_cover])
+    map_item.setLayers(layers)
     map_item.setKeepLayerSet(True)
-    map_item.setCrs(MAP_CRS)
-    transform = QgsCoordinateTransform(land_cover.crs(), MAP_CRS, QgsProject.instance())
+    map_item.setCrs(crs)
+    transform = QgsCoordinateTransform(land_cover.crs(), crs, QgsProject.instance())
     # zoomToExtent keeps the item's size, but only once it has an extent.
     map_item.setExtent(transform.transformBoundingBox(land_cover.extent()))
     map_item.attemptResize(QgsLayoutSize(170, 160))
@@ -117,16 +157,14 @@ def compose(layout, land_cover, title):
     scale.setStyle("Single Box")
     scale.setUnits(QgsUnitTypes.DistanceMeters)
     scale.setUnitLabel("m")
-    scale.setUnitsPerSegment(250)
+    scale.setUnitsPerSegment(segment)
     scale.setNumberOfSegments(2)
     scale.setNumberOfSegmentsLeft(0)
     layout.addLayoutItem(scale)
     scale.attemptMove(QgsLayoutPoint(184, 150))
 
     source = QgsLayoutItemLabel(layout)
-    source.setText(
-        "Contains modified Copernicus\nSentinel data; polygons from\nRStoolbox (GPL-3).\nMapped by Deepscape."
-    )
+    source.setText(credit)
     source.setFont(QFont("DejaVu Sans", 7))
     layout.addLayoutItem(source)
     source.attemptMove(QgsLayoutPoint(184, 166))

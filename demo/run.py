@@ -8,7 +8,6 @@ algorithm of the plugin, run through QGIS Processing with a real worker. Writes 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -18,8 +17,6 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "demo" / "data"
 OUTPUT = ROOT / "demo" / "output"
@@ -28,56 +25,8 @@ EPOCHS = 30
 PATCH_SIZE = 7
 TITLE = "Land cover on the Amazon, Sentinel-2"
 
-from qgis.core import QgsApplication, QgsProcessingContext, QgsProcessingFeedback  # noqa: E402
-
-
-def start_qgis(profile):
-    """Start QGIS without a window, with Processing and this plugin's provider; the user's profile is not touched."""
-    application = QgsApplication([], False, profile)
-    application.initQgis()
-    sys.path.append(str(Path(QgsApplication.pkgDataPath()) / "python" / "plugins"))
-    from processing.core.Processing import Processing
-
-    Processing.initialize()
-    spec = importlib.util.spec_from_file_location(
-        "deepscape", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    package = importlib.util.module_from_spec(spec)
-    sys.modules["deepscape"] = package
-    spec.loader.exec_module(package)
-    plugin = package.classFactory(None)
-    plugin.initProcessing()
-    return application, plugin
-
-
-class Feedback(QgsProcessingFeedback):
-    """Prints warnings and what the user asked for; the rest of the log stays silent."""
-
-    def __init__(self):
-        super().__init__(False)
-
-    def pushWarning(self, warning):
-        print(f"  warning: {warning}")
-
-    def reportError(self, error, fatalError=False):
-        print(f"  error: {error}", file=sys.stderr)
-
-    def pushInfo(self, info):
-        if "shared" in info:
-            print(f"  {info}")
-
-
-def run(algorithm, **parameters):
-    """Run one of the plugin's algorithms and return its outputs; an error ends the demo."""
-    import processing
-
-    return processing.run(
-        f"deepscape:{algorithm}",
-        parameters,
-        context=QgsProcessingContext(),
-        feedback=Feedback(),
-        is_child_algorithm=True,
-    )
+sys.path.insert(0, str(ROOT / "demo"))
+from session import run, start_qgis  # noqa: E402
 
 
 def engine(*arguments):
@@ -237,7 +186,6 @@ def main():
         text = json.dumps(summary, indent=1, ensure_ascii=False)
         (OUTPUT / "summary.json").write_text(text + "\n", encoding="utf-8")
 
-        sys.path.insert(0, str(ROOT / "demo"))
         import layout
 
         layout.project_and_picture(OUTPUT, DATA, TITLE)

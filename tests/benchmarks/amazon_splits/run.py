@@ -35,7 +35,7 @@ def _load(name: str, file: Path, *, package: bool = False) -> Any:
 _load("deepscape", ROOT / "__init__.py", package=True)
 baselines = _load("baselines", ROOT / "demo" / "baselines.py")
 
-from deepscape.engine import forest, patches, sampling, splitting, training  # noqa: E402
+from deepscape.engine import forest, patches, splitting, training, vectorsampling  # noqa: E402
 from deepscape.engine.datasets import PatchDataset  # noqa: E402
 from deepscape.tasks import jobs  # noqa: E402
 from deepscape.tasks.context import Context  # noqa: E402
@@ -72,7 +72,7 @@ def split(folder: Path, polygons: str, seed: int) -> tuple[str, str]:
         if part == "train":
             print(f"split {seed}: training polygons per class {chosen.groupby('class_id').size().to_dict()}", end="  ")
         chosen.to_file(vector)
-        sampling.select_vector_samples(
+        vectorsampling.select_vector_samples(
             jobs.SelectVectorSamples(jobs.VectorSource(vector), "class_id", scene, points, strategy="all"), Context()
         )
         target = str(folder / f"{part}_{seed}_patches")

@@ -1,0 +1,59 @@
+"""Makes demo/data-buildings from the sample of the building data set; run once, in the engine's environment.
+
+    python demo/make_buildings_data.py FOLDER
+
+FOLDER holds ortho_train.tif, buildings.gpkg and areas.gpkg. The orthophoto is written at half resolution, the
+footprints that lie on it are kept, and the areas become: the north trains; of the south, 32 m away on the ground, the
+west half validates and the east half, 32 m farther, tests.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.transform import Affine
+from shapely.geometry import box
+
+TARGET = Path(__file__).resolve().parent / "data-buildings"
+GUARD_M = 32.0
+
+
+def main(folder: Path) -> None:
+    """Write the three files."""
+    TARGET.mkdir(exist_ok=True)
+    with rasterio.open(folder / "ortho_train.tif") as source:
+        height, width = source.height // 2, source.width // 2
+        pixels = source.read(out_shape=(3, height, width), resampling=Resampling.average)
+        transform, crs, bounds = source.transform * Affine.scale(2), source.crs, source.bounds
+        latitude = source.lnglat()[1]
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8", "tiled": True,
+        "blockxsize": 256, "blockysize": 256, "compress": "jpeg", "photometric": "ycbcr", "interleave": "pixel",
+        "jpeg_quality": 90,
+    }  # fmt: skip
+    with rasterio.open(TARGET / "ortho.tif", "w", crs=crs, transform=transform, **profile) as raster:
+        raster.write(pixels)
+    # The tiles' rounding makes photographs of buildings end some centimetres beside the frame: they are kept whole.
+    buildings = geopandas.read_file(folder / "buildings.gpkg")
+    buildings = buildings[buildings.intersects(box(*bounds))]
+    # The GDAL of QGIS 3.22 warns of version 1.4.
+    buildings.to_file(TARGET / "buildings.gpkg", layer="buildings", VERSION="1.3")
+    line = float(geopandas.read_file(folder / "areas.gpkg").query("split == 'validation'").total_bounds[3])
+    guard = GUARD_M / np.cos(np.radians(latitude))  # Web Mercator stretches what it shows
+    middle, south = (bounds.left + bounds.right) / 2, line - guard
+    parts = {
+        "train": box(bounds.left, line, bounds.right, bounds.top),
+        "validation": box(bounds.left, bounds.bottom, middle - guard / 2, south),
+        "test": box(middle + guard / 2, bounds.bottom, bounds.right, south),
+    }
+    areas = geopandas.GeoDataFrame({"split": list(parts)}, geometry=list(parts.values()), crs=crs)
+    areas.to_file(TARGET / "areas.gpkg", layer="areas", VERSION="1.3")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
