@@ -261,7 +261,8 @@ def _eroded(job: Assess, findings: Findings) -> Section:
         rows.append([Markup("IoU of ") + swatch(entry), decimal(full["iou"]), decimal(eroded["iou"])])
     note = (
         f"Without boundaries, reference pixels within a disc of {job.erode} px of another class are left out, as "
-        "benchmarks do that do not score where people would not agree. All other numbers of this page are without boundaries."
+        "benchmarks do that do not score where people would not agree. All other numbers of this page "
+        "are without boundaries."
     )
     return Section("With and without boundaries", reports.table(["", "All pixels", "Without boundaries"], rows), note)
 
@@ -336,7 +337,7 @@ def _threshold(figures: Dict[str, Any]) -> Section:
     )
     rows = [
         [title, f"{row['threshold']:.2f}", *(decimal(row[key]) for key in ("precision", "recall", "f1", "iou"))]
-        for title, row in (("As mapped by default", half), ("Best F1 and IoU", best))
+        for title, row in (("Threshold 0.5", half), ("Best F1 and best IoU", best))
     ]
     note = (
         f"What another threshold of the class {name} would give on these pixels. Average precision: "
