@@ -93,6 +93,7 @@ def train():
         EPOCHS=EPOCHS,
         PATIENCE=0,
         CLASS_WEIGHTS="none",
+        LEGEND=str(DATA / "legend.json"),
         OUTPUT=str(OUTPUT / "model.safetensors"),
         REPORT=str(OUTPUT / "training.html"),
     )

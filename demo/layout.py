@@ -90,7 +90,7 @@ def buildings_project_and_picture(output, data, title):
     layout = QgsPrintLayout(project)
     layout.initializeDefaults()
     layout.setName("Buildings")
-    compose(layout, [mapped, scene], title, mapped.crs(), BUILDINGS_CREDIT, 100)
+    compose(layout, [mapped, scene], title, mapped.crs(), BUILDINGS_CREDIT, 50)
     save(project, layout, output)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.recipes import PRESETS
-from ..tasks.classtable import ClassEntry
+from ..tasks.classtable import ClassEntry, Legend, resolve
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource, TrainSegmenter
@@ -297,7 +297,7 @@ class _Opening:
                     f"BACKGROUND is class 0, which '{self._labels.name}' has as '{taken.name}' already.",
                     "Give its features another class value, or leave BACKGROUND out.",
                 )
-            classes = [BACKGROUND, *classes]
+            classes = [_background(self._job.legend), *classes]
         self._reader.classes = without(sorted(classes, key=lambda entry: entry.value), self._job.ignore_class)
 
     def _strips(self, stage: str) -> Iterator[Window]:
@@ -405,6 +405,12 @@ class _Opening:
             return wanted
         area = starts * self._cell**2
         return int(np.clip(2 * area // self._size**2, _FEWEST_WINDOWS, _MOST_WINDOWS))
+
+
+def _background(legend: Legend) -> ClassEntry:
+    """Return the class of the background, called as the legend does where it knows class 0."""
+    found = resolve([BACKGROUND.value], legend)[0]
+    return BACKGROUND if found == resolve([BACKGROUND.value])[0] else found
 
 
 def _cell_of(size: int) -> int:
