@@ -28,10 +28,10 @@ from .checkpoints import Checkpoint, training_key
 from .denseparts import DenseRoles, card_source
 from .densesets import open_dense_roles
 from .devices import SilentContext, device_name, quiet, repeatable, start_fabric, using_threads
+from .fields import field_of
 from .initialmodel import continued
 from .metrics import Scores
 from .modelfiles import module_tensors, save_model, with_suffix
-from .probing import probe
 from .ratesearch import search_rate
 from .segmentationfit import Fit
 from .segmentationsettings import Settings, choose_settings
@@ -121,7 +121,7 @@ def _train(
             card = replace(card, threshold=_threshold(job, fit, roles, context))
         result, reported = fit.judge(card)
         examples = fit.examples() if job.report and fabric.is_global_zero else ()
-    card = _with_field(card, network, roles.source.patch_size, context)
+    card = _with_field(card, roles.source.patch_size, context)
     return _Trained(card, network, settings, tuple(history), best, result, reported, fit.stopped, examples)
 
 
@@ -208,10 +208,10 @@ def _threshold(job: TrainSegmenter, fit: Fit, roles: DenseRoles, context: Contex
     return found
 
 
-def _with_field(card: Card, network: nn.Module, patch_size: int, context: Context) -> Card:
+def _with_field(card: Card, patch_size: int, context: Context) -> Card:
     """Return the card with what mapping needs to know of the network's field of view."""
     context.progress(0, 1, "measuring how far the network looks", "networks")
-    field = probe(network, len(card.sources[0].bands), context.check)
+    field = field_of(card, context.check)
     context.progress(1, 1, "measuring how far the network looks", "networks")
     if field.context == "local":
         context.log(f"The network looks {field.margin} pixels beyond a window: its maps do not depend on tiles.")
@@ -230,6 +230,7 @@ def _settings(job: TrainSegmenter, done: _Trained, fabric: Fabric, threads: int)
     return {
         **done.settings.facts(),
         "stopped": done.stopped,
+        "find_rate": job.find_rate,
         "seed": job.seed,
         "initial_model": job.initial_model.rpartition("/")[2],
         "precision": job.precision,
