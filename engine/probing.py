@@ -54,10 +54,11 @@ class Field:
 def probe(module: nn.Module, bands: int, check: Optional[Callable[[], None]] = None) -> Field:
     """Return how far a pixel network looks, and on which grid.
 
-    The stride is the smallest grid on which shifted images give shifted logits. For the margin a cell of the grid,
-    along a whole row, is made NaN, and the cells that it spreads to are counted; since an operation may swallow NaN
-    (``where``, ``nan_to_num``), the same is done with a large disturbance in float64, and the larger counts. Columns
-    likewise. The same network always gives the same answer. Takes seconds.
+    The stride is the smallest grid on which shifted images give shifted logits, of those that suit the network's own
+    attribute ``grid`` where it has one: some accept images of any size and do something else with them. For the margin
+    a cell of the grid, along a whole row, is made NaN, and the cells that it spreads to are counted; since an operation
+    may swallow NaN (``where``, ``nan_to_num``), the same is done with a large disturbance in float64, and the larger
+    counts. Columns likewise. The same network always gives the same answer. Takes seconds.
 
     Args:
         module: maps standardised images ``(N, bands, H, W)`` to logits ``(N, classes, H, W)``; not changed.
@@ -78,10 +79,12 @@ class _Probe:
         self._double = copy.deepcopy(module).cpu().double().eval()
         self._bands = bands
         self._check = check
+        own = int(getattr(module, "grid", getattr(getattr(module, "network", None), "grid", 1)))
+        self._strides = tuple(n for n in _STRIDES if n % own == 0) or (own,)
 
     def field(self) -> Field:
         accepted = reach = 0
-        for stride in _STRIDES:
+        for stride in self._strides:
             if not self._accepts(stride):
                 continue
             if not accepted:
