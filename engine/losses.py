@@ -7,7 +7,7 @@ at the second class alone.
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, Optional
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ..tasks.errors import BadInput
 from ..tasks.jobs import SEGMENTATION_LOSSES
+from .denseparts import IGNORED
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,72 +46,76 @@ def loss_function(name: str, classes: int, weights: Optional[Tensor] = None, bin
         made.append(_single(part, weights, binary))
 
     def total(logits: Tensor, targets: Tensor) -> Tensor:
-        flat, wanted = _labelled(logits, targets)
-        if not len(wanted):
-            return flat.sum()
-        return torch.stack([loss(flat, wanted) for loss in made]).sum()
+        # Classes before pixels, whatever the memory format: few classes side by side are slow to walk through.
+        logits = (logits if logits.dtype == torch.float64 else logits.float()).contiguous()
+        ignored = targets < 0
+        if bool(ignored.any()):
+            # Whatever the network says there, also what is no number, has no say and no gradient.
+            logits = logits.masked_fill(ignored[:, None], 0)
+            if bool(ignored.all()):
+                return logits.sum()
+        logs = functional.log_softmax(logits, 1)
+        return torch.stack([loss(logs, targets) for loss in made]).sum()
 
     return total
 
 
-def _labelled(logits: Tensor, targets: Tensor) -> Tuple[Tensor, Tensor]:
-    """Return logits ``(P, K)`` and targets ``(P,)`` of the labelled pixels."""
-    flat = logits.movedim(1, -1).reshape(-1, logits.shape[1])
-    flat = flat if flat.dtype == torch.float64 else flat.float()
-    wanted = targets.reshape(-1)
-    labelled = wanted >= 0
-    return (flat, wanted) if bool(labelled.all()) else (flat[labelled], wanted[labelled])
-
-
 def _single(name: str, weights: Optional[Tensor], binary: bool) -> Loss:
+    """Return a loss of logarithms of probabilities ``(N, K, H, W)``."""
     if name == "cross_entropy":
-        return lambda logits, targets: cross_entropy(logits, targets, weights)
+        return lambda logs, targets: cross_entropy(logs, targets, weights)
     if name == "focal":
-        return lambda logits, targets: focal(logits, targets, weights)
+        return lambda logs, targets: focal(logs, targets, weights)
     if name == "dice":
-        return lambda logits, targets: tversky(logits, targets, 0.5, 0.5, binary)
+        return lambda logs, targets: tversky(logs, targets, 0.5, 0.5, binary)
     if name == "tversky":
-        return lambda logits, targets: tversky(logits, targets, FALSE_POSITIVES, FALSE_NEGATIVES, binary)
-    return lambda logits, targets: lovasz(logits, targets, binary)
+        return lambda logs, targets: tversky(logs, targets, FALSE_POSITIVES, FALSE_NEGATIVES, binary)
+    return lambda logs, targets: lovasz(logs, targets, binary)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, weights: Optional[Tensor] = None) -> Tensor:
+def cross_entropy(logs: Tensor, targets: Tensor, weights: Optional[Tensor] = None) -> Tensor:
     """Return the cross-entropy of pixels, their weighted mean as torch has it; 0 where all weights are 0.
 
     Args:
-        logits: ``(P, K)``.
-        targets: ``(P,)``, all labelled.
+        logs: logarithms of probabilities ``(N, K, H, W)``.
+        targets: ``(N, H, W)``, some labelled.
         weights: of the classes ``(K,)``.
     """
-    return _mean(functional.cross_entropy(logits, targets, reduction="none"), targets, weights)
+    return _mean(_of_targets(logs, targets), targets, weights)
 
 
-def focal(logits: Tensor, targets: Tensor, weights: Optional[Tensor] = None, focus: float = FOCUS) -> Tensor:
+def focal(logs: Tensor, targets: Tensor, weights: Optional[Tensor] = None, focus: float = FOCUS) -> Tensor:
     """Return the focal loss of pixels: cross-entropy times (1 - p) ** focus, their weighted mean.
 
     Source: T.-Y. Lin et al., Focal Loss for Dense Object Detection, 2017.
 
     Args:
-        logits: ``(P, K)``.
-        targets: ``(P,)``, all labelled.
+        logs: logarithms of probabilities ``(N, K, H, W)``.
+        targets: ``(N, H, W)``, some labelled.
         weights: of the classes ``(K,)``.
         focus: how little pixels that are right already count.
     """
-    logs = functional.log_softmax(logits, 1).gather(1, targets[:, None])[:, 0]
+    losses = _of_targets(logs, targets)
     # expm1: exact where a pixel is nearly right; the bound keeps the gradient finite where it is entirely.
-    return _mean(-logs * (-logs.expm1()).clamp_min(1e-12) ** focus, targets, weights)
+    return _mean(losses * (-(-losses).expm1()).clamp_min(1e-12) ** focus, targets, weights)
+
+
+def _of_targets(logs: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative logarithm of what each pixel's class is given ``(N, H, W)``; 0 where ignored."""
+    return functional.nll_loss(logs, targets.clamp_min(IGNORED), ignore_index=IGNORED, reduction="none")
 
 
 def _mean(losses: Tensor, targets: Tensor, weights: Optional[Tensor]) -> Tensor:
-    """Return the mean of pixels' losses ``(P,)``, weighted by their classes."""
+    """Return the mean of the losses ``(N, H, W)`` of labelled pixels, weighted by their classes; 0 where ignored."""
     if weights is None:
-        return losses.mean()
-    share = weights.to(losses)[targets]
+        return losses.sum() / (targets >= 0).sum()
+    # The weight of ignored pixels, of position -1, is the last: 0.
+    share = torch.cat([weights.to(losses), weights.new_zeros(1).to(losses)])[targets.clamp_min(IGNORED)]
     return (losses * share).sum() / share.sum().clamp_min(torch.finfo(losses.dtype).tiny)
 
 
 def tversky(
-    logits: Tensor, targets: Tensor, false_positives: float, false_negatives: float, binary: bool = False
+    logs: Tensor, targets: Tensor, false_positives: float, false_negatives: float, binary: bool = False
 ) -> Tensor:
     """Return 1 minus the mean Tversky index of the classes that are in the targets, over all pixels of the batch.
 
@@ -121,21 +126,25 @@ def tversky(
     2016.
 
     Args:
-        logits: ``(P, K)``.
-        targets: ``(P,)``, all labelled.
+        logs: logarithms of probabilities ``(N, K, H, W)``.
+        targets: ``(N, H, W)``, some labelled.
         false_positives: a.
         false_negatives: b.
         binary: the second class alone.
     """
-    shares, wanted = _shares(logits, targets, binary)
-    hits = (shares * wanted).sum(0)
-    wrong = (shares * (1 - wanted)).sum(0)
-    missed = ((1 - shares) * wanted).sum(0)
-    index = (hits + SMOOTH / 2) / (hits + false_positives * wrong + false_negatives * missed + SMOOTH / 2)
-    return 1 - (index[wanted.any(0)].mean() if not binary else index.mean())
+    indices, present = [], []
+    labelled = (targets >= 0).to(logs.dtype)
+    for position in range(1 if binary else 0, logs.shape[1]):
+        shares, wanted = logs[:, position].exp() * labelled, (targets == position).to(logs.dtype)
+        hits, given, there = (shares * wanted).sum(), shares.sum(), wanted.sum()
+        missing = false_positives * (given - hits) + false_negatives * (there - hits)
+        indices.append((hits + SMOOTH / 2) / (hits + missing + SMOOTH / 2))
+        present.append(there > 0)
+    index = torch.stack(indices)
+    return 1 - (index[torch.stack(present)].mean() if not binary else index.mean())
 
 
-def lovasz(logits: Tensor, targets: Tensor, binary: bool = False) -> Tensor:
+def lovasz(logs: Tensor, targets: Tensor, binary: bool = False) -> Tensor:
     """Return the Lovasz-softmax loss: the mean over the classes that are in the targets, over all pixels of the batch.
 
     The convex extension of 1 - intersection over union to the errors |target - probability| of each class.
@@ -143,26 +152,25 @@ def lovasz(logits: Tensor, targets: Tensor, binary: bool = False) -> Tensor:
     Source: M. Berman, A. R. Triki, M. B. Blaschko, The Lovasz-Softmax loss, 2018.
 
     Args:
-        logits: ``(P, K)``.
-        targets: ``(P,)``, all labelled.
+        logs: logarithms of probabilities ``(N, K, H, W)``.
+        targets: ``(N, H, W)``, some labelled.
         binary: the second class alone, of which 1 - IoU is 0 where there is none and none is found.
     """
-    shares, wanted = _shares(logits, targets, binary)
-    errors, order = (wanted - shares).abs().sort(dim=0, descending=True)
-    present = wanted.gather(0, order) > 0
-    total = present.sum(0)
+    classes = torch.arange(1 if binary else 0, logs.shape[1], device=targets.device)
+    wanted = targets.reshape(1, -1) == classes[:, None]
+    if not binary:
+        there = wanted.any(1)
+        classes, wanted = classes[there], wanted[there]
+    shares = logs.exp().transpose(0, 1).reshape(logs.shape[1], -1).index_select(0, classes)
+    # Ignored pixels come after all that are wrong, where nothing weighs.
+    errors = (wanted.to(shares.dtype) - shares).abs() * (targets.reshape(1, -1) >= 0)
+    errors, order = errors.sort(dim=1, descending=True)
+    present = wanted.gather(1, order)
+    total = present.sum(1, keepdim=True)
     # With the first 1, 2, 3 ... pixels wrong, what is found and what is united; their quotient's differences weigh the
     # errors. Written out, for the difference of two floats that are nearly equal keeps few digits of a large batch.
-    found = (total - present.cumsum(0)).to(errors)
-    united = (total + (~present).cumsum(0)).to(errors)
+    found = (total - present.cumsum(1)).to(errors)
+    united = (total + (~present).cumsum(1)).to(errors)
     growth = torch.where(present, 1 / united.clamp_min(1), found / (united * (united - 1)).clamp_min(1))
-    growth[0] = torch.where(total > 0, growth[0], 1.0)
-    losses = (errors * growth).sum(0)
-    return losses[wanted.any(0)].mean() if not binary else losses.mean()
-
-
-def _shares(logits: Tensor, targets: Tensor, binary: bool) -> Tuple[Tensor, Tensor]:
-    """Return probabilities and one-hot targets ``(P, K)``; of a binary model the second class's ``(P, 1)``."""
-    shares = torch.softmax(logits, 1)
-    wanted = functional.one_hot(targets, logits.shape[1]).to(shares.dtype)
-    return (shares[:, 1:2], wanted[:, 1:2]) if binary else (shares, wanted)
+    growth[:, :1] = torch.where(total > 0, growth[:, :1], 1.0)
+    return (errors * growth).sum(1).mean()
