@@ -36,7 +36,7 @@ from .featurepixels import feature_pixels
 from .legends import read_map_legend
 from .metrics import metrics_dict, scores
 from .rasters import Grid, RasterReader, reading
-from .trainingfield import training_field
+from .trainingfield import training_field, training_of_map
 from .vectors import Layer, crs_name, on_grid, read_layer
 
 _TILE = 512
@@ -60,7 +60,11 @@ def assess(job: Assess, context: Context) -> AssessResult:
         layer_values = {entry.value for entry in job.legend.layer_classes}
         further = tuple(entry for entry in own if entry.value not in layer_values)
         legend = replace(job.legend, layer_classes=job.legend.layer_classes + further)
-        field = training_field(job.training, mapped.grid, context) if job.training else None
+        folder = job.training or training_of_map(job.map.path)
+        if folder and not job.training:
+            context.log(f"The model of the map was trained on '{folder}', as the files beside it tell.")
+            job = replace(job, training=folder)
+        field = training_field(folder, mapped.grid, context) if folder else None
         with _calibration(job, legend, mapped) as calibration:
             tally = Tally(mapped, field, calibration)
             strata = None

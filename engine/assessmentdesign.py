@@ -17,7 +17,7 @@ import pandas
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from .assessmenttally import Indices, Tally, Window, matrix_of
+from .assessmenttally import Indices, Tally, Window, distinct, matrix_of
 from .bootstrap import block_bootstrap
 from .denselabels import whole_numbers
 from .estimation import StratifiedEstimate, stratified_estimate
@@ -288,14 +288,16 @@ def class_areas(reader: RasterReader, context: Context) -> MapAreas:
         context.check()
         window: Window = (top, 0, min(deep, grid.height - top), grid.width)
         raw, valid = reader.read(*window)
+        context.progress(top + window[2], grid.height, "Counting the map's pixels", "rows")
         found = whole_numbers(raw[0][valid[0]], reader.name)
         rows = top + np.nonzero(valid[0])[0]
-        values, positions = np.unique(found, return_inverse=True)
+        if not len(found):
+            continue
+        values, positions = distinct(found)
         counts, sums = np.bincount(positions), np.bincount(positions, by_row[rows])
         for value, count, area in zip(values.tolist(), counts.tolist(), sums.tolist()):
             pixels[value] = pixels.get(value, 0) + count
             areas[value] = areas.get(value, 0.0) + area
-        context.progress(top + window[2], grid.height, "Counting the map's pixels", "rows")
     return MapAreas(pixels, areas, "pixels" if hectares is None else "hectares")
 
 

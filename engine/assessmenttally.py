@@ -20,6 +20,9 @@ Mask = npt.NDArray[np.bool_]
 Window = Tuple[int, int, int, int]
 Pairs = Mapping[Tuple[int, int], int]
 
+# Values that differ by less are counted in a table.
+_CLOSE = 1 << 16
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -114,13 +117,32 @@ def matrix_of(pairs: Pairs, values: Sequence[int]) -> Indices:
 
 def combinations(*arrays: Indices) -> Iterator[Tuple[int, ...]]:
     """Yield the distinct combinations of values in arrays ``(N,)``, each followed by how often it occurs."""
-    tables = [np.unique(array, return_inverse=True) for array in arrays]
+    if not len(arrays[0]):
+        return
+    tables = [distinct(array) for array in arrays]
     codes = np.zeros(len(arrays[0]), np.int64)
     for values, positions in tables:
         codes = codes * len(values) + positions
-    for code, count in zip(*(part.tolist() for part in np.unique(codes, return_counts=True))):
+    found, positions = distinct(codes)
+    for code, count in zip(found.tolist(), np.bincount(positions).tolist()):
         combination = []
         for values, _ in reversed(tables):
             code, position = divmod(code, len(values))
             combination.append(int(values[position]))
         yield (*reversed(combination), count)
+
+
+def distinct(array: Indices) -> Tuple[Indices, Indices]:
+    """Return the distinct values of an array ``(N,)``, ascending, and the place of each element among them.
+
+    As `numpy.unique`, without sorting where the values lie close together, as classes do.
+    """
+    low, high = int(array.min()), int(array.max())
+    if high - low >= _CLOSE:
+        values, positions = np.unique(array, return_inverse=True)
+        return values, positions.reshape(-1)
+    shifted = array - low
+    present = np.flatnonzero(np.bincount(shifted))
+    places = np.zeros(high - low + 1, np.int64)
+    places[present] = np.arange(len(present))
+    return present + low, places[shifted]

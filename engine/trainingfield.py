@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -9,7 +10,11 @@ import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
 
+from ..models.cards import read_card
+from ..tasks import jobfiles
 from ..tasks.context import Context
+from ..tasks.errors import DeepscapeError
+from ..tasks.jobs import Classify, Job, TrainClassifier, TrainRandomForest, TrainSegmenter
 from .datasets import PatchDataset
 from .denselabels import way_between
 from .rasters import Grid
@@ -18,6 +23,39 @@ Indices = npt.NDArray[np.int64]
 
 # Pixels of a coverage held at once.
 _STRIP_PIXELS = 4_000_000
+
+
+def training_of_map(path: str) -> str:
+    """Return the patch dataset that the model of a map learned from, as far as the files beside the map tell it.
+
+    The job file beside the map names the model, the one beside the model the dataset, and the model's card what the
+    dataset held: another one of that name is not it. Empty where one of them is missing, as of a map made elsewhere.
+    """
+    mapping = _job_of(path)
+    if not isinstance(mapping, Classify) or mapping.more_models:
+        return ""
+    training = _job_of(mapping.model)
+    if not isinstance(training, (TrainClassifier, TrainSegmenter, TrainRandomForest)) or training.more_datasets:
+        return ""
+    folder = training.training
+    try:
+        known = read_card(mapping.model).training.get("datasets", {}).get("training", {}).get("hash")
+        return folder if folder and known and PatchDataset(folder).content_hash() == known else ""
+    except (DeepscapeError, OSError):  # the model or the dataset has gone, or is no longer what it was
+        return ""
+
+
+def _job_of(output: str) -> Optional[Job]:
+    """Return the job that made a file, from the job file beside it; None where there is none."""
+    file = jobfiles.job_file_name(output)
+    if not Path(output).exists() or not Path(file).is_file():
+        return None
+    try:
+        job = jobfiles.read_job_file(file)
+    except DeepscapeError:  # of a newer version
+        return None
+    made = {Path(path).resolve() for path in jobfiles.output_paths(job).values()}
+    return job if Path(output).resolve() in made else None
 
 
 def training_field(folder: str, grid: Grid, context: Context) -> Optional[TrainingField]:

@@ -73,7 +73,7 @@ class Assess(JobAlgorithm):
                 tr("Training dataset"),
                 tr(
                     "The patch dataset of the map's model: reference pixels that its patches have seen are counted. "
-                    "Empty: as the map's model says."
+                    "Empty: as the job files beside the map and its model tell."
                 ),
                 optional=True,
                 advanced=True,

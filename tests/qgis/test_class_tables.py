@@ -35,3 +35,25 @@ def test_a_crosswalk_reaches_every_job_that_reads_classes(
     run("assess", INPUT=image, REFERENCE=image, CROSSWALK=table, ERODE=2, OUTPUT=str(tmp_path / "a.html"))
     assert [job["crosswalk"] for job in play.jobs()] == [table] * 4
     assert play.jobs()[-1]["erode"] == 2
+
+
+def test_the_design_of_a_reference_reaches_the_assessment(run, play, image, polygons_file, points_file, tmp_path):
+    play("assess", {"write": ["$output", "<html>"]})
+    run(
+        "assess", INPUT=image, REFERENCE=image, DESIGN="clusters", BLOCK_SIZE=40, PROBABILITIES=image,
+        OUTPUT=str(tmp_path / "a.html"),
+    )  # fmt: skip
+    run(
+        "assess", INPUT=image, REFERENCE_SAMPLES=points_file, FIELD="class_id", DESIGN="clusters",
+        CLUSTER_FIELD="class_id", OUTPUT=str(tmp_path / "b.html"),
+    )  # fmt: skip
+    blocks, clusters = play.jobs()
+    assert (blocks["design"], blocks["block_size"], blocks["probabilities"]["path"]) == ("clusters", 40, str(image))
+    assert (clusters["cluster_field"], clusters["block_size"], clusters["probabilities"]) == ("class_id", None, None)
+    assert (blocks["cluster_field"], blocks["areas"]) == ("", "")
+
+
+def test_a_design_that_does_not_fit_is_refused(run, play, image, tmp_path):
+    play("assess", {"write": ["$output", "<html>"]})
+    with pytest.raises(Exception, match="needs BLOCK_SIZE"):
+        run("assess", INPUT=image, REFERENCE=image, DESIGN="clusters", OUTPUT=str(tmp_path / "a.html"))
