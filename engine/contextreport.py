@@ -187,14 +187,15 @@ def _map(path: str, classes: Tuple[ClassEntry, ...]) -> bytes:
 def _image(source: RasterSource, mapped: str) -> bytes:
     """Return the part of the image that was mapped, in natural colours where the bands' names tell them."""
     with rasterio.open(mapped) as dataset:
-        bounds, shape = dataset.bounds, _shape(dataset.height, dataset.width)
+        height, width, place = dataset.height, dataset.width, (dataset.transform.c, dataset.transform.f)
     with rasterio.open(source.path) as dataset:
         bands = list(source.bands) or list(range(1, dataset.count + 1))
         names = {str(dataset.descriptions[band - 1] or "").lower(): band for band in bands}
         natural = next((names_of for names_of in _NATURAL if all(name in names for name in names_of)), None)
         chosen = [names[name] for name in natural] if natural else bands[:3]
-        window = dataset.window(*bounds)
-        values = dataset.read(chosen, window=window, out_shape=(len(chosen), *shape), masked=True)
+        col, row = ~dataset.transform * place
+        window = rasterio.windows.Window(round(col), round(row), width, height)
+        values = dataset.read(chosen, window=window, out_shape=(len(chosen), *_shape(height, width)), masked=True)
     return png(image_picture(np.ma.filled(values.astype(np.float32), np.nan)))
 
 

@@ -10,6 +10,7 @@ from ..models.cards import Card, CardBand, read_card
 from ..models.registry import PATCH_NETWORKS, PIXEL_NETWORKS
 from ..tasks.errors import BadInput
 
+_MOST_NAMED = 6  # bands that a title lists
 _BETWEEN_BANDS = "; "  # formulas may hold commas
 # What a run has of its own, or of the machine that it ran on: no reason to tell it from another.
 _OWN = ("seed", "device", "processes", "threads", "stopped")
@@ -184,12 +185,13 @@ def _title(facts: Mapping[str, str], first: Mapping[str, str], names: Sequence[s
 
 
 def _more_bands(bands: str, first: str) -> str:
-    """Return bands, or what they have more or less than those of the first group: ``with NDVI``, ``without B4``."""
+    """Return bands, or what they have more and less than those of the first group: ``with NDVI``, ``without B4``."""
     ours, theirs = bands.split(_BETWEEN_BANDS), first.split(_BETWEEN_BANDS)
     more, less = [b for b in ours if b not in theirs], [b for b in theirs if b not in ours]
-    if bool(more) == bool(less):
-        return ", ".join(ours)
-    return ("with " if more else "without ") + ", ".join(band.split(" = ")[0] for band in more or less)
+    if not more and not less:
+        return ", ".join(ours) if len(ours) <= _MOST_NAMED else f"{len(ours)} bands"
+    parts = [(word, which) for word, which in (("with", more), ("without", less)) if which]
+    return ", ".join(f"{word} " + ", ".join(band.split(" = ")[0] for band in which) for word, which in parts)
 
 
 # --- the same samples ------------------------------------------------------------------------------------------------

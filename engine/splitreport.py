@@ -91,7 +91,7 @@ def verdict(ways: Sequence[SplitRuns]) -> str:
     }.get(
         found.verdict,
         f"{against} says {by} (standard error), within two standard errors: these runs do not show that it is "
-        "optimistic.",
+        "optimistic; more SEEDS tell more.",
     )
 
 

@@ -175,6 +175,13 @@ def test_a_model_without_accuracy_is_named(tmp_path):
         jobs.CompareRuns(("a", "b"), metric="iou")
 
 
+def test_titles_say_what_bands_are_more_and_less(tmp_path):
+    many = tuple(CardBand(f"B{n}", 1.0, 1.0, NAN, NAN) for n in range(8))
+    swapped = save(tmp_path, "c", 9, bands=(*many[1:], NDVI))
+    compare([save(tmp_path, "a", 9, bands=many), save(tmp_path, "b", 9, bands=many[:7]), swapped], tmp_path)
+    assert {group for group, _, _ in table(tmp_path)} == {"8 bands", "without B7", "with NDVI, without B0"}
+
+
 def test_spread_and_difference():
     assert spread([None, 1.0, 3.0]).mean == 2 and spread([1.0, 3.0]).deviation == pytest.approx(math.sqrt(2))
     assert spread([]).mean is None and spread([1.0]).deviation is None
