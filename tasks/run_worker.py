@@ -1,7 +1,8 @@
 """The script that the engine's Python runs: the worker of QGIS, or ``run FILE.job.json`` by hand.
 
 ``python run_worker.py`` speaks the protocol on its standard input and output and is started by QGIS;
-``python run_worker.py run FILE.job.json ...`` repeats saved jobs (see tasks/cli.py).
+``python run_worker.py run FILE.job.json ...`` repeats saved jobs (see tasks/cli.py). A job starts it itself, as
+``run_worker.py trial FOLDER``, to time a runtime.
 
 It loads the plugin's root as the package ``deepscape`` whatever the folder is called and leaves sys.path alone: with
 the plugin's folder on it, ``models``, ``tests`` and ``jobs`` would be top-level names that shadow other packages.
@@ -51,6 +52,9 @@ def main() -> int:
         os.dup2(2, 1)
         load_package()
         return int(importlib.import_module("deepscape.tasks.cli").main(sys.argv[2:], output))
+    if sys.argv[1:2] == ["trial"] and len(sys.argv) == 3:
+        load_package()
+        return int(importlib.import_module("deepscape.engine.runtimes.trial").main(sys.argv[2]))
     if sys.argv[1:]:
         sys.stderr.write("usage: run_worker.py [run FILE.job.json ...]\n")
         return 2

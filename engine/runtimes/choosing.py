@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.metadata
 import importlib.util
 import itertools
@@ -23,6 +24,8 @@ Tiles = Iterable[Tuple[Floats, Mask]]
 
 # Value of RUNTIME -> what the user knows it by.
 TITLES = {"onnxruntime": "ONNX Runtime", "torch": "torch", "openvino": "OpenVINO"}
+# Of the runtimes that are tried in a process of their own: module and class.
+_CLASSES = {"openvino": (f"{__package__}.openvino", "OpenVinoRuntime")}
 # A job that takes less than this is done before the runtimes are timed.
 _WORTH_TIMING_S = 60.0
 _LOOKED_AT = 32  # tiles of the scene
@@ -96,15 +99,19 @@ def _on_the_cpu(model: Model, wishes: Wishes, context: Context, tiles: Tiles, pi
     runtime = makers[installed[0]]()
     if len(installed) < 2:
         return runtime
-    from .timing import fastest, seconds_of
+    from .timing import fastest, rate_of, seconds_of
+    from .trial import rate_apart
 
     sample = next(iter(tiles))
     if pixels / sample[1].size * seconds_of(runtime, *sample) < _WORTH_TIMING_S:
         return runtime
     graph = graphs.dense or graphs.patch
     versions = {name: f"{TITLES[name]} {importlib.metadata.version(name)}" for name in installed}
-    others = {installed[0]: lambda: runtime, **{name: makers[name] for name in installed[1:]}}
-    chosen = fastest(others, versions, graph, *sample, context)
+    measures: Dict[str, Callable[[], float]] = {installed[0]: lambda: rate_of(runtime, *sample, context)}
+    for name in installed[1:]:
+        # Apart, so that this process never holds the memory of a runtime that it does not map with.
+        measures[name] = functools.partial(rate_apart, *_CLASSES[name], model, graphs, wishes, *sample, context)
+    chosen = fastest(measures, versions, graph, context)
     return runtime if chosen == installed[0] else makers[chosen]()
 
 

@@ -20,17 +20,14 @@ _LONG_ENOUGH_S = 5.0
 
 
 def fastest(
-    runtimes: Mapping[str, Callable[[], Runtime]], names: Mapping[str, str], graph: Path, values: Floats, wanted: Mask,
-    context: Context,
-) -> str:  # fmt: skip
-    """Return the key of the fastest runtime, measured on a tile of the scene where no measurement is kept.
+    measures: Mapping[str, Callable[[], float]], names: Mapping[str, str], graph: Path, context: Context
+) -> str:
+    """Return the key of the fastest runtime, measured where no measurement is kept.
 
     Args:
-        runtimes: key -> what makes the runtime.
+        measures: key -> what measures the runtime's million pixels per second; 0 where it does not work.
         names: key -> its name and version: another version is measured anew.
         graph: the file that they evaluate; the measurement is kept beside it.
-        values: of a tile, see `Runtime`.
-        wanted: its wanted pixels.
         context: for the log.
     """
     file, key = graph.with_name(graph.name + SUFFIX), machine_key(context)
@@ -40,8 +37,10 @@ def fastest(
     rates = {name: known.get(name) for name in names.values()}
     if not all(isinstance(rate, float) for rate in rates.values()):
         context.progress(0, 1, "Timing the runtimes", "")
-        rates = {names[each]: round(rate_of(make(), values, wanted, context), 4) for each, make in runtimes.items()}
-        _write(file, {**(kept if kept.get("graph") == digest else {}), "graph": digest, key: rates})
+        rates = {names[each]: round(measure(), 4) for each, measure in measures.items()}
+        # What did not work may work next time.
+        measured = {name: rate for name, rate in rates.items() if rate}
+        _write(file, {**(kept if kept.get("graph") == digest else {}), "graph": digest, key: measured})
     shown = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
     context.log(f"Million pixels per second on this machine: {shown}; the faster one maps.")
     return max(names, key=lambda each: rates[names[each]] or 0.0)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from deepscape.engine.graphs import Graphs, graphs_of
 from deepscape.engine.modelfiles import module_tensors, save_model
-from deepscape.engine.runtimes import Model, Wishes, choosing, create_runtime, geometry_of, timing
+from deepscape.engine.runtimes import Model, Wishes, choosing, create_runtime, geometry_of, timing, trial
 from deepscape.engine.runtimes.onnx import OnnxRuntime
 from deepscape.models.build import build_network
 from deepscape.models.cards import Card, CardBand, CardSource
@@ -259,6 +259,8 @@ def test_a_long_job_takes_the_runtime_that_proved_faster_and_keeps_the_measureme
     runtimes = {"onnxruntime": Timed("ONNX Runtime 9.9", 1.0, clock), "openvino": Timed("OpenVINO 9.9", 0.5, clock)}
     makers = {name: lambda found=found: found for name, found in runtimes.items()}
     monkeypatch.setattr(choosing, "_makers", lambda *_: makers)
+    # In this process, for the clock that both share.
+    monkeypatch.setattr(trial, "rate_apart", lambda *given: timing.rate_of(runtimes["openvino"], *given[-3:]))
     tiles = [compact.block(100, 100)]
 
     def chosen(pixels, context):
@@ -283,6 +285,81 @@ def test_a_long_job_takes_the_runtime_that_proved_faster_and_keeps_the_measureme
     calls = runtimes["openvino"].calls
     file.write_text("{")
     assert chosen(61 * 10_000, Context()) == "OpenVINO 9.9" and runtimes["openvino"].calls > calls
+
+
+_MADE_UP = """
+import threading
+class MadeUp:
+    name, beside = "Made up", 1
+    def __init__(self, model, graphs, wishes, context, tiles):
+        if wishes.batch == 13:
+            raise MemoryError("no room for 13")
+        assert (model.card.network, wishes.batch, context.threads(), len(tiles)) == ("compact_cnn", 7, 2, 1)
+        assert graphs.dense.exists() and graphs.patch.exists()
+    def best(self, values, wanted, whole=False):
+        assert values.shape == (3, 106, 106) and wanted.shape == (100, 100)
+        threading.Event().wait(0.01)
+        return wanted
+"""
+
+
+class Two(Log):
+    def threads(self):
+        return 2
+
+
+@pytest.fixture
+def made_up(tmp_path, monkeypatch):
+    (tmp_path / "made_up.py").write_text(_MADE_UP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "made_up", "MadeUp"
+
+
+def test_another_runtime_is_tried_in_a_process_of_its_own(compact, made_up):
+    context = Two()
+    found = trial.rate_apart(
+        *made_up, compact.model, compact.graphs, Wishes(batch=7), *compact.block(100, 100), context
+    )  # fmt: skip
+    assert 0 < found <= 1.0  # million pixels per second: 10 000 in 0.01 s at best
+    assert context.lines == [] and "made_up" not in sys.modules
+
+
+def test_a_runtime_that_does_not_work_here_is_told_and_counts_nothing(compact, made_up, monkeypatch):
+    context, tile = Two(), compact.block(100, 100)
+    assert trial.rate_apart(*made_up, compact.model, compact.graphs, Wishes(batch=13), *tile, context) == 0
+    assert context.lines == ["MadeUp could not be tried: MemoryError: no room for 13."]
+    graph = compact.graphs.dense.with_name("other.onnx")
+    graph.write_bytes(b"graph")
+    measures = {"a": lambda: 2.0, "b": lambda: 0.0}
+    assert timing.fastest(measures, {"a": "A 1", "b": "B 1"}, graph, Context()) == "a"
+    kept = json.loads(graph.with_name(graph.name + timing.SUFFIX).read_text())
+    assert kept[timing.machine_key(Context())] == {"A 1": 2.0}
+
+
+def test_a_cancel_ends_the_trial(compact, made_up):
+    context = Two()
+    context.cancelled.set()
+    with pytest.raises(JobCancelled):
+        trial.rate_apart(
+            *made_up, compact.model, compact.graphs, Wishes(batch=7), *compact.block(100, 100), context
+        )  # fmt: skip
+
+
+def test_without_a_graph_auto_runs_in_torch(compact, monkeypatch):
+    from deepscape.engine import graphs
+
+    def none(*_):
+        raise BadInput("The network 'x' cannot be written as an ONNX graph: it is odd.", "Choose RUNTIME torch.")
+
+    monkeypatch.setattr(graphs, "graphs_of", none)
+    context = Log()
+    runtime = create_runtime(compact.model, Wishes(device="cpu"), context, [compact.block(20, 20)])
+    assert runtime.name.startswith("torch") and runtime.device == "cpu"
+    assert context.lines[0] == "The network 'x' cannot be written as an ONNX graph: it is odd. It runs in torch."
+    values, wanted = compact.block(20, 20)
+    assert_equal(runtime.scores(values, wanted)[:, wanted], compact.expected(values, wanted))
+    with pytest.raises(BadInput, match="it is odd"):
+        create_runtime(compact.model, Wishes("onnxruntime", device="cpu"), context)
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------
