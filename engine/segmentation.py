@@ -33,7 +33,7 @@ from .initialmodel import continued
 from .metrics import Scores
 from .modelfiles import module_tensors, save_model, with_suffix
 from .ratesearch import search_rate
-from .segmentationfit import Fit
+from .segmentationfit import Fit, class_weights
 from .segmentationsettings import Settings, choose_settings
 from .trainingreport import Epoch, RunFacts, finish, versions
 from .trainingtime import tell_time
@@ -101,6 +101,7 @@ class _Trained:
     reported: str
     stopped: bool
     examples: Tuple[bytes, ...]
+    shares: Tuple[float, ...]
 
 
 def _train(
@@ -121,8 +122,10 @@ def _train(
             card = replace(card, threshold=_threshold(job, fit, roles, context))
         result, reported = fit.judge(card)
         examples = fit.examples() if job.report and fabric.is_global_zero else ()
+    weighted = class_weights(roles.training.pixels, settings.class_weights).numpy() * roles.training.pixels
+    shares = tuple(weighted / max(weighted.sum(), 1e-12))
     card = _with_field(card, roles.source.patch_size, context)
-    return _Trained(card, network, settings, tuple(history), best, result, reported, fit.stopped, examples)
+    return _Trained(card, network, settings, tuple(history), best, result, reported, fit.stopped, examples, shares)
 
 
 # --- preparation -----------------------------------------------------------------------------------------------------
@@ -229,6 +232,7 @@ def _with_field(card: Card, patch_size: int, context: Context) -> Card:
 def _settings(job: TrainSegmenter, done: _Trained, fabric: Fabric, threads: int) -> Dict[str, Any]:
     return {
         **done.settings.facts(),
+        "learned_shares": [round(float(share), 9) for share in done.shares],
         "stopped": done.stopped,
         "find_rate": job.find_rate,
         "seed": job.seed,

@@ -39,6 +39,7 @@ Array = npt.NDArray[Any]
 SAVE_S = 30.0  # of training that a crash may cost
 PREVIEW_S = 5.0
 PREVIEWS = 4
+MOST_WEIGHT = 10.0
 _BINS = 1000  # of the probability, for the threshold
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 0.05, 0.95
 
@@ -417,11 +418,16 @@ def inner(targets: Tensor, rim: int) -> Tensor:
 
 
 def class_weights(pixels: npt.NDArray[np.int64], rule: str) -> Tensor:
-    """Return the weight of each class ``(K,)``; their mean over the labelled pixels is 1."""
+    """Return the weight of each class ``(K,)``; their mean over the labelled pixels is 1.
+
+    balanced: in inverse proportion to the pixels, but none above `MOST_WEIGHT` before the mean is made 1: a class of a
+    few pixels among millions would else be all that the network looks at.
+    """
     if rule != "balanced":
         return torch.ones(len(pixels))
     present = np.count_nonzero(pixels)
-    return torch.from_numpy(pixels.sum() / (max(present, 1) * np.maximum(pixels, 1))).float()
+    weights = np.minimum(pixels.sum() / (max(present, 1) * np.maximum(pixels, 1)), MOST_WEIGHT)
+    return torch.from_numpy(weights * pixels.sum() / max(float((weights * pixels).sum()), 1e-12)).float()
 
 
 def _pairs(targets: Tensor, found: Tensor, classes: int) -> Tensor:

@@ -538,7 +538,8 @@ class PatchesResult:
 class ExtractPatches(Job):
     """Cut a patch around every sample point, or in every footprint, into a patch dataset (OTBTF PatchesExtraction).
 
-    ``labels`` or ``label_features`` give every pixel of the patches a class; ``field`` is not read then. A size of 0 in
+    ``labels`` or ``label_features`` give every pixel of the patches a class; ``field`` is not read then. Features
+    without a ``label_field`` are of one class, 1; with ``background`` what has no label is class 0. A size of 0 in
     ``more_patch_sizes`` stands for the ground that a patch of ``source`` covers.
     """
 
@@ -570,6 +571,7 @@ class ExtractPatches(Job):
     labels: Optional[RasterSource] = None
     label_features: Optional[VectorSource] = None
     label_field: str = ""
+    background: bool = False
 
     @property
     def dense(self) -> bool:
@@ -583,8 +585,8 @@ class ExtractPatches(Job):
         _share("MAX_NODATA", self.max_nodata)
         if self.labels is not None and self.label_features is not None:
             raise BadInput("LABELS and LABEL_FEATURES are both given.", "Give one of them.")
-        if self.label_features is not None and not self.label_field:
-            raise BadInput("LABEL_FIELD is missing.", "Give the field of LABEL_FEATURES that holds the class.")
+        if self.background and not self.dense:
+            raise BadInput("BACKGROUND is set, but there are no labels.", "Give LABELS or LABEL_FEATURES.")
         if len(self.more_sources) >= MOST_SOURCES:
             raise BadInput(f"{len(self.more_sources) + 1} sources are given.", f"Give at most {MOST_SOURCES}.")
         for number, size in enumerate(self.more_patch_sizes, start=2):
@@ -822,7 +824,7 @@ class TrainSegmenter(Job):
     target: str = "auto"
     loss: str = ""
     optimizer: str = "auto"
-    class_weights: str = "balanced"
+    class_weights: str = "auto"
     augmentation: str = "flips"
     epochs: Optional[int] = None
     batch_size: Optional[int] = None

@@ -284,10 +284,11 @@ class TrainSegmenter(Trainer):
                 self.CLASS_WEIGHTS,
                 tr("Class weights"),
                 tr(
-                    "balanced: rare classes count as much as frequent ones. none: every pixel counts the same. auto: "
-                    "as the recipe has it."
+                    "balanced: rare classes count as much as frequent ones, but for very rare ones. none: every pixel "
+                    "counts the same. auto: as the recipe has it."
                 ),
                 jobs.SEGMENTATION_WEIGHTS,
+                "auto",
                 advanced=True,
             ),
             p.choice(

@@ -83,12 +83,16 @@ def check_threshold(threshold: Optional[float], cards: Sequence[Card]) -> Option
 def learned_shares(card: Card) -> Shares:
     """Return the shares of the classes that a model takes for granted ``(K,)``.
 
-    Equal ones where rare classes counted as much as frequent ones; else those of the training samples.
+    What the card tells; else equal ones where rare classes counted as much as frequent ones, and those of the training
+    samples where they did not.
 
     Raises:
         BadInput: the card does not tell.
     """
     classes = len(card.classes)
+    told = card.settings.get("learned_shares")
+    if told is not None and len(told) == classes:
+        return np.maximum(np.array(told, np.float64), 1e-12)
     if card.settings.get("class_weights") == "balanced":
         return np.full(classes, 1 / classes)
     counts = (card.training.get("counts") or {}).get("training") or {}

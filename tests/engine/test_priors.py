@@ -86,6 +86,8 @@ def test_what_is_not_finite_has_no_class():
 def test_shares_that_a_model_takes_for_granted():
     assert learned_shares(card()).tolist() == [0.75, 0.25]
     assert learned_shares(card(weights="balanced")).tolist() == [0.5, 0.5]
+    told = replace(card(), settings={"class_weights": "balanced", "learned_shares": [0.4, 0.6]})
+    assert learned_shares(told).tolist() == [0.4, 0.6]
     with pytest.raises(BadInput, match="does not tell"):
         learned_shares(replace(card(), training={}))
 

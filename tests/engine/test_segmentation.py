@@ -281,4 +281,10 @@ def test_weights_of_classes_have_a_mean_of_one_over_the_pixels():
     pixels = np.array([900, 100, 0])
     found = segmentationfit.class_weights(pixels, "balanced")
     assert float((found * torch.from_numpy(pixels)).sum()) == pytest.approx(1000)
+    assert found[1] / found[0] == pytest.approx(9)
     assert torch.equal(segmentationfit.class_weights(pixels, "none"), torch.ones(3))
+
+
+def test_a_class_of_few_pixels_is_not_all_that_counts():
+    found = segmentationfit.class_weights(np.array([1_000_000, 1_000_000, 10]), "balanced")
+    assert found[2] / found[0] == pytest.approx(10 * 3 / 2, rel=1e-3)
