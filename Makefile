@@ -67,7 +67,7 @@ format: $(TOOLS)/uv ## Format the sources and sort their imports
 	$(TOOLS)/ruff format .
 
 bench: testenv ## Benchmarks (minutes to hours); BENCH=path runs one
-	@for script in $(BENCH); do $(ENGINE_ENV) $(ENGINE) $$script; done
+	@for script in $(BENCH); do OMP_WAIT_POLICY=PASSIVE $(ENGINE_ENV) $(ENGINE) $$script; done
 
 package: ## Build the plugin's zip from the last commit
 	mkdir -p dist
