@@ -43,6 +43,8 @@ Mask = npt.NDArray[np.bool_]
 # Row, column, height, width.
 Window = Tuple[int, int, int, int]
 
+# What has no label, where all of a class is labelled.
+BACKGROUND = ClassEntry(0, "background", "#d9d9d9")
 # The share of an image's pixel that one label must have where labels are finer, in tenths.
 MAJORITY_TENTHS = 6
 # A side of a label pixel this much shorter than the image's is finer; less is another projection of the same size.
@@ -156,6 +158,7 @@ def open_labels(
     classes: Tuple[int, ...] = (),
     crosswalk: str = "",
     map_legend: bool = False,
+    background: bool = False,
 ) -> Iterator[DenseLabels]:
     """Open a label raster, or features with a class field, on the grid of an image.
 
@@ -170,6 +173,7 @@ def open_labels(
         classes: class ids to keep (CLASSES); empty = all.
         crosswalk: file of the classes that those of the data become (CROSSWALK); it comes before ``classes``.
         map_legend: the style in ``legend`` names the classes that the crosswalk leads to, not those of the data.
+        background: what has no label is of class 0, `BACKGROUND`.
 
     Raises:
         BadInput: the labels cannot be read, or lie outside the image.
@@ -183,7 +187,49 @@ def open_labels(
     else:
         raise ValueError("labels come from a raster or from features")
     with labels:
-        yield labels
+        yield OnBackground(labels, legend) if background else labels
+
+
+class OnBackground(DenseLabels):
+    """Labels whose rest is background: every pixel of the image has a class."""
+
+    def __init__(self, labels: DenseLabels, legend: Legend = Legend()) -> None:
+        """Take labels; the legend may call class 0 otherwise."""
+        super().__init__(labels.grid, labels.image, labels.name)
+        self._labels = labels
+        found = resolve([BACKGROUND.value], legend)[0]
+        self._background = BACKGROUND if found == resolve([BACKGROUND.value])[0] else found
+
+    def close(self) -> None:
+        """Close the labels."""
+        self._labels.close()
+
+    @property
+    def ignored(self) -> int:
+        """Return 0: what is not clear is background."""
+        return 0
+
+    @property
+    def classes(self) -> Tuple[ClassEntry, ...]:
+        """Return the background and the labels' classes, ascending."""
+        return tuple(sorted((self._background, *self._labels.classes), key=lambda entry: entry.value))
+
+    def finish(self, context: Context) -> None:
+        """See `DenseLabels.finish`; and refuse labels that have class 0 themselves."""
+        self._labels.finish(context)
+        self._check(context)
+
+    def _read_inside(self, window: Window) -> Tuple[Labels, Mask, Mask]:
+        labels, known = self._labels.read(*window)
+        return np.where(known, labels, BACKGROUND.value), np.ones_like(known), np.zeros_like(known)
+
+    def _check(self, context: Context) -> None:
+        taken = next((entry for entry in self._labels.classes if entry.value == BACKGROUND.value), None)
+        if taken is not None:
+            raise BadInput(
+                f"BACKGROUND is class 0, which '{self.name}' has as '{taken.name}' already.",
+                "Give its features another class value, or leave BACKGROUND out.",
+            )
 
 
 # --- a label raster --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.recipes import PRESETS
-from ..tasks.classtable import ClassEntry, Legend, resolve
+from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource, TrainSegmenter
@@ -43,7 +43,6 @@ from .trainingsets import balanced_groups
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
 
-BACKGROUND = ClassEntry(0, "background", "#d9d9d9")
 _FEWEST_WINDOWS, _MOST_WINDOWS = 64, 2000
 # The training area is known by cells of a window's side divided by this; windows begin anywhere.
 _CELLS = 8
@@ -63,14 +62,9 @@ class WindowReader:
         classes: the class table; empty until it is known.
     """
 
-    def __init__(self, raster: RasterReader, labels: DenseLabels, rule: str, background: bool) -> None:
+    def __init__(self, raster: RasterReader, labels: DenseLabels, rule: str) -> None:
         self.raster, self.rule, self.classes = raster, rule, tuple[ClassEntry, ...]()
-        self._labels, self._background = labels, background
-
-    def labels(self, window: Window) -> Tuple[Counts, npt.NDArray[np.bool_]]:
-        """Return the class values of a window's pixels ``(H, W)``, and where they have one."""
-        found, known = self._labels.read(*window)
-        return found, (np.ones_like(known) & self._inside(window) if self._background else known)
+        self._labels = labels
 
     def read(self, window: Window) -> Tuple[Floats, Targets]:
         """Return physical values ``(C, H, W)``, NaN where no-data, and class positions ``(H, W)``."""
@@ -92,14 +86,8 @@ class WindowReader:
 
     def targets(self, window: Window) -> Targets:
         """Return class positions ``(H, W)`` by the labels alone."""
-        found, known = self.labels(window)
+        found, known = self._labels.read(*window)
         return np.where(known, class_positions(found, self.classes), IGNORED)
-
-    def _inside(self, window: Window) -> npt.NDArray[np.bool_]:
-        row, col, height, width = window
-        grid = self.raster.grid
-        rows, cols = row + np.arange(height), col + np.arange(width)
-        return np.asarray(((rows >= 0) & (rows < grid.height))[:, None] & ((cols >= 0) & (cols < grid.width)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +217,14 @@ def window_roles(job: TrainSegmenter, context: Context) -> Iterator[DenseRoles]:
     with (
         reading(source) as raster,
         open_labels(
-            job.labels, job.label_features, job.label_field, raster.grid, raster.name, context, legend=job.legend
+            job.labels,
+            job.label_features,
+            job.label_field,
+            raster.grid,
+            raster.name,
+            context,
+            legend=job.legend,
+            background=job.background,
         ) as labels,
     ):
         yield _Opening(job, source, raster, labels, context).roles()
@@ -243,7 +238,7 @@ class _Opening:
     ) -> None:
         self._job, self._source, self._raster, self._labels, self._context = job, source, raster, labels, context
         self._plan = plan_source(1, raster, job.nodata_rule, 0.0)
-        self._reader = WindowReader(raster, labels, self._plan.rule, job.background)
+        self._reader = WindowReader(raster, labels, self._plan.rule)
         self._size = job.patch_size
         grid = raster.grid
         if min(grid.height, grid.width) < self._size:
@@ -289,16 +284,7 @@ class _Opening:
         for window in self._strips("looking at the labels"):
             self._labels.read(*window)
         self._labels.finish(self._context)
-        classes = list(self._labels.classes)
-        if self._job.background:
-            taken = next((entry for entry in classes if entry.value == BACKGROUND.value), None)
-            if taken is not None:
-                raise BadInput(
-                    f"BACKGROUND is class 0, which '{self._labels.name}' has as '{taken.name}' already.",
-                    "Give its features another class value, or leave BACKGROUND out.",
-                )
-            classes = [_background(self._job.legend), *classes]
-        self._reader.classes = without(sorted(classes, key=lambda entry: entry.value), self._job.ignore_class)
+        self._reader.classes = without(self._labels.classes, self._job.ignore_class)
 
     def _strips(self, stage: str) -> Iterator[Window]:
         """Yield windows of whole cells that cover the raster, row by row."""
@@ -405,12 +391,6 @@ class _Opening:
             return wanted
         area = starts * self._cell**2
         return int(np.clip(2 * area // self._size**2, _FEWEST_WINDOWS, _MOST_WINDOWS))
-
-
-def _background(legend: Legend) -> ClassEntry:
-    """Return the class of the background, called as the legend does where it knows class 0."""
-    found = resolve([BACKGROUND.value], legend)[0]
-    return BACKGROUND if found == resolve([BACKGROUND.value])[0] else found
 
 
 def _cell_of(size: int) -> int:

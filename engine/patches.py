@@ -129,7 +129,7 @@ def _opened(job: ExtractPatches, opened: contextlib.ExitStack, context: Context)
         labels = opened.enter_context(
             open_labels(
                 job.labels, job.label_features, job.label_field, readers[0].grid, readers[0].name, context,
-                legend=job.legend, classes=job.classes, crosswalk=job.crosswalk,
+                legend=job.legend, classes=job.classes, crosswalk=job.crosswalk, background=job.background,
             )
         )  # fmt: skip
     plans = (plan_source(n, reader, job.nodata_rule, job.max_nodata) for n, reader in enumerate(readers, start=1))

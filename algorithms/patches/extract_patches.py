@@ -21,6 +21,7 @@ class ExtractPatches(JobAlgorithm):
     LABELS = "LABELS"
     LABEL_FEATURES = "LABEL_FEATURES"
     LABEL_FIELD = "LABEL_FIELD"
+    BACKGROUND = "BACKGROUND"
     PATCH_SIZE = "PATCH_SIZE"
     EDGE = "EDGE"
     SCALE = "SCALE"
@@ -169,6 +170,7 @@ class ExtractPatches(JobAlgorithm):
             labels=values.raster(self.LABELS, required=False),
             label_features=values.vector(self.LABEL_FEATURES, required=False),
             label_field=values.field(self.LABEL_FIELD),
+            background=values.flag(self.BACKGROUND),
         )
 
     def painters(self, values, result):
@@ -203,9 +205,19 @@ def _label_parameters():
             p.field(
                 ExtractPatches.LABEL_FIELD,
                 tr("Class field of the label features"),
-                tr("Field of the label features that holds the class."),
+                tr("Field of the label features that holds the class. Empty: all features are of one class, 1."),
                 ExtractPatches.LABEL_FEATURES,
                 optional=True,
+            )
+        ),
+        p.added(
+            p.flag(
+                ExtractPatches.BACKGROUND,
+                tr("The rest is background"),
+                tr(
+                    "Pixels without a label are of a class of their own, 0 'background', as where all buildings are "
+                    "drawn. Otherwise they are not labelled."
+                ),
             )
         ),
     ]

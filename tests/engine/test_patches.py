@@ -464,6 +464,28 @@ def test_label_features_are_burnt_and_large_class_ids_kept(tmp_path):
     assert any("2 of 2 patches share pixels with a patch of another part" in text for text in context.warnings)
 
 
+def test_features_without_a_field_are_one_class_on_their_background(tmp_path):
+    source = write_raster(tmp_path / "i.tif", counting(1, 30, 30))
+    squares = write_squares(tmp_path / "s.gpkg", [4, 16], [4, 16], 10)
+    town = write_squares(tmp_path / "town.gpkg", [0], [6], 8)
+    job = ExtractPatches(
+        source, squares, "", str(tmp_path / "d"), patch_size=10, label_features=town, background=True
+    )  # fmt: skip
+    result = extract_patches(job, Context())
+    dataset = PatchDataset(result.output)
+    expected = np.zeros((30, 30), np.int64)
+    expected[:8, 6:14] = 1
+    np.testing.assert_array_equal(dataset.dense_labels(), windows(expected[None], [4, 16], [4, 16], 10)[:, 0])
+    assert result.counts == {"0": 200 - 32, "1": 32}
+    assert [(entry.value, entry.name) for entry in result.classes] == [(0, "background"), (1, "town")]
+    with pytest.raises(BadInput, match=r"BACKGROUND is class 0, which 'l\.tif' has"):
+        zero = write_raster(tmp_path / "l.tif", np.zeros((1, 30, 30), "uint8"))
+        extract_patches(
+            dataclasses.replace(job, label_features=None, labels=zero, output=str(tmp_path / "e")), Context()
+        )
+    assert not (tmp_path / "e").exists()
+
+
 def test_labels_that_label_nothing_are_refused(tmp_path):
     source = write_raster(tmp_path / "i.tif", counting(1, 30, 30))
     labels = write_raster(tmp_path / "l.tif", np.zeros((1, 30, 30), "uint8"), nodata=0)
@@ -475,8 +497,8 @@ def test_labels_that_label_nothing_are_refused(tmp_path):
     assert not (tmp_path / "d").exists()
     with pytest.raises(BadInput, match=r"LABELS and LABEL_FEATURES are both given"):
         ExtractPatches(source, squares, "", "d", labels=labels, label_features=squares, label_field="x")
-    with pytest.raises(BadInput, match=r"LABEL_FIELD is missing"):
-        ExtractPatches(source, squares, "", "d", label_features=squares)
+    with pytest.raises(BadInput, match=r"BACKGROUND is set, but there are no labels"):
+        ExtractPatches(source, squares, "", "d", background=True)
     patch = PatchDataset(
         extract_patches(ExtractPatches(source, squares, "row", str(tmp_path / "d"), patch_size=10), Context()).output
     )

@@ -57,7 +57,8 @@ PUBLISHED = {
     "labelsfromcolours": (["INPUT", *LEGEND, "TOLERANCE", "UNKNOWN", "OUTPUT"], ["OUTPUT", "UNKNOWN_PIXELS"]),
     "extractpatches": (
         [
-            *SOURCE, "SAMPLES", "FIELD", "LABELS", "LABEL_FEATURES", "LABEL_FIELD", "PATCH_SIZE", "EDGE", *LEGEND,
+            *SOURCE, "SAMPLES", "FIELD", "LABELS", "LABEL_FEATURES", "LABEL_FIELD", "BACKGROUND", "PATCH_SIZE", "EDGE",
+            *LEGEND,
             "SCALE", "OFFSET", "EXPRESSIONS", "NODATA", "NODATA_RULE", "MAX_NODATA",
             *(f"{name}{n}" for n in (2, 3, 4) for name in (*SOURCE, "NODATA", "PATCH_SIZE")),
             "CLASSES", "CROSSWALK", "OUTPUT", "FOOTPRINTS",
