@@ -222,6 +222,7 @@ DEFAULTS = {
     ("trainsegmenter", "PATCH_SIZE"): 256,
     ("trainsegmenter", "THRESHOLD"): None,
     ("trainsegmenter", "NODATA_RULE"): "auto",
+    ("trainsegmenter", "CLASS_WEIGHTS"): "auto",
     ("assessmentsample", "TOTAL"): None,
     ("assessmentsample", "TARGET_SE"): 0.01,
     ("assessmentsample", "EXPECTED_ACCURACY"): 0.8,
