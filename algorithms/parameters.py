@@ -217,6 +217,34 @@ def nodata(number: int = 1) -> Any:
     )
 
 
+def nodata_rule() -> Any:
+    """NODATA_RULE."""
+    return choice(
+        "NODATA_RULE",
+        tr("No-data rule"),
+        tr(
+            "any: a no-data value counts in each band by itself. all: only where all bands hold it. auto: all for byte "
+            "images, any for others. Masks, transparency and NaN count in each band by itself always."
+        ),
+        jobs.NODATA_RULES,
+        "auto",
+        advanced=True,
+    )
+
+
+def expressions() -> Any:
+    """EXPRESSIONS of further bands."""
+    return text_value(
+        "EXPRESSIONS",
+        tr("Computed bands"),
+        tr(
+            "Further bands computed from those of the image, separated by semicolons, e.g. "
+            "NDVI = (B8 - B4) / (B8 + B4). The model keeps them and computes them again when mapping."
+        ),
+        advanced=True,
+    )
+
+
 def scale_and_offset() -> list[Any]:
     """SCALE and OFFSET."""
     return [

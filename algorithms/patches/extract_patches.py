@@ -94,29 +94,9 @@ class ExtractPatches(JobAlgorithm):
             ),
             p.legend(),
             p.scale_and_offset(),
-            p.added(
-                p.text_value(
-                    self.EXPRESSIONS,
-                    tr("Computed bands"),
-                    tr(
-                        "Further bands computed from those of the image, separated by semicolons, e.g. "
-                        "NDVI = (B8 - B4) / (B8 + B4). The model keeps them and computes them again when mapping."
-                    ),
-                    advanced=True,
-                )
-            ),
+            p.added(p.expressions()),
             p.nodata(),
-            p.choice(
-                self.NODATA_RULE,
-                tr("No-data rule"),
-                tr(
-                    "any: a no-data value counts in each band by itself. all: only where all bands hold it. auto: all "
-                    "for byte images, any for others. Masks, transparency and NaN count in each band by itself always."
-                ),
-                jobs.NODATA_RULES,
-                "auto",
-                advanced=True,
-            ),
+            p.nodata_rule(),
             p.real(
                 self.MAX_NODATA,
                 tr("Most no-data"),

@@ -92,12 +92,7 @@ class DoesContextHelp(JobAlgorithm):
                 maximum=1,
                 advanced=True,
             ),
-            p.text_value(
-                self.EXPRESSIONS,
-                tr("Computed bands"),
-                tr("Further bands computed from those of the image, e.g. NDVI = (B8 - B4) / (B8 + B4)."),
-                advanced=True,
-            ),
+            p.expressions(),
             p.nodata(),
             p.device(),
             p.file_output(

@@ -159,15 +159,7 @@ class TrainSegmenter(Trainer):
                 minimum=1,
                 advanced=True,
             ),
-            p.text_value(
-                self.EXPRESSIONS,
-                tr("Computed bands"),
-                tr(
-                    "Further bands computed from those of the image, separated by semicolons, e.g. "
-                    "NDVI = (B4 - B1) / (B4 + B1). The model keeps them and computes them again when mapping."
-                ),
-                advanced=True,
-            ),
+            p.expressions(),
             p.integer(
                 self.IGNORE_CLASS,
                 tr("Class to ignore"),
@@ -175,17 +167,7 @@ class TrainSegmenter(Trainer):
                 advanced=True,
             ),
             p.nodata(),
-            p.choice(
-                self.NODATA_RULE,
-                tr("No-data rule"),
-                tr(
-                    "any: a no-data value counts in each band by itself. all: only where all bands hold it. auto: all "
-                    "for byte images, any for others. Masks, transparency and NaN count in each band by itself always."
-                ),
-                jobs.NODATA_RULES,
-                "auto",
-                advanced=True,
-            ),
+            p.nodata_rule(),
         ]
 
     def _network(self):
