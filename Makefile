@@ -114,4 +114,4 @@ $(BUILD)/qgis-env/.done: tests/requirements-qgis.txt | apt
 	@touch $@
 
 clean: ## Remove .build, dist and the demo's output (the engine stays: tasks/run_setup.py remove)
-	rm -rf $(BUILD) dist demo/output
+	rm -rf $(BUILD) dist demo/output demo/output-buildings

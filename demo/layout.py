@@ -81,6 +81,7 @@ def buildings_project_and_picture(output, data, title):
     project.setTitle(title)
     mapped = QgsRasterLayer(str(output / "map.tif"), "Buildings")
     project.setCrs(mapped.crs())
+    project.setEllipsoid("EPSG:7030")  # the scale bar measures on the ground, which Web Mercator stretches
     load(project, QgsVectorLayer(str(data / "areas.gpkg"), "Areas"), visible=False)
     load(project, QgsVectorLayer(str(data / "buildings.gpkg"), "Reference footprints"), visible=False)
     load(project, QgsVectorLayer(str(output / "buildings.gpkg"), "Mapped footprints"), visible=False)

@@ -26,6 +26,8 @@ GUARD_M = 32.0
 def main(folder: Path) -> None:
     """Write the three files."""
     TARGET.mkdir(exist_ok=True)
+    for name in ("buildings.gpkg", "areas.gpkg"):
+        (TARGET / name).unlink(missing_ok=True)  # else their format would stay
     with rasterio.open(folder / "ortho_train.tif") as source:
         height, width = source.height // 2, source.width // 2
         pixels = source.read(out_shape=(3, height, width), resampling=Resampling.average)
@@ -44,7 +46,8 @@ def main(folder: Path) -> None:
     # The GDAL of QGIS 3.22 warns of version 1.4.
     buildings.to_file(TARGET / "buildings.gpkg", layer="buildings", VERSION="1.3")
     line = float(geopandas.read_file(folder / "areas.gpkg").query("split == 'validation'").total_bounds[3])
-    guard = GUARD_M / np.cos(np.radians(latitude))  # Web Mercator stretches what it shows
+    # Web Mercator stretches what it shows; a hundredth more, for the ground is no sphere.
+    guard = 1.01 * GUARD_M / np.cos(np.radians(latitude))
     middle, south = (bounds.left + bounds.right) / 2, line - guard
     parts = {
         "train": box(bounds.left, line, bounds.right, bounds.top),

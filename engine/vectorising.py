@@ -191,8 +191,17 @@ def _normal(shapes: Shapes) -> Shapes:
 
 def _cleaned(shapes: Shapes, values: Values, measure: Measure, least: float, context: Context) -> Tuple[Shapes, Values]:
     """Return the polygons that are large enough, without holes that are not."""
-    kept = ~(shapely.is_empty(shapes) | ~shapely.is_valid(shapes))
-    shapes, values = shapes[kept], values[kept]
+    gone = shapely.is_empty(shapes)
+    if gone.any():
+        context.log(f"{int(gone.sum())} polygons are smaller than what SIMPLIFY smooths; they are left out.")
+    shapes, values = shapes[~gone], values[~gone]
+    broken = ~shapely.is_valid(shapes)
+    if broken.any():
+        # A simplified ring may touch itself: its parts follow each other.
+        mended, owners = shapely.get_parts(shapely.make_valid(shapes[broken]), return_index=True)
+        areal = shapely.get_type_id(mended) == shapely.GeometryType.POLYGON
+        shapes = np.concatenate([shapes[~broken], mended[areal]])
+        values = np.concatenate([values[~broken], values[broken][owners[areal]]])
     if least <= 0:
         return shapes, values
     large = measure.of(shapes)[:, 0] >= least

@@ -95,8 +95,8 @@ class Scene:
         with rasterio.open(self.image, "w", crs=crs, transform=transform, **profile, **tiles) as raster:
             raster.write(pixels)
         line = float(geopandas.read_file(DATA / "areas.gpkg").query("split == 'validation'").total_bounds[3])
-        # Web Mercator stretches what it shows.
-        guard = GUARD_M / np.cos(np.radians(latitude))
+        # Web Mercator stretches what it shows; a hundredth more, for the ground is no sphere.
+        guard = 1.01 * GUARD_M / np.cos(np.radians(latitude))
         middle, south = (bounds.left + bounds.right) / 2, line - guard
         parts = {
             "train": box(bounds.left, line, bounds.right, bounds.top),
