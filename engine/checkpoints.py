@@ -23,6 +23,7 @@ from ..tasks.jobfiles import input_paths
 from ..tasks.jobs import Job
 from ..tasks.protocol import plugin_version
 from ..tasks.serial import to_plain
+from .journal import input_state, without
 from .rasters import part_name, writing_error
 
 SUFFIX = ".state"
@@ -103,24 +104,9 @@ def training_key(job: Job, facts: Mapping[str, Any]) -> str:
         job: where its outputs go does not count.
         facts: what the data says of itself: hashes of patch datasets, numbers of a raster's labels.
     """
-    plain = {name: value for name, value in _without_wishes(to_plain(job)).items() if name not in job.outputs}
-    files = [[path, *_stamp(path)] for path in input_paths(job)]
+    plain = without(to_plain(job), (*_NOT_IN_KEY, *job.outputs))
+    # A folder is a patch dataset, whose content the data tells of.
+    files = [[path, [] if os.path.isdir(path) else input_state(path)] for path in input_paths(job)]
     versions = [plugin_version(), torch.__version__, np.__version__]
     text = json.dumps([job.kind, plain, files, facts, versions], sort_keys=True, default=str)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def _without_wishes(plain: Mapping[str, Any]) -> Dict[str, Any]:
-    return {
-        name: _without_wishes(value) if isinstance(value, Mapping) else value
-        for name, value in plain.items()
-        if name not in _NOT_IN_KEY
-    }
-
-
-def _stamp(path: str) -> Tuple[int, ...]:
-    """Return size and time of a file; nothing of a folder, whose content the data tells of."""
-    with contextlib.suppress(OSError):
-        status = os.stat(path)
-        return () if os.path.isdir(path) else (status.st_size, status.st_mtime_ns)
-    return ()

@@ -14,7 +14,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .bandstatistics import BandStatistics
 from .datasets import DatasetScene, DatasetSource
-from .trainingsets import source_of
+from .trainingsets import source_of, usable_deviation
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -181,13 +181,9 @@ def card_source(roles: DenseRoles, context: Context) -> CardSource:
         valid = ~np.isnan(values)
         found.add(np.where(valid, values, 0), valid)
     mean, deviation = np.nan_to_num(found.mean), np.nan_to_num(found.deviation)
-    flat = deviation <= 1e-7 * np.maximum(np.abs(mean), 1e-30)
-    for position in np.nonzero(flat)[0]:
-        name = bands[position].name or f"band {position + 1}"
-        what = "is constant" if found.count[position] else "holds no data"
-        context.warn(f"'{name}' {what} in the training windows: the model learns nothing from it.")
+    deviation = usable_deviation(mean, deviation, found.count, bands, "windows", context)
     scene_mean, scene_std = (np.array([getattr(band, name) for band in bands]) for name in ("scene_mean", "scene_std"))
-    return source_of(roles.source, mean, np.where(flat, 1.0, deviation), scene_mean, scene_std)
+    return source_of(roles.source, mean, deviation, scene_mean, scene_std)
 
 
 def count_pixels(targets: Targets, classes: int) -> npt.NDArray[np.int64]:

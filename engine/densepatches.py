@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -13,8 +14,8 @@ from ..tasks.context import Context
 from ..tasks.jobs import TrainSegmenter
 from .denseparts import IGNORED, DensePart, DenseRoles, Floats, Targets, check_classes, count_pixels, without
 from .metrics import class_positions
-from .patchpools import Part, PatchPool, check_fit, class_union, open_dataset, open_pool
-from .trainingsets import Roles, check_scenes, give_roles, named_part, scene_numbers
+from .patchpools import Part
+from .trainingsets import Roles, check_scenes, give_roles, named_part, open_pools, scene_numbers
 
 _EXTRACT_AGAIN = "Extract patches whose labels hold at least two classes."
 
@@ -67,15 +68,7 @@ def patch_roles(job: TrainSegmenter, context: Context) -> DenseRoles:
     Raises:
         BadInput: a dataset cannot be used, they do not fit each other, or less than two classes are labelled.
     """
-    pool = open_pool([job.training, *job.more_datasets], context, dense=True)
-    others = {
-        role: PatchPool([open_dataset(path, dense=True)])
-        for role, path in (("validation", job.validation), ("test", job.test))
-        if path
-    }
-    for role, other in others.items():
-        check_fit(pool.datasets[0], other.datasets[0], f"{role} patches", context)
-    every = class_union([*pool.datasets, *(other.datasets[0] for other in others.values())], context)
+    pool, others, every = open_pools(job, context, dense=True)
     classes = without(every, job.ignore_class)
     for each in (pool, *others.values()):
         # The class of most pixels stands for a patch where parts are balanced; patches without one go where they fall.
@@ -90,11 +83,7 @@ def patch_roles(job: TrainSegmenter, context: Context) -> DenseRoles:
         check_classes(found[0], name, inside, _EXTRACT_AGAIN)
 
     roles = give_roles(job, pool, classes, named, held, context, check)
-    dense = found[0]
-    return DenseRoles(
-        classes, dense.training, dense.validation, dense.test, dense.source, dense.scene, dense.scenes,
-        roles.shared_pixels, roles.notes,
-    )  # fmt: skip
+    return replace(found[0], shared_pixels=roles.shared_pixels, notes=roles.notes)
 
 
 def _dense(roles: Roles, classes: Tuple[ClassEntry, ...]) -> DenseRoles:

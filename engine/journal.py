@@ -246,8 +246,8 @@ def job_key(
     return {
         "engine": plugin_version(),
         "model": [file_hash(path) for path in models],
-        "inputs": {path: _state(path) for path in inputs},
-        "job": {"kind": job.kind, **_without_wishes(plain, models)},
+        "inputs": {path: input_state(path) for path in inputs},
+        "job": {"kind": job.kind, **without(plain, _NOT_IN_KEY, models)},
         "products": list(products),
         "runtime": runtime,
         "precision": precision,
@@ -290,15 +290,20 @@ def file_hash(path: str) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def _without_wishes(plain: Mapping[str, Any], models: Sequence[str] = ()) -> Dict[str, Any]:
+def without(plain: Mapping[str, Any], names: Sequence[str], values: Sequence[str] = ()) -> Dict[str, Any]:
+    """Return the plain form of a job without the fields of these names, at any depth, nor those of these values.
+
+    A field that holds the list of all values counts as one of them.
+    """
+    dropped = [*values, list(values)] if values else []
     return {
-        name: _without_wishes(value) if isinstance(value, Mapping) else value
+        name: without(value, names, values) if isinstance(value, Mapping) else value
         for name, value in plain.items()
-        if name not in _NOT_IN_KEY and value not in models and value != list(models)
+        if name not in names and value not in dropped
     }
 
 
-def _state(path: str) -> List[Any]:
+def input_state(path: str) -> List[Any]:
     """Return size and time of an input's files, and of a raster what else its pixels are read by.
 
     Sidecars do not count: QGIS writes statistics into them when it shows the scene.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
-import torch
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -13,8 +10,8 @@ from ..tasks.context import Context
 from .augmentation import augmentation_of, augmented
 from .denseparts import DenseRoles
 from .loading import batches_of
-from .losses import loss_function
-from .optimising import Optimising, find_learning_rate
+from .optimising import find_learning_rate
+from .rehearsal import Rehearsal
 from .segmentationsettings import Settings
 
 STEPS = 60
@@ -27,10 +24,7 @@ def search_rate(
 
     Every step takes another batch, as training would, with the recipe's optimiser.
     """
-    trial = copy.deepcopy(network).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trial.train()
-    optimizer = Optimising(trial, settings.optimising, STEPS, 1).optimizer
-    loss_of = loss_function(settings.loss, len(card.classes), None, settings.binary)
+    trial = Rehearsal(fabric, network, card, settings)
     size, count = settings.batch_size, len(roles.training)
     plan = [(step, [(step * size + place) % count for place in range(size)]) for step in range(STEPS)]
     kind = augmentation_of(settings.augmentation)
@@ -42,16 +36,9 @@ def search_rate(
 
     def step(rate: float) -> float:
         values, targets = next(flowing)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        with fabric.autocast():
-            logits = trial(values.to(fabric.device, memory_format=torch.channels_last))
-        loss = loss_of(logits.float(), targets.to(fabric.device))
-        fabric.backward(loss)
-        optimizer.step()
+        loss = trial.step(values, targets, rate)
         context.check()
-        return float(loss.detach())
+        return float(loss)
 
     try:
         rate, _ = find_learning_rate(step, steps=STEPS)

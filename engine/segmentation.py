@@ -174,19 +174,16 @@ def _is_binary(job: TrainSegmenter, roles: DenseRoles) -> bool:
 
 def _check_windows(job: TrainSegmenter, roles: DenseRoles, network: nn.Module, entry: NetworkEntry) -> None:
     """Raise where the windows are too small for the network, or not on its grid."""
-    size, grid = roles.source.patch_size, _grid(network)
+    size, least, grid = roles.source.patch_size, entry.smallest_patch, _grid(network)
     where = "PATCH_SIZE" if job.source is not None else "the patches' size"
-    if size < _smallest(entry):
-        raise BadInput(f"{where} is {size} pixels, too small for {entry.title}.", f"Give {_smallest(entry)} or more.")
+    if size < least:
+        raise BadInput(
+            f"{where} is {size} pixels, too small for {entry.title}.", f"Give {entry.smallest_patch} or more."
+        )
     if size % grid:
         lower = size // grid * grid
-        valid = f"{lower} or {lower + grid}" if lower >= _smallest(entry) else str(lower + grid)
+        valid = f"{lower} or {lower + grid}" if lower >= least else str(lower + grid)
         raise BadInput(f"{where} is {size} pixels; {entry.title} takes multiples of {grid}.", f"Give {valid} pixels.")
-
-
-def _smallest(entry: NetworkEntry) -> int:
-    """Return the smallest window that a network accepts."""
-    return entry.smallest_patch
 
 
 def _grid(network: nn.Module) -> int:

@@ -60,7 +60,6 @@ class Progress:
         history: the finished epochs.
         best: the epoch whose weights are kept, 0 before the first.
         best_merit: what made it the best.
-        seconds: of training, over all its parts.
     """
 
     epoch: int
@@ -70,7 +69,6 @@ class Progress:
     history: List[Epoch]
     best: int = 0
     best_merit: Tuple[float, ...] = (-math.inf,)
-    seconds: float = 0.0
 
 
 class Fit:
@@ -100,7 +98,6 @@ class Fit:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._module, self._optimizer = fabric.setup(network, self._optimising.optimizer)
         self._shown = self._saved = 0.0
-        self._begun = time.monotonic()
 
     @property
     def watched(self) -> bool:
@@ -112,7 +109,7 @@ class Fit:
     def run(self) -> Tuple[List[Epoch], int]:
         """Run the epochs; returns their numbers and which one's weights are kept (counted from 1)."""
         self._restore()
-        self._saved = self._begun = time.monotonic()
+        self._saved = time.monotonic()
         try:
             while self.progress.epoch <= self._settings.epochs and not self._ended():
                 self._epoch()
@@ -372,7 +369,7 @@ class Fit:
         state = {
             "epoch": now.epoch, "step": now.step, "loss": now.loss, "matrix": now.matrix.tolist(), "best": now.best,
             "best_merit": list(now.best_merit), "history": [_plain(epoch) for epoch in now.history],
-            "seconds": now.seconds + time.monotonic() - self._begun, "optimising": plain,
+            "optimising": plain,
         }  # fmt: skip
         held = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         held.update({f"best.{name}": tensor for name, tensor in (self._best_state or {}).items()})
@@ -401,7 +398,6 @@ class Fit:
         history = [_epoch(plain) for plain in state["history"]]
         self.progress = Progress(
             state["epoch"], state["step"], state["loss"], matrix, history, state["best"], tuple(state["best_merit"]),
-            state["seconds"],
         )  # fmt: skip
         self._context.log(
             f"The interrupted training continues in epoch {min(self.progress.epoch, self._settings.epochs)}."

@@ -19,7 +19,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainClassifier, TrainRandomForest, TrainSegmenter
 from .crossvalidation import Step
-from .datasets import DatasetSource, PatchDataset
+from .datasets import DatasetBand, DatasetSource, PatchDataset
 from .leakage import shared_pixels
 from .metrics import class_positions
 from .patchpools import Array, Indices, Part, PatchPool, check_fit, class_union, open_dataset, open_pool
@@ -98,15 +98,7 @@ def open_plan(job: TrainingJob, context: Context) -> Plan:
         BadInput: a dataset cannot be used, they do not fit each other, a scene is not there, or the training samples of
             a model hold less than two classes.
     """
-    pool = open_pool([job.training, *job.more_datasets], context)
-    others = {
-        role: PatchPool([open_dataset(path)])
-        for role, path in (("validation", job.validation), ("test", job.test))
-        if path
-    }
-    for role, other in others.items():
-        check_fit(pool.datasets[0], other.datasets[0], f"{role} patches", context)
-    classes = class_union([*pool.datasets, *(other.datasets[0] for other in others.values())], context)
+    pool, others, classes = open_pools(job, context)
     if len(pool.datasets) > 1:
         context.log(f"{len(pool.datasets)} patch datasets of {len(pool.scenes)} scenes: {', '.join(pool.scenes)}.")
     check_scenes(job, pool)
@@ -122,6 +114,33 @@ def open_plan(job: TrainingJob, context: Context) -> Plan:
         except BadInput as error:
             raise BadInput(f"Without the scene '{scene}': {error.message}", error.remedy) from error
     return Plan(roles, tuple(folds))
+
+
+def open_pools(
+    job: TrainingJob, context: Context, dense: bool = False
+) -> Tuple[PatchPool, Dict[str, PatchPool], Tuple[ClassEntry, ...]]:
+    """Open the datasets of a job and check that they fit each other.
+
+    Args:
+        job: of the training.
+        context: for the log.
+        dense: those with a class for every pixel are wanted, in place of those with one per patch.
+
+    Returns:
+        What is learned from; what was named for validation and test, by role; and the classes of all.
+
+    Raises:
+        BadInput: a dataset cannot be used, or they do not fit each other.
+    """
+    pool = open_pool([job.training, *job.more_datasets], context, dense)
+    others = {
+        role: PatchPool([open_dataset(path, dense)])
+        for role, path in (("validation", job.validation), ("test", job.test))
+        if path
+    }
+    for role, other in others.items():
+        check_fit(pool.datasets[0], other.datasets[0], f"{role} patches", context)
+    return pool, others, class_union([*pool.datasets, *(other.datasets[0] for other in others.values())], context)
 
 
 def check_scenes(job: TrainingJob, pool: PatchPool) -> None:
@@ -482,13 +501,29 @@ def band_statistics(part: Part, context: Context) -> Tuple[npt.NDArray[np.float6
     mean = first / divisor
     std = np.sqrt(np.maximum(second / divisor - mean * mean, 0.0))
     mean = mean + offset
+    return mean, usable_deviation(mean, std, count, bands, "patches", context)
+
+
+def usable_deviation(
+    mean: Array, std: Array, count: Array, bands: Sequence[DatasetBand], where: str, context: Context
+) -> npt.NDArray[np.float64]:
+    """Return the deviations ``(C,)`` that values are divided by: 1 for a constant band, or one without data.
+
+    Args:
+        mean: of each band ``(C,)``.
+        std: its deviation.
+        count: its valid values.
+        bands: their names.
+        where: what they were taken from, for the warning.
+        context: takes the warnings.
+    """
     # What float32 cannot tell from a constant is one.
     flat = std <= 1e-7 * np.maximum(np.abs(mean), 1e-30)
-    for position in np.nonzero(flat)[0]:
+    for position in np.flatnonzero(flat).tolist():
         name = bands[position].name or f"band {position + 1}"
         what = "is constant" if count[position] else "holds no data"
-        context.warn(f"'{name}' {what} in the training patches: the model learns nothing from it.")
-    return mean, np.where(flat, 1.0, std)
+        context.warn(f"'{name}' {what} in the training {where}: the model learns nothing from it.")
+    return np.where(flat, 1.0, std)
 
 
 def card_source(part: Part, mean: Array, std: Array) -> CardSource:

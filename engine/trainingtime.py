@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from typing import Any, Callable, List, Optional
@@ -18,7 +17,7 @@ from ..models.registry import network_entry
 from ..tasks.context import Context
 from .denseparts import DenseRoles
 from .loading import batches_of
-from .losses import loss_function
+from .rehearsal import Rehearsal
 from .segmentationsettings import Settings
 
 TIMED = 3
@@ -78,21 +77,9 @@ def _step_s(
     context: Context,
 ) -> float:  # fmt: skip
     """Return the seconds of one step: forward, backward and the optimiser's."""
-    trial = copy.deepcopy(network).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trial.train()
-    optimizer = torch.optim.AdamW(trial.parameters(), lr=0.0)
-    loss = loss_function(settings.loss, len(card.classes), None, settings.binary)
-    values = values.to(fabric.device, memory_format=torch.channels_last)
-    targets = targets.to(fabric.device)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with fabric.autocast():
-            logits = trial(values)
-        fabric.backward(loss(logits.float(), targets))
-        optimizer.step()
-
-    return _timed(step, fabric.device, context)
+    trial = Rehearsal(fabric, network, card, settings)
+    values, targets = values.to(fabric.device), targets.to(fabric.device)
+    return _timed(lambda: trial.step(values, targets), fabric.device, context)
 
 
 @torch.no_grad()
@@ -111,7 +98,7 @@ def _look_s(fabric: Fabric, network: nn.Module, values: Tensor, context: Context
     return seconds
 
 
-def _timed(work: Callable[[], None], device: torch.device, context: Context) -> float:
+def _timed(work: Callable[[], Any], device: torch.device, context: Context) -> float:
     """Return the median seconds of some runs, after one that warms up."""
     found: List[float] = []
     first: Optional[float] = None

@@ -268,6 +268,6 @@ def test_the_files_of_a_mosaic_count(tmp_path):
         '<SourceFilename relativeToVRT="1">t.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
         "</VRTRasterBand></VRTDataset>"
     )
-    before = journals._state(str(tmp_path / "s.vrt"))
+    before = journals.input_state(str(tmp_path / "s.vrt"))
     os.utime(tile, ns=(1, 1))
-    assert journals._state(str(tmp_path / "s.vrt")) != before
+    assert journals.input_state(str(tmp_path / "s.vrt")) != before

@@ -1,6 +1,7 @@
 """Training a network of one class per pixel: the whole job on a small scene, interruptions, and what is refused."""
 
 import threading
+from dataclasses import replace
 
 import geopandas
 import numpy as np
@@ -13,6 +14,7 @@ from deepscape.engine.inference import classify
 from deepscape.engine.modelfiles import load_model
 from deepscape.engine.segmentation import train_segmenter
 from deepscape.models.cards import read_card
+from deepscape.models.registry import network_entry
 from deepscape.tasks import jobs
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput, JobCancelled
@@ -85,7 +87,7 @@ def same(one, other):
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     # The U-Net asks for 32 pixels; a shallower one needs less.
-    monkeypatch.setattr(segmentation, "_smallest", lambda entry: 8)
+    monkeypatch.setattr(segmentation, "network_entry", lambda *asked: replace(network_entry(*asked), smallest_patch=8))
     monkeypatch.setattr(trainingtime, "_LEAST_S", 0.0)
     # Graphs are made at the first use as well; see test_graphs.py.
     monkeypatch.setattr(segmentation.graphs, "export_graphs", lambda *_: None)
