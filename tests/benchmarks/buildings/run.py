@@ -14,50 +14,36 @@ pixels. Options: --seeds N, --encoder NAME, --no-encoder,
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+import geopandas
 import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from deepscape.engine import inference, segmentation
+from deepscape.engine.areas import TEST, VALIDATION, Crossing, PolygonAreas
+from deepscape.engine.augmentation import augmentation_of, augmented
+from deepscape.engine.bootstrap import block_bootstrap
+from deepscape.engine.denseparts import card_source
+from deepscape.engine.densesets import open_dense_roles
+from deepscape.engine.metrics import confusion_matrix, scores
+from deepscape.models.build import build_network
+from deepscape.tasks import jobs
+from deepscape.tasks.context import Context
+from rasterio.enums import Resampling
+from rasterio.features import rasterize
+from shapely.geometry import box
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("DEEPSCAPE_DATA", ROOT.parent / "shared" / "data")) / "buildings_banepa"
 GUARD_M = 32.0
 WIDTH, SIZE, WINDOWS, EPOCHS, BATCH, RATE = 16, 128, 160, 20, 8, 2e-3
 BLOCK = 128
-
-
-def _load_package() -> None:
-    name = "deepscape"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-_load_package()
-
-import geopandas  # noqa: E402
-import rasterio  # noqa: E402
-import torch  # noqa: E402
-from affine import Affine  # noqa: E402
-from deepscape.engine import inference, segmentation  # noqa: E402
-from deepscape.engine.areas import TEST, VALIDATION, Crossing, PolygonAreas  # noqa: E402
-from deepscape.engine.augmentation import augmentation_of, augmented  # noqa: E402
-from deepscape.engine.bootstrap import block_bootstrap  # noqa: E402
-from deepscape.engine.denseparts import card_source  # noqa: E402
-from deepscape.engine.densesets import open_dense_roles  # noqa: E402
-from deepscape.engine.metrics import confusion_matrix, scores  # noqa: E402
-from deepscape.models.build import build_network  # noqa: E402
-from deepscape.tasks import jobs  # noqa: E402
-from deepscape.tasks.context import Context  # noqa: E402
-from rasterio.enums import Resampling  # noqa: E402
-from rasterio.features import rasterize  # noqa: E402
-from shapely.geometry import box  # noqa: E402
 
 
 class Told(Context):

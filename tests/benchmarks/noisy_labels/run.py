@@ -11,14 +11,20 @@ method runs with three seeds. Printed are kappa of every run, and the paired dif
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, List
 
+import geopandas
 import numpy as np
+import rasterio
+import scipy.ndimage
+from deepscape.engine import forest, inference, patches, rastersampling, segmentation
+from deepscape.engine.metrics import confusion_matrix, scores
+from deepscape.tasks import jobs
+from deepscape.tasks.context import Context
+from shapely.geometry import box
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("DEEPSCAPE_DATA", ROOT.parent / "shared" / "data")) / "landsat7_nc"
@@ -28,26 +34,6 @@ SEEDS = range(3)
 SAMPLES = (500, 5000)
 PATCH = 9
 WINDOW, WINDOWS, EPOCHS = 64, 96, 40
-
-
-def _load_package() -> None:
-    name = "deepscape"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-_load_package()
-
-import geopandas  # noqa: E402
-import rasterio  # noqa: E402
-import scipy.ndimage  # noqa: E402
-from deepscape.engine import forest, inference, patches, rastersampling, segmentation  # noqa: E402
-from deepscape.engine.metrics import confusion_matrix, scores  # noqa: E402
-from deepscape.tasks import jobs  # noqa: E402
-from deepscape.tasks.context import Context  # noqa: E402
-from shapely.geometry import box  # noqa: E402
 
 
 def halves() -> tuple[Any, Any, Any]:

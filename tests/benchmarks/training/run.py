@@ -15,7 +15,6 @@ Options: --batch N (4), --steps N of an epoch (8), --turns N (3), --width N (32)
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import tempfile
@@ -25,39 +24,27 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import numpy as np
+import rasterio
+import torch
+from deepscape.engine.denseparts import card_source
+from deepscape.engine.densesets import open_dense_roles
+from deepscape.engine.devices import quiet, start_fabric
+from deepscape.engine.loading import batches_of
+from deepscape.engine.losses import loss_function
+from deepscape.engine.segmentationfit import Fit
+from deepscape.engine.segmentationsettings import choose_settings
+from deepscape.engine.trainingtime import tell_time
+from deepscape.models.build import build_network
+from deepscape.models.cards import Card
+from deepscape.tasks import jobs
+from deepscape.tasks.context import Context
+from rasterio.transform import from_origin
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("DEEPSCAPE_DATA", ROOT.parent / "shared" / "data")) / "buildings_banepa"
 SIZE, SIDE = 256, 2048
 AUGMENTATIONS = ("flips", "full")
 GOAL, GOAL_ESTIMATE = 0.95, 0.25
-
-
-def _load_package() -> None:
-    name = "deepscape"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-_load_package()
-
-import rasterio  # noqa: E402
-import torch  # noqa: E402
-from deepscape.engine.denseparts import card_source  # noqa: E402
-from deepscape.engine.densesets import open_dense_roles  # noqa: E402
-from deepscape.engine.devices import quiet, start_fabric  # noqa: E402
-from deepscape.engine.loading import batches_of  # noqa: E402
-from deepscape.engine.losses import loss_function  # noqa: E402
-from deepscape.engine.segmentationfit import Fit  # noqa: E402
-from deepscape.engine.segmentationsettings import choose_settings  # noqa: E402
-from deepscape.engine.trainingtime import tell_time  # noqa: E402
-from deepscape.models.build import build_network  # noqa: E402
-from deepscape.models.cards import Card  # noqa: E402
-from deepscape.tasks import jobs  # noqa: E402
-from deepscape.tasks.context import Context  # noqa: E402
-from rasterio.transform import from_origin  # noqa: E402
 
 
 def data_of(folder: Path, made: bool) -> Dict[str, Any]:
