@@ -21,6 +21,7 @@ class Trainer(JobAlgorithm):
     SPLIT_BY = "SPLIT_BY"
     TEST_SCENES = "TEST_SCENES"
     CROSS_VALIDATION = "CROSS_VALIDATION"
+    INITIAL_MODEL = "INITIAL_MODEL"
     SEED = "SEED"
     OUTPUT = "OUTPUT"
     REPORT = "REPORT"
@@ -128,6 +129,16 @@ class Trainer(JobAlgorithm):
     def test_scenes(self, values) -> Tuple[str, ...]:
         """Return the names in TEST_SCENES."""
         return tuple(filter(None, (name.strip() for name in values.text(self.TEST_SCENES).split(","))))
+
+    def initial_model(self) -> Any:
+        """Return INITIAL_MODEL, of the trainers of networks."""
+        return p.model(
+            self.INITIAL_MODEL,
+            tr("Initial model"),
+            tr("Continue from this model (same network, bands and classes). Empty: from scratch."),
+            optional=True,
+            advanced=True,
+        )
 
     def results(self) -> List[Any]:
         """Return OUTPUT and REPORT."""

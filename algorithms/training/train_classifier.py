@@ -20,7 +20,6 @@ class TrainClassifier(Trainer):
     AUGMENTATION = "AUGMENTATION"
     PATIENCE = "PATIENCE"
     MONITOR = "MONITOR"
-    INITIAL_MODEL = "INITIAL_MODEL"
     DEVICE = "DEVICE"
 
     CURVES = True
@@ -80,13 +79,7 @@ class TrainClassifier(Trainer):
                 jobs.MONITORS,
                 advanced=True,
             ),
-            p.model(
-                self.INITIAL_MODEL,
-                tr("Initial model"),
-                tr("Continue from this model (same network, bands and classes). Empty: from scratch."),
-                optional=True,
-                advanced=True,
-            ),
+            self.initial_model(),
             p.seed(),
             p.device(),
             self.results(),

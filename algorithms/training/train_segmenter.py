@@ -48,7 +48,6 @@ class TrainSegmenter(Trainer):
     AUGMENTATION = "AUGMENTATION"
     PATIENCE = "PATIENCE"
     MONITOR = "MONITOR"
-    INITIAL_MODEL = "INITIAL_MODEL"
     DEVICE = "DEVICE"
     PRECISION = "PRECISION"
 
@@ -311,13 +310,7 @@ class TrainSegmenter(Trainer):
                 jobs.MONITORS,
                 advanced=True,
             ),
-            p.model(
-                self.INITIAL_MODEL,
-                tr("Initial model"),
-                tr("Continue from this model (same network, bands and classes). Empty: from scratch."),
-                optional=True,
-                advanced=True,
-            ),
+            self.initial_model(),
         ]
 
     def job(self, values):
