@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import List
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .pretrained import conv_layers, pretrained_file, start_convolutions
+from .vgg16 import convolutions, stages, start_encoder
 
-# Channels and number of convolutions of each stage of VGG16.
-VGG16: Tuple[Tuple[int, int], ...] = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _CENTRE = 512
 _DECODER = (256, 128, 64, 32, 16)
 _BESIDE = (512, 512, 256, 128, 0)  # of the encoder, joined with each of the decoder's upsamplings
@@ -48,16 +46,9 @@ class CourseUNet(nn.Module):
         """
         super().__init__()
         self.pretrained = pretrained
-        inputs, stages = bands, []
-        for channels, number in VGG16:
-            layers: List[nn.Module] = []
-            for _ in range(number):
-                layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU()]
-                inputs = channels
-            stages.append(nn.Sequential(*layers))
-        self.encoder = nn.ModuleList(stages)
+        self.encoder = nn.ModuleList(convolutions(channels) for channels in stages(bands))
         self.pool = nn.MaxPool2d(2)
-        self.centre = _blocks(inputs, _CENTRE)
+        self.centre = _blocks(_CENTRE, _CENTRE)
         decoder, below = [], _CENTRE
         for channels, beside in zip(_DECODER, _BESIDE):
             decoder.append(_blocks(below + beside, channels))
@@ -88,9 +79,7 @@ class CourseUNet(nn.Module):
         Raises:
             UnavailableError: they cannot be had.
         """
-        weights, source = pretrained_file("vgg16")
-        start_convolutions(conv_layers(self.encoder), weights)
-        return source
+        return start_encoder(self.encoder, "vgg16")
 
 
 def _blocks(inputs: int, outputs: int) -> nn.Sequential:

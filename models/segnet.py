@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .course_unet import VGG16
-from .pretrained import conv_layers, pretrained_file, start_convolutions
+from .pretrained import conv_layers
+from .vgg16 import convolutions, stages, start_encoder
 
 
 class SegNet(nn.Module):
@@ -40,13 +40,11 @@ class SegNet(nn.Module):
         self.pretrained = pretrained
         encoder: List[nn.Module] = []
         decoder: List[nn.Module] = []
-        inputs = bands
-        for channels, number in VGG16:
-            encoder.append(_convolutions([inputs, *[channels] * number]))
+        for channels in stages(bands):
+            encoder.append(convolutions(channels, normalised=True))
             # Backwards, from the stage's channels to those that it began with.
-            decoder.insert(0, _convolutions([*[channels] * number, inputs]))
-            inputs = channels
-        decoder[-1] = nn.Sequential(_convolutions([64, 64]), nn.Conv2d(64, classes, 3, padding=1))
+            decoder.insert(0, convolutions(channels[::-1], normalised=True))
+        decoder[-1] = nn.Sequential(convolutions([64, 64], normalised=True), nn.Conv2d(64, classes, 3, padding=1))
         self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
         for layer in conv_layers(self):
             nn.init.kaiming_normal_(layer.weight)
@@ -67,9 +65,7 @@ class SegNet(nn.Module):
         Raises:
             UnavailableError: they cannot be had.
         """
-        weights, source = pretrained_file("vgg16_bn")
-        start_convolutions(conv_layers(self.encoder), weights)
-        return source
+        return start_encoder(self.encoder, "vgg16_bn")
 
 
 def pooled(x: Tensor) -> Tuple[Tensor, Tensor]:
@@ -89,11 +85,3 @@ def unpooled(x: Tensor, place: Tensor) -> Tensor:
     """Return values ``(N, C, H, W)`` at the places that `pooled` found, and 0 elsewhere."""
     fours = torch.where(place, x.unsqueeze(2), 0.0)
     return functional.pixel_shuffle(fours.flatten(1, 2), 2)
-
-
-def _convolutions(channels: List[int]) -> nn.Sequential:
-    """Return convolutions from each number of channels to the next, each with ReLU and batch normalisation."""
-    layers: List[nn.Module] = []
-    for inputs, outputs in zip(channels, channels[1:]):
-        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(outputs)]
-    return nn.Sequential(*layers)

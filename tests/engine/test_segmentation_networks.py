@@ -116,6 +116,39 @@ def test_the_gradient_of_unpooling_is_that_of_torch():
     assert torch.equal(*found)
 
 
+# The layers with weights, as models that are saved name them: they must be found there again.
+SAVED = {
+    "course_unet": """
+        encoder.0.0 encoder.0.2 encoder.1.0 encoder.1.2 encoder.2.0 encoder.2.2 encoder.2.4
+        encoder.3.0 encoder.3.2 encoder.3.4 encoder.4.0 encoder.4.2 encoder.4.4
+        centre.0 centre.1 centre.3 centre.4
+        decoder.0.0 decoder.0.1 decoder.0.3 decoder.0.4 decoder.1.0 decoder.1.1 decoder.1.3 decoder.1.4
+        decoder.2.0 decoder.2.1 decoder.2.3 decoder.2.4 decoder.3.0 decoder.3.1 decoder.3.3 decoder.3.4
+        decoder.4.0 decoder.4.1 decoder.4.3 decoder.4.4 classifier
+    """,
+    "segnet": """
+        encoder.0.0 encoder.0.2 encoder.0.3 encoder.0.5 encoder.1.0 encoder.1.2 encoder.1.3 encoder.1.5
+        encoder.2.0 encoder.2.2 encoder.2.3 encoder.2.5 encoder.2.6 encoder.2.8
+        encoder.3.0 encoder.3.2 encoder.3.3 encoder.3.5 encoder.3.6 encoder.3.8
+        encoder.4.0 encoder.4.2 encoder.4.3 encoder.4.5 encoder.4.6 encoder.4.8
+        decoder.0.0 decoder.0.2 decoder.0.3 decoder.0.5 decoder.0.6 decoder.0.8
+        decoder.1.0 decoder.1.2 decoder.1.3 decoder.1.5 decoder.1.6 decoder.1.8
+        decoder.2.0 decoder.2.2 decoder.2.3 decoder.2.5 decoder.2.6 decoder.2.8
+        decoder.3.0 decoder.3.2 decoder.3.3 decoder.3.5 decoder.4.0.0 decoder.4.0.2 decoder.4.1
+    """,
+}
+
+
+@pytest.mark.parametrize("network", SAVED)
+def test_the_names_of_the_weights_are_those_of_models_that_were_saved_before(network):
+    weights = build_network(network, 3, 2, 0).state_dict()
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in weights))
+    assert layers == SAVED[network].split()
+    statistics = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+    assert {name.rpartition(".")[2] for name in weights} == statistics
+    assert len(weights) == {"course_unet": 100, "segnet": 177}[network]
+
+
 def test_segnet_normalises_after_its_relu():
     kinds = [type(layer) for layer in build_network("segnet", 3, 6, 0).encoder[0]]
     assert kinds == 2 * [nn.Conv2d, nn.ReLU, nn.BatchNorm2d]
