@@ -7,8 +7,7 @@ away, the west half validates and the east half, 32 m farther, is scored once. B
 The plain recipe is a loop of some lines: a U-Net of width 16, 20 epochs of 160 windows of 128 pixels in batches of 8,
 AdamW 2e-3 with one cycle, cross-entropy and Dice, flips and rotations, mapped in one piece, the larger probability
 wins. The segmenter sees the same windows and has the same network. Intervals are bootstrapped over blocks of 128
-pixels. Options: --seeds N, --encoder NAME, --no-encoder,
---no-plain.
+pixels. Options: --seeds N, --encoder NAME, --no-encoder, --no-plain.
 """
 
 from __future__ import annotations
@@ -24,24 +23,22 @@ import geopandas
 import numpy as np
 import rasterio
 import torch
-from affine import Affine
+from deepscape.demo.make_buildings_data import half_resolution, three_areas
 from deepscape.engine import inference, segmentation
 from deepscape.engine.areas import TEST, VALIDATION, Crossing, PolygonAreas
 from deepscape.engine.augmentation import augmentation_of, augmented
 from deepscape.engine.bootstrap import block_bootstrap
 from deepscape.engine.denseparts import card_source
 from deepscape.engine.densesets import open_dense_roles
+from deepscape.engine.grids import Grid
 from deepscape.engine.metrics import confusion_matrix, scores
 from deepscape.models.build import build_network
 from deepscape.tasks import jobs
 from deepscape.tasks.context import Context
-from rasterio.enums import Resampling
 from rasterio.features import rasterize
-from shapely.geometry import box
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("DEEPSCAPE_DATA", ROOT.parent / "shared" / "data")) / "buildings_banepa"
-GUARD_M = 32.0
 WIDTH, SIZE, WINDOWS, EPOCHS, BATCH, RATE = 16, 128, 160, 20, 8, 2e-3
 BLOCK = 128
 
@@ -71,31 +68,20 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         with rasterio.open(DATA / "ortho_train.tif") as source:
-            shape = source.height // 2, source.width // 2
-            pixels = source.read(out_shape=(3, *shape), resampling=Resampling.average)
-            transform, crs = source.transform * Affine.scale(2), source.crs
-            bounds, latitude = source.bounds, source.lnglat()[1]
+            pixels, transform = half_resolution(source)
+            areas, crs = three_areas(source, DATA / "areas.gpkg"), source.crs
+        shape = pixels.shape[1:]
         profile = {"driver": "GTiff", "height": shape[0], "width": shape[1], "count": 3, "dtype": "uint8"}
         tiles = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}
         self.image = str(folder / "ortho.tif")
         with rasterio.open(self.image, "w", crs=crs, transform=transform, **profile, **tiles) as raster:
             raster.write(pixels)
-        line = float(geopandas.read_file(DATA / "areas.gpkg").query("split == 'validation'").total_bounds[3])
-        # Web Mercator stretches what it shows; a hundredth more, for the ground is no sphere.
-        guard = 1.01 * GUARD_M / np.cos(np.radians(latitude))
-        middle, south = (bounds.left + bounds.right) / 2, line - guard
-        parts = {
-            "train": box(bounds.left, line, bounds.right, bounds.top),
-            "validation": box(bounds.left, bounds.bottom, middle - guard / 2, south),
-            "test": box(middle + guard / 2, bounds.bottom, bounds.right, south),
-        }
         layer = folder / "areas.gpkg"
-        geopandas.GeoDataFrame({"split": list(parts)}, geometry=list(parts.values()), crs=crs).to_file(layer)
+        areas.to_file(layer)
         self.areas, self.buildings = jobs.VectorSource(str(layer)), jobs.VectorSource(str(DATA / "buildings.gpkg"))
         shapes = [(shape, 1) for shape in geopandas.read_file(DATA / "buildings.gpkg").geometry]
         self.truth = rasterize(shapes, out_shape=shape, transform=transform).astype(np.int64)
-        with rasterio.open(self.image) as raster:
-            grid = inference_grid(raster)
+        grid = Grid(shape[1], shape[0], transform, crs)
         window = (0, 0, *shape)
         self.roles = np.array(PolygonAreas(self.areas, "split", grid, "ortho", Context()).read(window))
         across = Crossing(self.buildings, self.areas, grid, "ortho").read(window)
@@ -126,13 +112,6 @@ class Scene:
         found = np.stack(matrices)
         low, high = block_bootstrap(found, seed=0).iou[1]
         return float(scores(found.sum(axis=0)).iou[1]), float(low), float(high)
-
-
-def inference_grid(raster: Any) -> Any:
-    """Return the grid of an open raster."""
-    from deepscape.engine.grids import Grid
-
-    return Grid(raster.width, raster.height, raster.transform, raster.crs)
 
 
 def plain(scene: Scene, seed: int, folder: Path) -> Any:
