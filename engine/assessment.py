@@ -371,7 +371,7 @@ def _result(
     return AssessResult(
         output=reports.write_page(job.output, report_page(job, findings, context)) if job.output else "",
         matrix=write_matrix(job.matrix, matrix, values) if job.matrix else "",
-        areas=design.write_areas(job.areas, metrics["design"], table) if job.areas else "",
+        areas=design.write_areas(job.areas, metrics, table) if job.areas else "",
         overall_accuracy=found.overall_accuracy, kappa=found.kappa, macro_f1=found.macro_f1, mean_iou=found.mean_iou,
         sample_count=int(matrix.sum()), groups=int(polygons.get("count", 0)), shared_pixels=tally.shared,
         metrics=metrics, warnings=tuple(context.warnings),

@@ -33,6 +33,8 @@ _SEED = 0
 _MOST_UNITS = 200_000
 # Percentile intervals of a bootstrap are clearly too narrow below some thirty units.
 _FEW_UNITS = 30
+# What the table of areas calls the numbers of a class.
+_ACCURACIES = {"users_accuracy": "precision", "producers_accuracy": "recall", "f1": "f1", "iou": "iou"}
 # Pixels of the map that are held at once while they are counted.
 _WINDOW_PIXELS = 4_000_000
 
@@ -163,9 +165,9 @@ def stratified(
         context: takes the warnings.
 
     Returns:
-        The estimate, in the order of the table, and its plain form. Keys: design, units, overall_accuracy ([low,
-        high]), area_unit, and classes: value, points, precision and recall ([low, high] or None), mapped_area, area,
-        area_interval (half of its width).
+        The estimate, in the order of the table, and its plain form. Keys: design, units, overall_accuracy, kappa,
+        macro_f1, mean_iou ([low, high] or None), area_unit, and classes: value, points, precision, recall, f1, iou
+        likewise, mapped_area, area, area_interval (half of its width).
 
     Raises:
         BadInput: the sample was drawn from another map, or a class has less than two labelled points.
@@ -197,6 +199,9 @@ def stratified(
         "design": "stratified",
         "units": int(counts.sum()),
         "overall_accuracy": _around(found.overall, found.overall_interval),
+        "kappa": _plain(found.kappa_bounds),
+        "macro_f1": _plain(found.macro_f1_bounds),
+        "mean_iou": _plain(found.mean_iou_bounds),
         "area_unit": counted.unit,
         "classes": [
             {
@@ -204,6 +209,8 @@ def stratified(
                 "points": int(counts[k].sum()),
                 "precision": _around(found.users[k], found.users_interval[k], bool(complete[k])),
                 "recall": _around(found.producers[k], found.producers_interval[k]),
+                "f1": _plain(found.f1_bounds[k]),
+                "iou": _plain(found.iou_bounds[k]),
                 "mapped_area": float(mapped[k]),
                 "area": float(found.areas[k]),
                 "area_interval": float(found.areas_interval[k]),
@@ -301,24 +308,27 @@ def class_areas(reader: RasterReader, context: Context) -> MapAreas:
     return MapAreas(pixels, areas, "pixels" if hectares is None else "hectares")
 
 
-def write_areas(path: str, design: Mapping[str, Any], table: Sequence[ClassEntry]) -> str:
-    """Write mapped and estimated areas as CSV; return the real path.
+def write_areas(path: str, metrics: Mapping[str, Any], table: Sequence[ClassEntry]) -> str:
+    """Write mapped and estimated areas, and the accuracy of each class, as CSV; return the real path.
+
+    Args:
+        path: of the table.
+        metrics: of a stratified assessment.
+        table: the classes that occur.
 
     Raises:
         DiskFull: no room left.
         BadInput: the folder does not exist or cannot be written.
     """
-    unit = design["area_unit"]
+    unit = metrics["design"]["area_unit"]
     columns = ["class_id", "name", f"mapped_{unit}", f"estimated_{unit}", "half_width_95", "low_95", "high_95"]
+    columns += [name + end for name in _ACCURACIES for end in ("", "_low_95", "_high_95")]
     rows = []
-    for entry, found in zip(table, design["classes"]):
+    for entry, found, estimate in zip(table, metrics["design"]["classes"], metrics["classes"]):
         area, half = found["area"], found["area_interval"]
-        figures = (found["mapped_area"], area, half, max(0.0, area - half), area + half)
-        rows.append(
-            {
-                "class_id": entry.value,
-                "name": entry.name,
-                **dict(zip(columns[2:], (f"{figure:.4f}" for figure in figures))),
-            }
-        )
+        figures: List[Optional[float]] = [found["mapped_area"], area, half, max(0.0, area - half), area + half]
+        for name in _ACCURACIES.values():
+            figures += [estimate[name], *(found[name] or (None, None))]
+        texts = ("" if figure is None else f"{figure:.4f}" for figure in figures)
+        rows.append({"class_id": entry.value, "name": entry.name, **dict(zip(columns[2:], texts))})
     return write_text(path, ".csv", csv_text(columns, rows))

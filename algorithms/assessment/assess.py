@@ -168,7 +168,10 @@ class Assess(JobAlgorithm):
                 p.file_output(
                     self.AREAS,
                     tr("Areas of the classes"),
-                    tr("For the design stratified: mapped and estimated area of each class with its 95 % interval."),
+                    tr(
+                        "For the design stratified: mapped and estimated area of each class, user's and producer's "
+                        "accuracy, F1 and IoU, with 95 % intervals."
+                    ),
                     "CSV (*.csv)",
                     optional=True,
                 )

@@ -86,13 +86,25 @@ def test_a_stratified_sample_estimates_the_whole_map(tmp_path, scene, monkeypatc
         assert row["area_interval"] == pytest.approx(expected.areas_interval[k], rel=0.01)
         assert result.metrics["classes"][k]["precision"] == pytest.approx(expected.users[k])
         assert result.metrics["classes"][k]["recall"] == pytest.approx(expected.producers[k], abs=1e-6)
+        assert row["f1"] == pytest.approx(expected.f1_bounds[k], abs=1e-5)
+        assert row["iou"] == pytest.approx(expected.iou_bounds[k], abs=1e-5)
+        assert row["f1"][0] < result.metrics["classes"][k]["f1"] < row["f1"][1]
+    for name in ("macro_f1", "mean_iou", "kappa"):
+        assert design[name] == pytest.approx(getattr(expected, f"{name}_bounds"), abs=1e-5)
+        assert design[name][0] < getattr(result, name) < design[name][1]
     assert result.metrics["matrix"] == counts.T.tolist() and result.sample_count == 300
     assert "Estimated for the whole map from 300 points" in result.metrics["reach"]
     with open(result.areas, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["Water", "Forest", "Soil"]
     assert float(rows[1]["estimated_hectares"]) == pytest.approx(design["classes"][1]["area"], abs=1e-4)
+    forest = design["classes"][1]
+    assert float(rows[1]["iou"]) == pytest.approx(result.metrics["classes"][1]["iou"], abs=1e-4)
+    assert [float(rows[1][f"f1_{end}_95"]) for end in ("low", "high")] == pytest.approx(forest["f1"], abs=1e-4)
     page = Path(result.output).read_text(encoding="utf-8")
+    for interval in (forest["f1"], forest["iou"]):
+        assert "{:.3f} to {:.3f}".format(*interval) in page
+    assert "95 %: {:.3f} to {:.3f}".format(*design["mean_iou"]) in page
     for text in ("Area of the classes", "95 % intervals", "Map (ha)", "Confusion matrix, shares"):
         assert text in page
 

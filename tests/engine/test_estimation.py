@@ -34,3 +34,76 @@ def test_worked_example() -> None:
 def test_a_stratum_with_one_unit_is_refused() -> None:
     with pytest.raises(BadInput, match="Stratum 2"):
         stratified_estimate(np.array([[5, 0], [0, 1]]), np.array([1.0, 1.0]))
+
+
+def test_f1_and_iou_of_the_worked_example() -> None:
+    """Against derivatives taken numerically, on the logit scale."""
+    result = stratified_estimate(COUNTS, PIXELS)
+    weights, sampled = PIXELS / PIXELS.sum(), COUNTS.sum(axis=1)
+    rows = COUNTS / sampled[:, None]
+
+    def numbers(shares: np.ndarray) -> np.ndarray:
+        p = weights[:, None] * shares
+        hits, reference = np.diag(p), p.sum(axis=0)
+        f1, iou = 2 * hits / (weights + reference), hits / (weights + reference - hits)
+        chance = float(weights @ reference)
+        return np.array([*f1, *iou, f1.mean(), iou.mean(), (hits.sum() - chance) / (1 - chance)])
+
+    variance = np.zeros(11)
+    for i in range(4):
+        step = 1e-7
+        slopes = []
+        for j in range(4):
+            moved = rows.copy()
+            moved[i, j] += step
+            slopes.append((numbers(moved) - numbers(rows)) / step)
+        cover = (np.diag(rows[i]) - np.outer(rows[i], rows[i])) / (sampled[i] - 1)
+        slope = np.array(slopes)
+        variance += np.einsum("jn,jk,kn->n", slope, cover, slope)
+    value, error = numbers(rows), 1.96 * np.sqrt(variance)
+    ends = [np.log(value / (1 - value)) + sign * error / (value * (1 - value)) for sign in (-1, 1)]
+    expected = np.stack([1 / (1 + np.exp(-end)) for end in ends], axis=1)
+    np.testing.assert_allclose(result.f1_bounds, expected[:4], rtol=1e-5)
+    np.testing.assert_allclose(result.iou_bounds, expected[4:8], rtol=1e-5)
+    np.testing.assert_allclose([result.macro_f1_bounds, result.mean_iou_bounds], expected[8:10], rtol=1e-5)
+    np.testing.assert_allclose(result.kappa_bounds, [value[10] - error[10], value[10] + error[10]], rtol=1e-5)
+    # The F1 of forest gain, 0.79: its interval is that of the IoU, said as F1.
+    assert result.f1_bounds[1] == pytest.approx([0.632, 0.887], abs=0.001)
+    np.testing.assert_allclose(result.f1_bounds, 2 * result.iou_bounds / (1 + result.iou_bounds))
+
+
+@pytest.mark.parametrize(
+    ("population", "sizes"),
+    [
+        ([[300, 30, 20], [40, 250, 20], [30, 20, 290]], (60, 60, 60)),
+        ([[300, 30, 20], [40, 250, 20], [30, 20, 290]], (40, 80, 150)),
+        ([[500, 60], [40, 400]], (50, 100)),
+        ([[60, 20], [10, 910]], (150, 500)),
+    ],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(population: list, sizes: tuple) -> None:
+    """Samples drawn again and again from a population that is known: 95 of 100 intervals hold its F1 and IoU."""
+    areas = np.array(population, float)
+    shares, mapped = areas / areas.sum(axis=1, keepdims=True), areas.sum(axis=1)
+    hits, sums = np.diag(areas), areas.sum(axis=1) + areas.sum(axis=0)
+    f1, iou = 2 * hits / sums, hits / (sums - hits)
+    generator = np.random.default_rng(5)
+    draws, classes = 2000, len(areas)
+    held = np.zeros((4, classes))
+    for counts in zip(*(generator.multinomial(size, row, size=draws) for size, row in zip(sizes, shares))):
+        result = stratified_estimate(np.array(counts), mapped)
+        held[0] += (result.f1_bounds[:, 0] <= f1) & (f1 <= result.f1_bounds[:, 1])
+        held[1] += (result.iou_bounds[:, 0] <= iou) & (iou <= result.iou_bounds[:, 1])
+        held[2] += result.macro_f1_bounds[0] <= f1.mean() <= result.macro_f1_bounds[1]
+        held[3] += result.mean_iou_bounds[0] <= iou.mean() <= result.mean_iou_bounds[1]
+    coverage = held / draws
+    assert (coverage > 0.93).all() and (coverage < 0.97).all(), coverage
+
+
+def test_without_an_error_there_is_no_interval() -> None:
+    result = stratified_estimate(np.array([[9, 0], [0, 9]]), np.array([1.0, 1.0]))
+    for bounds in (result.f1_bounds, result.iou_bounds, result.macro_f1_bounds, result.kappa_bounds):
+        assert np.isnan(bounds).all()
+    # A class of the reference that is not on the map has the F1 0, and no interval.
+    result = stratified_estimate(np.array([[8, 1, 1], [1, 9, 0], [0, 0, 0]]), np.array([1.0, 1.0, 0.0]))
+    assert np.isnan(result.f1_bounds[2]).all() and np.isfinite(result.f1_bounds[:2]).all()
