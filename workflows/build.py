@@ -59,7 +59,7 @@ def inputs() -> list[QgsProcessingParameterDefinition]:
                  compat.SOURCE_POLYGON),
         p.field("FIELD", "Class field", "Field of the training polygons that holds the class.", "POLYGONS"),
         p.vector("REFERENCE", "Reference polygons",
-                 "Other polygons with their class, not those for training: the map is compared with them.",
+                 "Other polygons with their class, two or more, not those for training: the map is compared with them.",
                  compat.SOURCE_POLYGON),
         p.field("REFERENCE_FIELD", "Class field of the reference", "Field of the reference polygons that holds the "
                 "class.", "REFERENCE"),
@@ -130,6 +130,8 @@ STEPS: list[tuple[str, str, str, dict[str, Source], dict[str, str]]] = [
             "INPUT": of_child("map", "OUTPUT"),
             "REFERENCE_SAMPLES": of_input("REFERENCE"),
             "FIELD": of_input("REFERENCE_FIELD"),
+            # The pixels of a polygon are right or wrong together: intervals come from drawing whole polygons again.
+            "DESIGN": fixed("clusters"),
         },
         {"OUTPUT": "Accuracy report"},
     ),
@@ -172,7 +174,7 @@ def build() -> QgsProcessingModelAlgorithm:
         {
             "ALG_DESC": "From an image and polygons to a land-cover map, in one run: selects samples in the training "
             "polygons, extracts patches, trains a network, maps the image, and compares the map with the reference "
-            "polygons.",
+            "polygons. The accuracy comes with 95 % intervals, by bootstrap over these polygons.",
             **{definition.name(): definition.help() for definition in inputs()},
         }
     )

@@ -164,6 +164,8 @@ def test_the_workflow(data, qgis_process, tmp_path):
     assert done.outputs["map:OUTPUT"] == str(tmp_path / "map.tif")
     for name in ("map.tif", "map.qml", "confidence.tif", "model.safetensors", "accuracy.html"):
         assert (tmp_path / name).is_file()
+    report = (tmp_path / "accuracy.html").read_text(encoding="utf-8")
+    assert "12 clusters, bootstrapped" in report and "95 %:" in report
 
 
 def test_relative_paths(chain, data, qgis_process):

@@ -68,6 +68,8 @@ def test_a_whole_run(run, played, polygons_file, image, tmp_path):
     assert train["training"] == patches["output"] and train["epochs"] == 3
     assert classify["model"] == train["output"] == str(tmp_path / "model.safetensors")
     assert assess["map"]["path"] == classify["output"]
+    # Each reference polygon is a cluster, so that the report has intervals.
+    assert (assess["design"], assess["cluster_field"]) == ("clusters", "")
     assert json.loads((tmp_path / "map.job.json").read_text())["kind"] == "classify"
 
 
