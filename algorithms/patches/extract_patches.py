@@ -207,8 +207,8 @@ def _further_sources():
     found = []
     for number in range(2, jobs.MOST_SOURCES + 1):
         what = tr(
-            "A further image of the same place, of any resolution: the networks that take several images read patches "
-            "of the same ground from all of them."
+            "A further image of the same place, of any resolution, of which patches of the same ground are cut: for "
+            "networks of the Orfeo ToolBox that take several images. The training algorithms here take one."
         )
         found += [p.added(parameter) for parameter in p.raster_source(what, number)]
         found.append(p.added(p.nodata(number)))
