@@ -10,6 +10,8 @@ BUILD := $(CURDIR)/.build
 TOOLS := $(BUILD)/tools/bin
 VERSION = $(shell sed -n 's/^version=//p' metadata.txt)
 ZIP = dist/deepscape-$(VERSION).zip
+# Of the engine, e.g. EXTRAS=openvino; given on the command line alone, for the environment may know others of that name.
+EXTRAS =
 BENCH ?= $(wildcard tests/benchmarks/*/run.py)
 
 # Tests meet the managed engine, whatever the developer has set for her own QGIS.
@@ -21,6 +23,8 @@ ENGINE = $(shell $(SETUP) python)
 ENGINE_ENV = PYTHONPATH=$(BUILD)/plugins:$(BUILD)/engine-test
 QGIS_ENV = PYTHONPATH=$(BUILD)/plugins QGIS_PLUGINPATH=$(BUILD)/plugins QT_QPA_PLATFORM=offscreen \
 	XDG_CONFIG_HOME=$(BUILD)/qgis-config QGIS_CUSTOM_CONFIG_PATH=$(BUILD)/qgis-config XDG_RUNTIME_DIR=$(BUILD)/run
+COMPILE = $(TOOLS)/uv pip compile --universal --python-version 3.10 --generate-hashes --upgrade --no-emit-index-url \
+	--no-emit-find-links --no-annotate --custom-compile-command "make lock" --quiet
 PYTEST = python -m pytest -m "not gpu"
 
 .PHONY: help demo demo-buildings test test-engine test-qgis test-end-to-end lint typecheck format bench scan package lock \
@@ -81,16 +85,16 @@ scan: $(TOOLS)/uv package ## Scan the built zip as plugins.qgis.org does; any fi
 	@$(PYTHON) -c 'import json, sys; found = json.load(open("$(BUILD)/scan/secrets.json"))["results"]; \
 		print("detect-secrets:", found or "no finding"); sys.exit(bool(found))'
 
-lock: $(TOOLS)/uv ## Pin the engine's packages anew: engine.in -> engine.lock
-	cd tasks/environment && $(TOOLS)/uv pip compile --universal --python-version 3.10 --generate-hashes --upgrade \
-		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock" \
-		--excludes engine-excludes.in --quiet --output-file engine.lock engine.in
+lock: $(TOOLS)/uv ## Pin the engine's packages and its extras anew: engine.in -> engine.lock
+	cd tasks/environment && $(COMPILE) --excludes engine-excludes.in --output-file engine.lock engine.in
+	cd tasks/environment && $(COMPILE) --constraints engine.lock --no-emit-package numpy \
+		--no-emit-package openvino-telemetry --output-file openvino.lock openvino.in
 
 apt: ## Install QGIS, Xvfb and venv by apt where they are missing
 	@.ci/system-packages
 
-engine: $(TOOLS)/uv ## Set up the engine's environment, as the plugin does (a second when it is there)
-	@$(SETUP) install
+engine: $(TOOLS)/uv ## Set up the engine's environment, as the plugin does (a second when it is there); EXTRAS=openvino adds that
+	@$(SETUP) install $(if $(EXTRAS),--extras $(EXTRAS))
 
 testenv: apt engine link $(BUILD)/engine-test/.done $(BUILD)/qgis-env/.done ## What the tests need beyond the engine
 	@mkdir -p -m 700 $(BUILD)/run

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Callable, Deque, Iterator, List, Optional, Set, Tuple
 
 from . import protocol
+from .environment.extras import extras_of
 from .environment.places import made, scratch_dir
 from .errors import (
     BadInput,
@@ -136,6 +137,7 @@ class WorkerProcess:
             EngineMissing, EngineSetupFailed: the interpreter cannot be started.
         """
         self.interpreter = interpreter
+        self.extras = extras_of(interpreter)
         self.lane = lane
         self.version = ""
         self.messages: queue.Queue[Optional[Message]] = queue.Queue()
@@ -360,8 +362,9 @@ class _Lane:
 class WorkerPool:
     """Warm workers: one job at a time each, one worker for the GPU and at most two for the CPU.
 
-    A worker ends after ``idle_s`` seconds without a job, in `shutdown`, when the interpreter or the plugin's version
-    has changed, after any error that is not bad input, after a kill, and when it has grown (`WorkerProcess.grew`).
+    A worker ends after ``idle_s`` seconds without a job, in `shutdown`, when the interpreter, its extras or the
+    plugin's version has changed, after any error that is not bad input, after a kill, and when it has grown
+    (`WorkerProcess.grew`).
 
     Attributes:
         script: what the interpreter runs; tests give one that speaks the same protocol.
@@ -515,9 +518,9 @@ class WorkerPool:
                 raise crash_error(envelope["kind"], worker.wait_exit(), worker.log_tail())
 
     def _take_warm(self, interpreter: str, lane: str) -> Optional[WorkerProcess]:
-        version = protocol.plugin_version()
+        wanted = (interpreter, extras_of(interpreter), protocol.plugin_version())
         with self._changed:
-            old = [w for w in self._idle if w.interpreter != interpreter or w.version != version or not w.alive]
+            old = [w for w in self._idle if (w.interpreter, w.extras, w.version) != wanted or not w.alive]
             self._interpreter = interpreter
             fit = [worker for worker in self._idle if worker not in old and worker.lane == lane]
             chosen = fit[-1] if fit else None

@@ -27,7 +27,7 @@ def load_package() -> None:
 def main() -> int:
     """Do what the command line says; return the exit code."""
     load_package()
-    from deepscape.tasks.environment import ACTIONS, BUILDS, SetupOptions, install, status
+    from deepscape.tasks.environment import ACTIONS, BUILDS, EXTRAS, SetupOptions, in_words, install, status
     from deepscape.tasks.errors import DeepscapeError
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -35,19 +35,26 @@ def main() -> int:
     parser.add_argument("--build", choices=BUILDS, default="auto")
     parser.add_argument("--interpreter", default="", help="verify this interpreter instead; nothing is installed")
     parser.add_argument("--wheels", default="", help="folder with wheels, for machines without network")
+    parser.add_argument("--extras", nargs="+", choices=tuple(EXTRAS), default=(), help="what to add to the engine")
     arguments = parser.parse_args()
     if arguments.action in ("status", "python"):
         found = status()
         print(found.report if arguments.action == "status" else found.python or found.reason)
         return 0 if found.ready else 1
     try:
-        options = SetupOptions(arguments.action, arguments.build, arguments.interpreter, arguments.wheels)
+        options = SetupOptions(
+            arguments.action,
+            arguments.build,
+            arguments.interpreter,
+            arguments.wheels,
+            extras=tuple(arguments.extras),
+        )
         done = install(options, progress=lambda percent, sentence: print(f"[{percent:3.0f} %] {sentence}", flush=True))
     except DeepscapeError as error:
         print(f"{error}\n{error.details}".rstrip(), file=sys.stderr)
         return 1
     if done.ready:
-        print(f"{done.python} ({done.size_bytes / 1e9:.2f} GB)")
+        print(f"{done.python} ({done.size_bytes / 1e9:.2f} GB, extras: {in_words(done.extras)})")
     return 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...models.cards import Card
 from ...tasks.context import Context
+from ...tasks.environment import EXTRAS
 from ...tasks.errors import BadInput
 from .base import Floats, Mask, Model, Runtime, Wishes, band_statistics, geometry_of, only_full_precision
 
@@ -169,11 +170,13 @@ def _is_installed(runtime: str) -> bool:
 
 
 def _check_installed(runtime: str) -> None:
-    if not _is_installed(runtime):
-        raise BadInput(
-            f"RUNTIME is {runtime}, but {TITLES[runtime]} is not installed in the engine's environment.",
-            f"Choose RUNTIME auto, or install the package '{runtime}' there.",
-        )
+    if _is_installed(runtime):
+        return
+    how = f"with {runtime} among its EXTRAS" if runtime in EXTRAS else "with ACTION repair"
+    raise BadInput(
+        f"RUNTIME is {runtime}, but {TITLES[runtime]} is not installed in the engine's environment.",
+        f"Run 'Set up the engine' {how}, or choose RUNTIME auto.",
+    )
 
 
 def gpu_is_likely() -> bool:

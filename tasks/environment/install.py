@@ -1,33 +1,44 @@
 """Install, repair and remove the engine's environment: three steps, each verified, each repeatable.
 
 1. torch at its pinned version (torchwheel.py). 2. Everything else from the hash lock. 3. Verification by importing in
-the child. QGIS's own Python is only ever asked for its version.
+the child. Extras (extras.py) are added to an environment that is complete. QGIS's own Python is only ever asked for
+its version.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import shutil
 import subprocess  # nosec B404 - asks ps about one process
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..errors import BadInput, DeepscapeError, DiskFull, EngineSetupFailed
 from ..processes import clean_environment
 from .commands import Argument, CommandFailed, Runner, cause_of, explain, explain_os_error
+from .extras import FOLDER as EXTRAS_FOLDER
+from .extras import (
+    complete,
+    extra_folder,
+    in_words,
+    installed_extras,
+    is_complete,
+    is_current,
+    switch_off,
+    switch_on,
+)
+from .files import is_program, read_json, write_json
 from .locking import SetupLock
-from .lookup import READY, EngineInterpreter, forget, is_program, read_json, venv_python, write_json
+from .lookup import READY, EngineInterpreter, forget, managed_engines, venv_python
 from .places import cache_dir, engines_dir, home, made
 from .release import (
+    EXTRAS,
     LOCK,
     NEEDED_GB,
     PYTHON_MANAGED,
-    PYTHON_NEWEST,
-    PYTHON_OLDEST,
     TORCH,
     TORCH_DOWNLOAD,
     environment_key,
@@ -36,12 +47,11 @@ from .report import EngineStatus, status_of
 from .setuplog import SetupLog
 from .torchwheel import attempts, has_nvidia, matching_wheels
 from .uv import Fetch, find_uv, local_folders, uv_environment
+from .verification import base_pythons, verify, verify_extra, version_of
 
 ACTIONS = ("install", "repair", "remove")
 BUILDS = ("auto", "cpu", "cuda")
 
-PROBE = Path(__file__).with_name("probe.py")
-_PROBE_TIMEOUT_S = 600  # the first import on a slow disk with a virus scanner takes minutes
 _CRASH_SUFFIX = ".installing.json"
 
 Progress = Callable[[float, str], None]
@@ -58,6 +68,7 @@ class SetupOptions:
         wheels: folder with wheels, for machines without network.
         uv: the setting ``deepscape/uv``.
         extra_env: variables with the proxy and certificates of QGIS, for uv.
+        extras: keys of EXTRAS to add. An environment keeps those that it has, also when it is repaired.
     """
 
     action: str = "install"
@@ -66,12 +77,21 @@ class SetupOptions:
     wheels: str = ""
     uv: str = ""
     extra_env: Mapping[str, str] = field(default_factory=dict)
+    extras: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values."""
         for name, value, valid in (("ACTION", self.action, ACTIONS), ("BUILD", self.build, BUILDS)):
             if value not in valid:
                 raise BadInput(f"{name} is '{value}'.", f"Valid values: {', '.join(valid)}.")
+        for name in self.extras:
+            if name not in EXTRAS:
+                raise BadInput(f"EXTRAS holds '{name}'.", f"Valid values: {', '.join(EXTRAS)}.")
+        if self.extras and self.action == "remove":
+            raise BadInput(
+                f"ACTION is remove and EXTRAS is {', '.join(self.extras)}: remove takes away the whole engine.",
+                "Leave EXTRAS empty to remove all of it.",
+            )
         if self.interpreter and not is_program(Path(self.interpreter)):
             raise BadInput(f"INTERPRETER '{self.interpreter}' is no program.", "Give the path of a Python interpreter.")
         if self.wheels and not Path(self.wheels).is_dir():
@@ -84,6 +104,7 @@ def install(
     cancelled: Callable[[], bool] = lambda: False,
     log: Callable[[str], None] = lambda line: None,
     fetch: Optional[Fetch] = None,
+    before_replacing: Callable[[], None] = lambda: None,
 ) -> EngineStatus:
     """Do what the options say and return the engine's state after it.
 
@@ -93,6 +114,8 @@ def install(
         cancelled: polled ten times a second; true ends uv with its children.
         log: gets every line, without credentials.
         fetch: gets a URL's content (QGIS's network manager); raises OSError on failure. None = the standard library.
+        before_replacing: called before an environment is built or removed, or another interpreter is taken: workers
+            hold its files. Not called where the engine is there already and extras alone are added.
 
     Raises:
         EngineSetupFailed, DiskFull: a sentence and its remedy; ``details`` holds the end of the command's output.
@@ -105,12 +128,14 @@ def install(
         environ = uv_environment(environ, home() / "cache" / "uv")
         runner = Runner(environ, made(home()), journal, cancelled)
         if options.interpreter:
-            return _use_interpreter(options.interpreter, runner, progress)
+            before_replacing()
+            return _use_interpreter(options.interpreter, options.extras, runner, progress)
         with SetupLock(engines_dir(), lambda sentence: progress(0, sentence), cancelled):
             _clean_up(runner)
             if options.action == "remove":
+                before_replacing()
                 return _remove_all(progress)
-            return _Installation(options, runner, progress, fetch).run()
+            return _Installation(options, runner, progress, fetch, before_replacing).run()
     except DeepscapeError as error:
         journal(f"{type(error).__name__}: {error}")
         raise
@@ -125,49 +150,97 @@ def install(
 class _Installation:
     """One run of install or repair: the steps in their order, and what they learn from each other."""
 
-    def __init__(self, options: SetupOptions, runner: Runner, progress: Progress, fetch: Optional[Fetch]) -> None:
+    def __init__(
+        self,
+        options: SetupOptions,
+        runner: Runner,
+        progress: Progress,
+        fetch: Optional[Fetch],
+        before_replacing: Callable[[], None],
+    ) -> None:
         self._options = options
         self._runner = runner
-        self._progress = progress
+        self._tell = progress
+        self._span = (0.0, 100.0)  # the part of the whole that the present step's 0 to 100 percent are
         self._fetch = fetch
+        self._before_replacing = before_replacing
+        self._pythons: List[Tuple[Path, Tuple[int, int]]] = []
+        self._found_uv: Optional[Path] = None
         self._wanted = options.build
         if options.build == "auto":
             self._wanted = "cuda" if has_nvidia(runner.environ) else "cpu"
 
     def run(self) -> EngineStatus:
-        """Return the state of the environment, built when it was not there."""
-        pythons = base_pythons(self._runner)
-        version = pythons[0][1] if pythons else _version_of(PYTHON_MANAGED)
-        folder = engines_dir() / environment_key(version, self._wanted)
-        python = venv_python(folder)
-        if self._options.action == "install" and read_json(folder / READY) and is_program(python):
-            self._progress(100, "The engine is set up already.")
-            return status_of(EngineInterpreter(str(python), "managed", str(folder), read_json(folder / READY)))
-        check_disk(self._wanted)
+        """Return the state of the environment, built when it was not there, with the extras that were asked for."""
+        self._pythons = base_pythons(self._runner)
+        version = self._pythons[0][1] if self._pythons else version_of(PYTHON_MANAGED)
+        folder = self._extended() or engines_dir() / environment_key(version, self._wanted)
+        facts = read_json(folder / READY)
+        there = self._options.action == "install" and bool(facts) and is_program(venv_python(folder))
+        asked = set(self._options.extras) if there else {*self._options.extras, *installed_extras(folder)}
+        if not there:
+            self._span = (0.0, 85.0 if asked else 100.0)
+            facts = self._build(folder, version)
+        missing = [name for name in EXTRAS if name in asked and not is_current(folder, name)]
+        begin = 0.0 if there else 85.0
+        for number, name in enumerate(missing):
+            step = (100.0 - begin) / len(missing)
+            self._span = (begin + number * step, begin + (number + 1) * step)
+            self._add_extra(folder, name)
+        self._span = (0.0, 100.0)
+        extras = installed_extras(folder)
+        beside = f", with {in_words(extras)}" if extras else ""
+        if there and not missing:
+            self._progress(100, f"The engine is set up already{beside}.")
+        else:
+            device = facts["device_name"]
+            self._progress(100, f"The engine is ready: torch {facts['versions']['torch']} on {device}{beside}.")
+        return status_of(EngineInterpreter(str(venv_python(folder)), "managed", str(folder), facts, extras))
+
+    def _extended(self) -> Optional[Path]:
+        """Return the environment in use where extras alone are wished: another build of torch is not meant by that."""
+        options = self._options
+        if options.action != "install" or options.build != "auto" or not options.extras:
+            return None
+        return next((Path(engine.folder) for engine in managed_engines()), None)
+
+    # --- the environment ---
+
+    def _build(self, folder: Path, version: Tuple[int, int]) -> Dict[str, Any]:
+        """Make the environment anew; return the facts of its verification."""
+        check_disk("The engine", NEEDED_GB[self._wanted])
+        self._before_replacing()
+        with self._unfinished(folder):
+            facts = self._install(folder, version)
+            write_json(folder / READY, facts)
+        return facts
+
+    @contextlib.contextmanager
+    def _unfinished(self, folder: Path) -> Iterator[None]:
+        """Delete what is in a folder, and mark it as unfinished until the block has come to its end."""
         crash = folder.with_name(folder.name + _CRASH_SUFFIX)
         _delete(folder)
+        made(folder.parent)
         write_json(crash, {"pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")})
         self._runner.started = lambda pid: write_json(crash, {"pid": os.getpid(), "child": pid})
         try:
-            facts = self._build(folder, [path for path, _ in pythons], version)
+            yield
         except DiskFull:
-            _delete(folder)  # gives back at once what the unfinished environment took
+            _delete(folder)  # gives back at once what the unfinished folder took
             raise
-        write_json(folder / READY, facts)
-        self._runner.started = lambda pid: None
+        finally:
+            self._runner.started = lambda pid: None
         crash.unlink()
-        self._progress(100, f"The engine is ready: torch {facts['versions']['torch']} on {facts['device_name']}.")
-        return status_of(EngineInterpreter(str(python), "managed", str(folder), facts))
 
-    def _build(self, folder: Path, pythons: List[Path], version: Tuple[int, int]) -> Dict[str, Any]:
+    def _install(self, folder: Path, version: Tuple[int, int]) -> Dict[str, Any]:
         """Do the steps; return the facts of the verification."""
-        self._progress(1, "Looking for uv, which installs the engine.")
-        uv = find_uv(self._options.uv, self._runner, pythons, self._fetch)
+        uv = self._uv()
         self._progress(4, f"Making an environment for Python {version[0]}.{version[1]} in '{folder}'.")
-        self._make_venv(uv, folder, pythons)
+        self._make_venv(uv, folder)
         python = venv_python(folder)
         build = self._install_torch(uv, python, version)
-        self._install_lock(uv, python)
+        self._progress(55, "Installing the other packages.")
+        self._install_locked(LOCK, ["--python", python], 55, "The engine's packages cannot be installed")
         self._progress(88, "Verifying: every package is imported by the engine's own Python (up to a minute).")
         facts = verify(str(python), self._runner)
         if facts["build"] != build:
@@ -177,8 +250,17 @@ class _Installation:
             )
         return facts
 
-    def _make_venv(self, uv: Path, folder: Path, pythons: List[Path]) -> None:
-        base: List[str] = ["--python", str(pythons[0])] if pythons else ["--python", PYTHON_MANAGED, "--managed-python"]
+    def _uv(self) -> Path:
+        if self._found_uv is None:
+            self._progress(1, "Looking for uv, which installs the engine.")
+            pythons = [path for path, _ in self._pythons]
+            self._found_uv = find_uv(self._options.uv, self._runner, pythons, self._fetch)
+        return self._found_uv
+
+    def _make_venv(self, uv: Path, folder: Path) -> None:
+        base = ["--python", PYTHON_MANAGED, "--managed-python"]
+        if self._pythons:
+            base = ["--python", str(self._pythons[0][0])]
         try:
             self._runner.run([uv, "venv", "--no-project", *base, folder], line=self._told(4))
         except CommandFailed as error:
@@ -208,26 +290,51 @@ class _Installation:
             f"Or download its wheel for Python {version[0]}.{version[1]} and give its folder as WHEELS.",
         ) from failure
 
-    def _install_lock(self, uv: Path, python: Path) -> None:
-        """Install the locked packages: from the folder of wheels alone where that is enough, else with the index."""
-        self._progress(55, "Installing the other packages.")
-        command: List[Argument] = [uv, "pip", "install", "--python", python, "--no-deps", "--require-hashes"]
-        command += ["--no-build", "--compile-bytecode", "-r", LOCK]
+    def _install_locked(self, lock: Path, where: List[Argument], percent: float, failed: str, remedy: str = "") -> None:
+        """Install locked packages: from the folder of wheels alone where that is enough, else with the index."""
+        command: List[Argument] = [self._uv(), "pip", "install", *where, "--no-deps", "--require-hashes"]
+        command += ["--no-build", "--compile-bytecode", "-r", lock]
         if self._options.wheels:
             try:
-                self._runner.run([*command, "--no-index"], line=self._told(55), extra=self._links())
+                self._runner.run([*command, "--no-index"], line=self._told(percent), extra=self._links())
                 return
             except CommandFailed as error:
                 self._runner.log(f"The folder of wheels is not enough by itself (exit code {error.code}).")
         try:
-            self._runner.run(command, line=self._told(55), extra=self._links())
+            self._runner.run(command, line=self._told(percent), extra=self._links())
         except CommandFailed as error:
-            raise explain("The engine's packages cannot be installed", error.output, home()) from error
+            raise explain(failed, error.output, home(), remedy) from error
+
+    # --- extras ---
+
+    def _add_extra(self, folder: Path, name: str) -> None:
+        """Put an extra beside the environment's packages, and switch it on when it has proved to work."""
+        extra, target = EXTRAS[name], extra_folder(folder, name)
+        if not is_complete(target):
+            check_disk(extra.title, extra.needed_gb)
+            # What is not whole is not to be found; packages of an earlier release may be, until these take their place.
+            switch_off(folder, name, target)
+            self._uv()
+            python = venv_python(folder)
+            self._progress(5, f"Installing {extra.title} beside the engine's packages.")
+            failed = f"The engine works as before, but {extra.title} cannot be installed"
+            with self._unfinished(target):
+                where: List[Argument] = ["--python", python, "--target", target]
+                self._install_locked(extra.lock, where, 5, failed, f"Or leave {name} out of EXTRAS.")
+                self._progress(80, f"Verifying: {extra.title} computes something.")
+                complete(target, verify_extra(str(python), name, self._runner, target))
+        switch_on(folder, name)
+
+    # --- what uv is told, and says ---
 
     def _links(self) -> Dict[str, str]:
         """Return uv's variable for the folders of wheels: WHEELS before those of the environment."""
         links = [link for link in (self._options.wheels, self._runner.environ.get("UV_FIND_LINKS", "")) if link]
         return {"UV_FIND_LINKS": ",".join(links)} if links else {}
+
+    def _progress(self, percent: float, sentence: str) -> None:
+        begin, end = self._span
+        self._tell(begin + percent * (end - begin) / 100, sentence)
 
     def _told(self, percent: float) -> Callable[[str], None]:
         """Return a listener that turns uv's lines into sentences of progress."""
@@ -240,114 +347,41 @@ class _Installation:
         return listen
 
 
-def _use_interpreter(python: str, runner: Runner, progress: Progress) -> EngineStatus:
+def _use_interpreter(python: str, extras: Tuple[str, ...], runner: Runner, progress: Progress) -> EngineStatus:
     progress(5, f"Verifying '{python}': every package is imported by it.")
     facts = verify(python, runner)
-    progress(100, f"'{python}' can run the engine: torch {facts['versions']['torch']} on {facts['device_name']}.")
-    return status_of(EngineInterpreter(python, "setting", "", facts))
+    found = {name: verify_extra(python, name, runner)["version"] for name in extras}
+    beside = f", with {in_words(found)}" if found else ""
+    device = facts["device_name"]
+    progress(100, f"'{python}' can run the engine: torch {facts['versions']['torch']} on {device}{beside}.")
+    return status_of(EngineInterpreter(python, "setting", "", facts, found))
 
 
-def verify(python: str, runner: Runner) -> Dict[str, Any]:
-    """Import all that the engine needs in a child process and return what it found.
-
-    Returns:
-        ``versions`` (name -> version), ``device`` (cuda or cpu), ``device_name``, ``build``, ``seconds`` per import.
-
-    Raises:
-        EngineSetupFailed: the interpreter does not run, is too old, or a package is missing; names it.
-    """
-    version = python_version(Path(python), runner)
-    if version is None:
-        raise EngineSetupFailed(f"'{python}' does not run as a Python interpreter.", "Name another, or repair it.")
-    if version < PYTHON_OLDEST:
-        raise EngineSetupFailed(
-            f"'{python}' is Python {version[0]}.{version[1]}; the engine needs {PYTHON_OLDEST[0]}.{PYTHON_OLDEST[1]}.",
-            "Name a newer interpreter, or let the set-up make the environment.",
-        )
-    try:
-        output = runner.run([python, "-I", "-X", "utf8", PROBE], timeout_s=_PROBE_TIMEOUT_S)
-    except CommandFailed as error:
-        findings = _last_json(error.output)
-        if "missing" in findings:
-            raise EngineSetupFailed(
-                f"The engine's Python '{python}' lacks {findings['missing']} ({findings['message']}).",
-                "Run the set-up with ACTION repair, or install it into your interpreter.",
-                error.output,
-            ) from error
-        raise explain(f"The engine's Python '{python}' failed its verification", error.output, home()) from error
-    findings = _last_json(output)
-    if "versions" not in findings:
-        raise EngineSetupFailed(f"'{python}' gave no answer when verified.", "Run the set-up again.", output)
-    return findings
-
-
-def _last_json(output: str) -> Dict[str, Any]:
-    for line in reversed(output.splitlines()):
-        if line.lstrip().startswith("{"):
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            return found if isinstance(found, dict) else {}
-    return {}
-
-
-def base_pythons(runner: Runner) -> List[Tuple[Path, Tuple[int, int]]]:
-    """Return the real interpreters of QGIS's Python that the engine can use, with their versions.
-
-    ``sys.executable`` is QGIS itself on Windows and macOS; the interpreter lies beside the standard library there.
-    """
-    prefix = Path(sys.base_exec_prefix)
-    candidates = [Path(sys.executable)] if Path(sys.executable or "").name.lower().startswith("python") else []
-    if os.name == "nt":
-        candidates += [prefix / "python.exe", prefix / "python3.exe"]
-    else:
-        candidates += [prefix / "bin" / "python3", Path("/usr/bin/python3")]
-    found: List[Tuple[Path, Tuple[int, int]]] = []
-    for candidate in dict.fromkeys(candidates):
-        version = python_version(candidate, runner) if is_program(candidate) else None
-        if version is not None and PYTHON_OLDEST <= version <= PYTHON_NEWEST:
-            found.append((candidate, version))
-    return found
-
-
-def python_version(python: Path, runner: Runner) -> Optional[Tuple[int, int]]:
-    """Return an interpreter's version (major, minor); None when it does not run as one."""
-    script = "import ctypes, ssl, sys, zlib; print('version %d.%d' % sys.version_info[:2])"
-    try:
-        words = runner.run([python, "-I", "-c", script], timeout_s=60).split()
-    except (CommandFailed, OSError):
-        return None
-    return _version_of(words[-1]) if len(words) >= 2 and words[-2] == "version" else None
-
-
-def _version_of(text: str) -> Tuple[int, int]:
-    major, minor = text.split(".")[:2]
-    return int(major), int(minor)
-
-
-def check_disk(build: str) -> None:
-    """Raise DiskFull when the folder's disk has less room than a build needs; says both numbers."""
+def check_disk(what: str, needed_gb: float) -> None:
+    """Raise DiskFull when the folder's disk has less room than something needs; says both numbers."""
     folder = home()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free_gb = shutil.disk_usage(folder).free / 1e9
-    if free_gb < NEEDED_GB[build]:
+    if free_gb < needed_gb:
         raise DiskFull(
-            f"The engine needs {NEEDED_GB[build]} GB, and the disk of '{home()}' has {free_gb:.1f} GB free.",
+            f"{what} needs {needed_gb} GB, and the disk of '{home()}' has {free_gb:.1f} GB free.",
             "Free some space, or set DEEPSCAPE_HOME to a folder on another disk.",
         )
 
 
 def _clean_up(runner: Runner) -> None:
-    """Remove what an interrupted set-up left: its environment, its uv when that still runs, folders being deleted."""
-    for crash in engines_dir().glob("*" + _CRASH_SUFFIX):
-        runner.log(f"'{crash.name}': the last set-up did not come to its end; it begins anew.")
-        _end_orphan(int(read_json(crash).get("child", 0)))
-        _delete(crash.with_name(crash.name[: -len(_CRASH_SUFFIX)]))
-        crash.unlink()
-    for folder in engines_dir().glob("*.deleted-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Remove what an interrupted set-up left: an environment or an extra, its uv when that still runs, and folders
+    that were being deleted.
+    """
+    for place in ("", f"*/{EXTRAS_FOLDER}/"):
+        for crash in engines_dir().glob(f"{place}*{_CRASH_SUFFIX}"):
+            runner.log(f"'{crash.name}': the last set-up did not come to its end; it begins anew.")
+            _end_orphan(int(read_json(crash).get("child", 0)))
+            _delete(crash.with_name(crash.name[: -len(_CRASH_SUFFIX)]))
+            crash.unlink()
+        for folder in engines_dir().glob(f"{place}*.deleted-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end_orphan(pid: int) -> None:

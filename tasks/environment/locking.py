@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Callable, Optional, Type
 
 from ..errors import EngineSetupFailed, JobCancelled
-from .lookup import read_json
+from .files import read_json
 from .places import made
 
 _POLL_S = 0.2

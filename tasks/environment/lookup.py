@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..errors import EngineMissing
+from .extras import extras_of, installed_extras
+from .files import is_program, read_json
 from .places import engines_dir
 from .release import release_digest
 
@@ -32,12 +33,14 @@ class EngineInterpreter:
         origin: ``setting``, ``environment`` (DEEPSCAPE_ENGINE_PYTHON) or ``managed``.
         folder: the managed environment's folder; empty for the user's own interpreter.
         facts: what the last verification found (versions, device); empty for the user's own interpreter.
+        extras: value of EXTRAS -> version, of those that the environment has.
     """
 
     python: str
     origin: str
     folder: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_engine(setting: str = "", environ: Optional[Mapping[str, str]] = None) -> EngineInterpreter:
@@ -58,7 +61,7 @@ def find_engine(setting: str = "", environ: Optional[Mapping[str, str]] = None) 
                     f"{name} names '{value}', which is no Python interpreter.",
                     "Correct it, or clear it to use the managed environment.",
                 )
-            return EngineInterpreter(str(value), origin)
+            return EngineInterpreter(str(value), origin, extras=extras_of(str(value)))
     managed = managed_engines()
     if not managed:
         raise EngineMissing(NOT_SET_UP, SET_UP)
@@ -87,38 +90,17 @@ def forget() -> None:
 
 def managed_engines() -> List[EngineInterpreter]:
     """Return this release's verified environments, the one verified last first."""
-    found = []
+    found: List[Tuple[int, EngineInterpreter]] = []
     for marker in engines_dir().glob(f"{release_digest()}-*/{READY}"):
         facts = read_json(marker)
         python = venv_python(marker.parent)
         if facts and is_program(python):
-            found.append(
-                (marker.stat().st_mtime_ns, EngineInterpreter(str(python), "managed", str(marker.parent), facts))
-            )
+            extras = installed_extras(marker.parent)
+            engine = EngineInterpreter(str(python), "managed", str(marker.parent), facts, extras)
+            found.append((marker.stat().st_mtime_ns, engine))
     return [engine for _, engine in sorted(found, key=lambda item: item[0], reverse=True)]
 
 
 def venv_python(folder: Path) -> Path:
     """Return where a virtual environment keeps its interpreter."""
     return folder / "Scripts" / "python.exe" if os.name == "nt" else folder / "bin" / "python"
-
-
-def is_program(path: Path) -> bool:
-    """Tell whether the path is a file (links followed: a venv breaks when its base Python goes) that can be run."""
-    return path.is_file() and os.access(path, os.X_OK)
-
-
-def read_json(path: Path) -> Dict[str, Any]:
-    """Return the object in a JSON file; empty when the file is missing or cut off, which counts as not there."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a JSON file in one step: a reader sees the whole of it or nothing."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(dict(data), indent=1, sort_keys=True), encoding="utf-8")
-    temporary.replace(path)

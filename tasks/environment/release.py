@@ -1,4 +1,4 @@
-"""What this release of the engine is made of: the pins of torch, uv and Python, and the key of its environment."""
+"""What this release of the engine is made of: the pins of torch, uv, Python and the extras, and the folders' keys."""
 
 from __future__ import annotations
 
@@ -19,6 +19,26 @@ PYTHON_MANAGED = "3.12"  # what uv provides where QGIS's own Python is outside t
 # Room for the environment and uv's cache together while it is built, rounded up.
 NEEDED_GB = {"cpu": 3, "cuda": 14}
 TORCH_DOWNLOAD = {"cpu": "200 MB", "cuda": "3 GB"}
+
+
+class Extra(NamedTuple):
+    """Packages beside the engine's own, for those who ask for them.
+
+    Attributes:
+        title: what the user knows it by.
+        package: the one whose version is told.
+        lock: the packages to add, pinned with their hashes, without those that the engine has already.
+        needed_gb: room for them and uv's cache together.
+    """
+
+    title: str
+    package: str
+    lock: Path
+    needed_gb: float
+
+
+# Value of EXTRAS -> what it is.
+EXTRAS = {"openvino": Extra("OpenVINO", "openvino", Path(__file__).with_name("openvino.lock"), 0.4)}
 
 UV = "0.13.8"
 UV_OLDEST = (0, 7)  # older ones lack --torch-backend
@@ -70,9 +90,22 @@ def release_digest(lock: Path = LOCK) -> str:
 
     It changes only when a package does, so that a patch release of the plugin downloads nothing.
     """
+    return _digest(f"torch=={TORCH}\n{_packages_of(lock)}")
+
+
+@functools.cache
+def extra_key(name: str) -> str:
+    """Return the name of an extra's folder: the packages of another release go into another one."""
+    return f"{name}-{_digest(_packages_of(EXTRAS[name].lock))}"
+
+
+def _packages_of(lock: Path) -> str:
     # A checkout on Windows may turn line ends round: the same packages keep the same key.
-    text = lock.read_text(encoding="utf-8").replace("\r\n", "\n")
-    return hashlib.sha256(f"torch=={TORCH}\n{text}".encode()).hexdigest()[:12]
+    return lock.read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def environment_key(python: Tuple[int, int], build: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, List, Mapping, Optional, Tuple
 
 from ..errors import EngineMissing
+from .extras import in_words
 from .lookup import NOT_SET_UP, SET_UP, EngineInterpreter, find_engine
 from .places import engines_dir, home
 from .release import TORCH, release_digest
@@ -33,6 +34,8 @@ class EngineStatus:
         device: ``cuda`` or ``cpu``; empty when unknown (the user's own interpreter, not verified yet).
         device_name: the device in words.
         versions: package -> version.
+        extras: value of EXTRAS -> version, of those that are installed; of the user's own interpreter, those that were
+            asked for and verified.
         folder: the managed environment's folder.
         size_bytes: of that folder.
         log: path of the set-up's log.
@@ -45,6 +48,7 @@ class EngineStatus:
     device: str = ""
     device_name: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     size_bytes: int = 0
     log: str = ""
@@ -89,6 +93,7 @@ def status_of(
         device=str(facts.get("device", "")),
         device_name=str(facts.get("device_name", "")),
         versions=dict(facts.get("versions", {})),
+        extras=dict(engine.extras),
         folder=engine.folder,
         size_bytes=size,
         log=str(log),
@@ -117,6 +122,7 @@ def _report(engine: EngineInterpreter, reason: str, size: int, log: Path, extra:
         ("Interpreter", f"{engine.python or 'none'} ({engine.origin})"),
         ("Environment", f"{engine.folder}, {size / 1e9:.2f} GB" if engine.folder else "none"),
         ("Device", f"{facts.get('device', 'unknown')}: {facts.get('device_name', '')}"),
+        ("Extras", in_words(engine.extras)),
         ("Other environments", ", ".join(_others(engine.folder)) or "none"),
     ]
     rows += [(f"  {name}", str(version)) for name, version in dict(facts.get("versions", {})).items()]

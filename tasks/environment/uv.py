@@ -21,7 +21,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 from ..errors import EngineSetupFailed
 from .commands import Argument, CommandFailed, Runner, explain
-from .lookup import is_program
+from .files import is_program
 from .places import home, made
 from .release import UV, UV_OLDEST, UvWheel, uv_wheel
 

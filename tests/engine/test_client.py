@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from deepscape.tasks import client, protocol
+from deepscape.tasks.environment import extras
 from deepscape.tasks.errors import (
     BadInput,
     DiskFull,
@@ -611,6 +612,26 @@ def test_another_interpreter_gets_another_worker(pool, tmp_path):
     pool.do("say", interpreter=other)
     assert gone(first)
     assert worker_pid(pool) != first
+
+
+def test_an_extra_that_comes_leaves_the_busy_worker_and_is_found_by_the_next(pool, tmp_path):
+    environment = tmp_path / "engine"
+    packages = environment / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    (environment / "bin").mkdir()
+    python = program(environment / "bin" / "python", f'exec {sys.executable} "$@"')
+    pool.do("say", interpreter=python)
+    first = worker_pid(pool)
+    busy = Beside(pool.do, "steps", interpreter=python)
+    until(lambda: busy.said("progress"))
+    extras.extra_folder(environment, "openvino").mkdir(parents=True)
+    extras.switch_on(environment, "openvino")
+    extras.complete(extras.extra_folder(environment, "openvino"), {"version": "2026.4.1"})
+    assert worker_pid(pool) == first
+    busy.stop.set()
+    assert isinstance(busy.end(), JobCancelled) and worker_pid(pool) == first
+    pool.do("say", interpreter=python)
+    assert gone(first) and worker_pid(pool) != first
 
 
 def test_shutdown_ends_idle_and_busy_workers_and_those_who_wait(pool):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import venv
 import zipfile
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from deepscape.tasks import environment
 from deepscape.tasks.environment import (
     SetupOptions,
     engine_ready,
+    extras,
+    extras_of,
     find_engine,
     install,
     lookup,
@@ -49,8 +52,16 @@ echo "$@" >> "$FAKE_LOG"
 env > "$FAKE_LOG.env"
 case "$1" in
     --version) echo "uv ${FAKE_VERSION:-0.13.8} (test)"; exit 0 ;;
-    venv) for last; do :; done; mkdir -p "$last/bin"; cp "$FAKE_PYTHON" "$last/bin/python"; exit 0 ;;
+    venv)
+        for last; do :; done
+        mkdir -p "$last/bin" "$last/lib/python3.11/site-packages"
+        cp "$FAKE_PYTHON" "$last/bin/python"
+        exit 0 ;;
 esac
+for word; do
+    [ "$before" = --target ] && mkdir -p "$word" && touch "$word/openvino.py"
+    before="$word"
+done
 case "$*" in
     *"${FAKE_HANG:-nothing}"*) echo "$$" > "$FAKE_LOG.pid"; sleep 60 ;;
     *"${FAKE_FAIL_ON:-nothing}"*) echo "$FAKE_SAYS" >&2; exit 2 ;;
@@ -60,6 +71,7 @@ echo "Downloading torch (183.0MiB)"
 
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
+    *"probe.py openvino"*) echo "$FAKE_EXTRA"; exit "$FAKE_EXTRA_CODE" ;;
     *probe.py*) echo 'a library prints this'; echo '{facts}'; exit {code} ;;
     *) echo 'version {version}' ;;
 esac
@@ -77,6 +89,8 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPSCAPE_UV", str(script(tmp_path / "uv", FAKE_UV)))
     monkeypatch.setenv("FAKE_LOG", str(tmp_path / "uv.log"))
     monkeypatch.setenv("FAKE_PYTHON", str(fake_python(tmp_path / "engine-python")))
+    monkeypatch.setenv("FAKE_EXTRA", '{"version": "2026.4.1"}')
+    monkeypatch.setenv("FAKE_EXTRA_CODE", "0")
     monkeypatch.setattr(installing, "has_nvidia", lambda environ: False)
     lookup.forget()
     yield tmp_path
@@ -227,6 +241,205 @@ def test_waiting_for_another_setup_can_be_cancelled(machine):
         install(SetupOptions(), cancelled=lambda: True)
 
 
+# --- extras
+
+
+OPENVINO = {"openvino": "2026.4.1"}
+WITH_OPENVINO = SetupOptions(extras=("openvino",))
+
+
+def switch_of(folder):
+    return Path(folder) / "lib" / "python3.11" / "site-packages" / "deepscape-openvino.pth"
+
+
+def content_of(folder):
+    """The files of an engine and their times, but for extras."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and "extras" not in path.parts)
+    return {path: path.stat().st_mtime_ns for path in files if path.suffix != ".pth"}
+
+
+def test_an_extra_is_added_to_an_engine_that_stays_as_it_is(machine):
+    before = install(SetupOptions())
+    assert before.extras == {} and find_engine().extras == {} and "Extras                  none" in before.report
+    kept = content_of(before.folder)
+    (machine / "uv.log").unlink()
+    stages, replaced = [], []
+    done = install(
+        WITH_OPENVINO,
+        progress=lambda percent, text: stages.append((percent, text)),
+        before_replacing=lambda: replaced.append(True),
+    )
+    assert (done.python, done.extras) == (before.python, OPENVINO) and content_of(done.folder) == kept
+    assert find_engine().extras == extras_of(done.python) == OPENVINO and not replaced and not markers()
+    target = Path(done.folder) / "extras" / release.extra_key("openvino")
+    version, installed = calls(machine)
+    assert version == "--version" and installed.endswith("openvino.lock")
+    assert f"--python {done.python} --target {target} --no-deps --require-hashes --no-build" in installed
+    assert (switch_of(done.folder).parent / switch_of(done.folder).read_text().strip()).resolve() == target
+    assert [percent for percent, _ in stages] == sorted(percent for percent, _ in stages) and stages[-1] == (
+        100,
+        "The engine is ready: torch 2.13.0+cpu on 2 CPU cores (x86_64), with OpenVINO 2026.4.1.",
+    )
+    assert "Extras                  OpenVINO 2026.4.1" in status().report
+
+
+def test_an_extra_that_is_there_is_told_and_kept(machine):
+    install(WITH_OPENVINO)
+    (machine / "uv.log").unlink()
+    stages = []
+    for options in (WITH_OPENVINO, SetupOptions()):
+        assert install(options, progress=lambda percent, text: stages.append(text)).extras == OPENVINO
+    assert stages == ["The engine is set up already, with OpenVINO 2026.4.1."] * 2
+    assert calls(machine) == []
+
+
+def test_an_engine_and_its_extra_are_made_in_one_go_and_repaired_together(machine):
+    stages, replaced = [], []
+    made = install(WITH_OPENVINO, progress=lambda percent, text: stages.append(percent))
+    assert made.extras == OPENVINO and stages == sorted(stages) and stages[-1] == 100
+    (switch_of(made.folder).parent / "stray").touch()
+    done = install(SetupOptions(action="repair"), before_replacing=lambda: replaced.append(True))
+    assert done.extras == OPENVINO and replaced and not (switch_of(made.folder).parent / "stray").exists()
+    install(SetupOptions(action="remove"), before_replacing=lambda: replaced.append(True))
+    assert len(replaced) == 2 and not Path(made.folder).exists() and find_extras() == {}
+
+
+def find_extras():
+    return {name: version for engine in lookup.managed_engines() for name, version in engine.extras.items()}
+
+
+def test_an_extra_goes_into_the_engine_in_use_whatever_its_build(machine, monkeypatch):
+    engine = install(SetupOptions(build="cpu"))
+    monkeypatch.setattr(installing, "has_nvidia", lambda environ: True)
+    done = install(WITH_OPENVINO)
+    assert done.folder == engine.folder and done.extras == OPENVINO
+    assert not [line for line in calls(machine)[4:] if "torch" in line]
+
+
+def test_an_interrupted_extra_leaves_the_engine_and_begins_anew(machine, monkeypatch):
+    before = install(SetupOptions())
+    kept = content_of(before.folder)
+    monkeypatch.setenv("FAKE_HANG", "openvino.lock")
+    pid_file = machine / "uv.log.pid"
+    with pytest.raises(JobCancelled):
+        install(WITH_OPENVINO, cancelled=pid_file.exists)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    assert engine_ready() and find_engine().extras == {} and content_of(before.folder) == kept
+    target = Path(before.folder) / "extras" / release.extra_key("openvino")
+    (target / "half").touch()
+    monkeypatch.delenv("FAKE_HANG")
+    lines = []
+    assert install(SetupOptions(), log=lines.append).extras == {}
+    assert any("did not come to its end" in line for line in lines)
+    assert not list(target.parent.iterdir()) and content_of(before.folder) == kept
+    assert install(WITH_OPENVINO).extras == OPENVINO
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "sentence"),
+    [
+        ('{"missing": "openvino", "message": "ImportError: libtbb"}', 1, "machine (ImportError: libtbb)."),
+        ("Illegal instruction", 132, "machine: Illegal instruction."),
+    ],
+)
+def test_an_extra_that_does_not_work_is_told_and_not_switched_on(machine, monkeypatch, said, code, sentence):
+    monkeypatch.setenv("FAKE_EXTRA", said)
+    monkeypatch.setenv("FAKE_EXTRA_CODE", str(code))
+    with pytest.raises(EngineSetupFailed) as caught:
+        install(WITH_OPENVINO)
+    assert caught.value.message == f"The engine works as before, but OpenVINO does not work on this {sentence}"
+    assert caught.value.remedy == "Leave openvino out of EXTRAS to do without it."
+    assert find_engine().extras == {} and not switch_of(find_engine().folder).exists()
+
+
+def test_an_extra_that_cannot_be_downloaded_is_told_with_what_remains(machine, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL_ON", "openvino.lock")
+    monkeypatch.setenv("FAKE_SAYS", "No solution found")
+    with pytest.raises(EngineSetupFailed) as caught:
+        install(WITH_OPENVINO)
+    assert caught.value.message.startswith("The engine works as before, but OpenVINO cannot be installed: the package")
+    assert caught.value.remedy.endswith("Or leave openvino out of EXTRAS.") and engine_ready()
+
+
+def test_an_extra_of_an_earlier_release_is_used_until_the_new_one_is_there(machine, monkeypatch):
+    before = install(WITH_OPENVINO)
+    old = next((Path(before.folder) / "extras").iterdir())
+    monkeypatch.setattr(extras, "extra_key", lambda name: f"{name}-new")
+    assert find_engine().extras == OPENVINO and install(SetupOptions()).extras == OPENVINO
+    monkeypatch.setenv("FAKE_EXTRA", '{"version": "2027.1.0"}')
+    assert install(WITH_OPENVINO).extras == {"openvino": "2027.1.0"}
+    assert "openvino-new" in switch_of(before.folder).read_text()
+    assert old.is_dir()  # a worker may run with it
+
+
+def test_a_folder_of_an_extra_that_is_gone_or_not_whole_is_made_anew(machine):
+    engine = install(WITH_OPENVINO)
+    target = Path(engine.folder) / "extras" / release.extra_key("openvino")
+    (target / "extra.json").unlink()
+    assert find_engine().extras == {}
+    assert install(WITH_OPENVINO).extras == OPENVINO
+    shutil.rmtree(target.parent)
+    assert find_engine().extras == {}
+    assert install(WITH_OPENVINO).extras == OPENVINO
+    switch_of(engine.folder).unlink()
+    assert find_engine().extras == {}
+    (machine / "uv.log").unlink()
+    assert install(WITH_OPENVINO).extras == OPENVINO and calls(machine) == []  # its packages are whole
+
+
+def test_the_room_that_an_extra_needs_is_looked_at(machine, monkeypatch):
+    install(SetupOptions())
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 0.1e9}))
+    with pytest.raises(DiskFull, match=r"OpenVINO needs 0\.4 GB, and the disk of '.*home ü' has 0\.1 GB free"):
+        install(WITH_OPENVINO)
+    assert engine_ready()
+
+
+def test_extras_of_an_own_interpreter_are_verified(machine, monkeypatch):
+    python = str(machine / "engine-python")
+    options = SetupOptions(interpreter=python, extras=("openvino",))
+    stages = []
+    assert install(options, progress=lambda percent, text: stages.append(text)).extras == OPENVINO
+    assert stages[-1].endswith("(x86_64), with OpenVINO 2026.4.1.") and calls(machine) == []
+    monkeypatch.setenv("FAKE_EXTRA", '{"missing": "openvino", "message": "ModuleNotFoundError"}')
+    monkeypatch.setenv("FAKE_EXTRA_CODE", "1")
+    with pytest.raises(EngineSetupFailed) as caught:
+        install(options)
+    assert str(caught.value) == (
+        f"'{python}' has no OpenVINO that works (ModuleNotFoundError). "
+        "Install the package openvino into it, or leave openvino out of EXTRAS."
+    )
+
+
+def test_python_finds_an_extra_that_is_switched_on_from_its_next_start_on(tmp_path):
+    environment = tmp_path / "engine ü"
+    venv.create(environment, symlinks=True)
+    folder = extras.extra_folder(environment, "openvino")
+    (folder / "openvino-1.dist-info").mkdir(parents=True)
+    (folder / "openvino-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: openvino\nVersion: 1\n")
+    (folder / "openvino.py").write_text("here = True\n")
+    code = (
+        "import importlib.util as u, importlib.metadata as m\n"
+        "print(m.version('openvino') if u.find_spec('openvino') else 'none')"
+    )
+
+    def found():
+        python = lookup.venv_python(environment)
+        return subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+    assert found() == "none"
+    extras.switch_on(environment, "openvino")
+    assert found() == "1"
+    assert extras.installed_extras(environment) == {}  # not verified
+    extras.complete(folder, {"version": "1"})
+    assert extras.installed_extras(environment) == {"openvino": "1"}
+    moved = environment.rename(tmp_path / "moved")
+    assert extras.installed_extras(moved) == {"openvino": "1"}
+    extras.switch_off(moved, "openvino", extras.extra_folder(moved, "openvino"))
+    assert extras.installed_extras(moved) == {}
+
+
 # --- sentences
 
 
@@ -284,6 +497,11 @@ def test_a_home_that_is_a_file_is_named(machine, monkeypatch):
         ({"build": "rocm"}, "BUILD is 'rocm'. Valid values: auto, cpu, cuda."),
         ({"interpreter": "/no/python"}, "INTERPRETER '/no/python' is no program."),
         ({"wheels": "/no/folder"}, "WHEELS '/no/folder' is no folder."),
+        ({"extras": ("tensorrt",)}, "EXTRAS holds 'tensorrt'. Valid values: openvino."),
+        (
+            {"action": "remove", "extras": ("openvino",)},
+            "ACTION is remove and EXTRAS is openvino: remove takes away the whole engine. Leave EXTRAS empty to remove",
+        ),
     ],
 )
 def test_wrong_options_name_the_value_and_the_valid_ones(options, sentence):
@@ -488,6 +706,16 @@ def test_the_lock_pins_every_package_by_hash_and_names_no_index():
     pins = [line for line in text.splitlines() if "==" in line and not line.startswith("#")]
     assert len(pins) >= 40 and all(line.endswith("\\") for line in pins)
     assert "://" not in text and not [line for line in pins if line.startswith(("torch==", "nvidia", "torchmetrics"))]
+
+
+@pytest.mark.parametrize("extra", release.EXTRAS.values())
+def test_the_lock_of_an_extra_pins_only_what_the_engine_has_not(extra):
+    text = extra.lock.read_text()
+    pins = [line for line in text.splitlines() if "==" in line and not line.startswith("#")]
+    assert any(line.startswith(f"{extra.package}==") for line in pins)
+    assert all(line.endswith("\\") for line in pins) and "://" not in text
+    own = {line.split("==")[0] for line in release.LOCK.read_text().splitlines() if "==" in line}
+    assert not {line.split("==")[0] for line in pins} & own
 
 
 def test_the_key_follows_the_lock_and_not_its_line_ends(tmp_path):
