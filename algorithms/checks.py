@@ -60,10 +60,14 @@ def _any(algorithm, definition, value, parameters, context) -> str:
 
 def _enum(algorithm, definition, value, parameters, context) -> str:
     options = definition.options()
-    if value in options:
+    chosen = [value]
+    if definition.allowMultiple():
+        chosen = list(value) if isinstance(value, (list, tuple)) else str(value).split(",")
+    wrong = next((word for word in chosen if word not in options), None)
+    if wrong is None:
         return ""
     return tr("{0} '{1}' is not a valid choice. Valid choices: {2}.").format(
-        definition.name(), value, ", ".join(options)
+        definition.name(), wrong, ", ".join(options)
     )
 
 

@@ -99,6 +99,15 @@ def choice(name: str, title: str, text: str, options: Sequence[str], default: st
     return described(parameter, f"{text} {valid}", advanced)
 
 
+def choices(name: str, title: str, text: str, options: Sequence[str], advanced: bool = False) -> Any:
+    """Any of some published words; none unless some are given."""
+    parameter = QgsProcessingParameterEnum(
+        name, title, options=list(options), allowMultiple=True, optional=True, usesStaticStrings=True
+    )
+    valid = tr("Values: {}.").format(", ".join(options))
+    return described(parameter, f"{text} {valid}", advanced)
+
+
 def flag(name: str, title: str, text: str, default: bool = False, advanced: bool = False) -> Any:
     """Yes or no."""
     return described(QgsProcessingParameterBoolean(name, title, defaultValue=default), text, advanced)

@@ -79,6 +79,13 @@ class Values:
         """Return the word of an enumeration."""
         return str(self._algorithm.parameterAsEnumString(self.parameters, name, self._context))
 
+    def choices(self, name: str) -> Tuple[str, ...]:
+        """Return the words of an enumeration that takes several; none when it is not given."""
+        if not self.given(name):
+            return ()
+        # QGIS gives one empty word where there is none.
+        return tuple(filter(None, self._algorithm.parameterAsEnumStrings(self.parameters, name, self._context)))
+
     def flag(self, name: str) -> bool:
         """Return yes or no."""
         return bool(self._algorithm.parameterAsBoolean(self.parameters, name, self._context))

@@ -148,7 +148,7 @@ class Classify(JobAlgorithm):
                     tr("Runtime"),
                     tr(
                         "What computes the network. auto: torch on a GPU, else ONNX Runtime; for jobs of more than a "
-                        "minute the fastest on this computer. OpenVINO is used where it was installed besides."
+                        "minute the fastest on this computer. OpenVINO is an extra of 'Set up the engine'."
                     ),
                     jobs.RUNTIMES,
                     advanced=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qgis.core import QgsSettings
 
 from ...tasks import client
-from ...tasks.environment import ACTIONS, BUILDS, SetupOptions, home, install
+from ...tasks.environment import ACTIONS, BUILDS, EXTRAS, SetupOptions, home, install
 from ...tasks.environment.places import made
 from .. import parameters as p
 from ..base import ENGINE_SETTING, DeepscapeAlgorithm
@@ -23,9 +23,11 @@ class SetupEngine(DeepscapeAlgorithm):
     BUILD = "BUILD"
     INTERPRETER = "INTERPRETER"
     WHEELS = "WHEELS"
+    EXTRAS = "EXTRAS"
     PYTHON = "PYTHON"
     DEVICE = "DEVICE"
     LOG = "LOG"
+    INSTALLED_EXTRAS = "INSTALLED_EXTRAS"
 
     STEP = "tools"
     SUMMARY = (
@@ -69,10 +71,27 @@ class SetupEngine(DeepscapeAlgorithm):
                 optional=True,
                 advanced=True,
             ),
+            p.added(
+                p.choices(
+                    self.EXTRAS,
+                    tr("Extras"),
+                    tr(
+                        "What to add to the engine; an engine that is there stays as it is, and keeps the extras that "
+                        "it has. openvino: OpenVINO, which maps some larger networks faster on Intel processors "
+                        "(RUNTIME of 'Classify an image'); 180 MB."
+                    ),
+                    list(EXTRAS),
+                )
+            ),
         )
         self.add_string(self.PYTHON, tr("Python"), tr("The engine's interpreter; empty after it was removed."))
         self.add_string(self.DEVICE, tr("Device"), tr("cuda or cpu."))
         self.add_string(self.LOG, tr("Log"), tr("Path of the set-up's log."))
+        self.add_string(
+            self.INSTALLED_EXTRAS,
+            tr("Installed extras"),
+            tr("The extras that the engine has, separated by commas; empty where there are none."),
+        )
 
     def work(self, parameters, context, feedback):
         values = Values(self, parameters, context, feedback, self._snapshots)
@@ -85,6 +104,7 @@ class SetupEngine(DeepscapeAlgorithm):
                 wheels=values.path(self.WHEELS),
                 uv=str(settings.value(UV_SETTING, "") or ""),
                 extra_env=network.environment(made(home())),
+                extras=values.choices(self.EXTRAS),
             )
         finally:
             values.close()
@@ -93,15 +113,20 @@ class SetupEngine(DeepscapeAlgorithm):
             feedback.setProgress(percent)
             feedback.setProgressText(sentence)
 
-        # Running workers hold the files that are about to be replaced.
-        client.shutdown()
         done = install(
             options,
             progress=tell,
             cancelled=feedback.isCanceled,
             log=feedback.pushConsoleInfo,
             fetch=lambda url: network.fetch(url, feedback),
+            # Running workers hold the files that are about to be replaced.
+            before_replacing=client.shutdown,
         )
         # The choice of an own interpreter stays until the managed environment is asked for again.
         settings.setValue(ENGINE_SETTING, options.interpreter)
-        return {self.PYTHON: done.python, self.DEVICE: done.device, self.LOG: done.log}
+        return {
+            self.PYTHON: done.python,
+            self.DEVICE: done.device,
+            self.LOG: done.log,
+            self.INSTALLED_EXTRAS: ",".join(done.extras),
+        }

@@ -19,6 +19,7 @@ def complaint(algorithm, context, image, polygons_file, tmp_path):
         "selectsamples": {"INPUT": image, "OUTPUT": QgsProcessing.TEMPORARY_OUTPUT},
         "trainclassifier": {"TRAINING": str(tmp_path / "patches"), "OUTPUT": QgsProcessing.TEMPORARY_OUTPUT},
         "classify": {"INPUT": image, "MODEL": str(model), "OUTPUT": QgsProcessing.TEMPORARY_OUTPUT},
+        "setupengine": {},
     }  # fmt: skip
 
     def check(name, **changes):
@@ -40,6 +41,15 @@ def test_wrong_enum_value(complaint):
     assert complaint("selectsamples", STRATEGY="most") == (
         "STRATEGY 'most' is not a valid choice. Valid choices: upto, constant, total, smallest, all."
     )
+
+
+def test_a_wrong_value_among_several(complaint):
+    for good in (None, [], "openvino", ["openvino"]):
+        assert complaint("setupengine", EXTRAS=good) == ""
+    for wrong in ("tensorrt", "openvino,tensorrt", ["openvino", "tensorrt"]):
+        assert complaint("setupengine", EXTRAS=wrong) == (
+            "EXTRAS 'tensorrt' is not a valid choice. Valid choices: openvino."
+        )
 
 
 def test_wrong_network(complaint):

@@ -108,7 +108,7 @@ PUBLISHED = {
     "assess": (
         [
             "INPUT", "REFERENCE_SAMPLES", "FIELD", "REFERENCE", "TRAINING", "OUTPUT", "MATRIX", "CROSSWALK", "ERODE",
-            "DESIGN", "CLUSTER_FIELD", "BLOCK_SIZE", "PROBABILITIES", "AREAS",
+            "DESIGN", "CLUSTER_FIELD", "BLOCK_SIZE", "PROBABILITIES", "AREAS", "LEAVE_OUT_TRAINING",
         ],
         ["OUTPUT", "MATRIX", "AREAS", *NUMBERS, "SAMPLE_COUNT"],
     ),
@@ -129,7 +129,10 @@ PUBLISHED = {
     ),
     "normalise": ([*SOURCE, "METHOD", "EXPRESSION", "NODATA", "OUTPUT"], ["OUTPUT"]),
     "modelinfo": (["MODEL", "OUTPUT"], ["OUTPUT", "JSON", "NETWORK", "CLASSES"]),
-    "setupengine": (["ACTION", "BUILD", "INTERPRETER", "WHEELS"], ["PYTHON", "DEVICE", "LOG"]),
+    "setupengine": (
+        ["ACTION", "BUILD", "INTERPRETER", "WHEELS", "EXTRAS"],
+        ["PYTHON", "DEVICE", "LOG", "INSTALLED_EXTRAS"],
+    ),
     "enginestatus": (["OUTPUT"], ["OUTPUT", "READY", "REPORT", "DEVICE"]),
     "landcoverfrompolygons": (
         [
@@ -189,9 +192,11 @@ ENUMS = {
     ("normalise", "METHOD"): ["max", "minmax", "zscore", "expression"],
     ("setupengine", "ACTION"): ["install", "repair", "remove"],
     ("setupengine", "BUILD"): ["auto", "cpu", "cuda"],
+    ("setupengine", "EXTRAS"): ["openvino"],
 }
 
 DEFAULTS = {
+    ("setupengine", "EXTRAS"): None,
     ("selectsamples", "COUNT"): 1000,
     ("selectsamples", "NODATA"): None,
     ("selectvectorsamples", "PERCENT"): 0.5,

@@ -7,7 +7,9 @@ import time
 
 import pytest
 from deepscape.algorithms.base import progress_text
+from deepscape.algorithms.tools import setup_engine
 from deepscape.tasks import client
+from deepscape.tasks.environment import EngineStatus
 from deepscape.tests.qgis.layers import Feedback, longest_gap
 from qgis.core import QgsApplication, QgsProcessing, QgsProcessingAlgRunnerTask, QgsProcessingException
 from qgis.PyQt.QtCore import QTimer
@@ -136,6 +138,20 @@ def test_engine_status_without_an_engine(run, tmp_path, monkeypatch):
 def test_setup_with_an_own_interpreter_that_is_none(algorithm, context, feedback, tmp_path):
     text = fails(algorithm, context, feedback, "setupengine", ACTION="install", BUILD="cpu", INTERPRETER="/no/python")
     assert text == "INTERPRETER '/no/python' does not exist. Check the path."
+
+
+@pytest.mark.parametrize("given", [None, "openvino", ["openvino"]])
+def test_setup_with_extras(run, monkeypatch, given):
+    seen = []
+
+    def install(options, **others):
+        seen.append((options.extras, others["before_replacing"]))
+        return EngineStatus(ready=True, extras={"openvino": "2026.4.1"})
+
+    monkeypatch.setattr(setup_engine, "install", install)
+    outputs = run("setupengine", EXTRAS=given)
+    assert seen == [(("openvino",) if given else (), client.shutdown)]
+    assert outputs["INSTALLED_EXTRAS"] == "openvino"
 
 
 class CancelSoon(Feedback):
