@@ -14,6 +14,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .bandstatistics import BandStatistics
 from .datasets import DatasetScene, DatasetSource
+from .trainingground import Ground
 from .trainingsets import source_of, usable_deviation
 
 Array = npt.NDArray[Any]
@@ -60,6 +61,10 @@ class DensePart(Protocol):
 
     def facts(self) -> Dict[str, Any]:
         """Return what the card says of them: name, hash where there is one, windows."""
+        ...
+
+    def ground(self) -> List[Ground]:
+        """Return where the pixels lie that they may hold."""
         ...
 
 
@@ -130,6 +135,10 @@ class KeptPart:
     def facts(self) -> Dict[str, Any]:
         """Return those of the part."""
         return self._part.facts()
+
+    def ground(self) -> List[Ground]:
+        """Return that of the part."""
+        return self._part.ground()
 
 
 def kept(part: Optional[DensePart], source: DatasetSource) -> Optional[DensePart]:

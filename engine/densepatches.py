@@ -15,6 +15,7 @@ from ..tasks.jobs import TrainSegmenter
 from .denseparts import IGNORED, DensePart, DenseRoles, Floats, Targets, check_classes, count_pixels, without
 from .metrics import class_positions
 from .patchpools import Part
+from .trainingground import Ground
 from .trainingsets import Roles, check_scenes, give_roles, named_part, open_pools, scene_numbers
 
 _EXTRACT_AGAIN = "Extract patches whose labels hold at least two classes."
@@ -60,6 +61,10 @@ class PatchPart:
     def facts(self) -> Dict[str, Any]:
         """Return names and hashes of the datasets, and the number of patches."""
         return self._part.facts()
+
+    def ground(self) -> List[Ground]:
+        """Return where the patches lie, by dataset."""
+        return self._part.ground()
 
 
 def patch_roles(job: TrainSegmenter, context: Context) -> DenseRoles:

@@ -32,12 +32,13 @@ from .areas import (
     Window,
     counts_by_role,
 )
-from .datasets import DatasetSource
+from .datasets import DatasetScene, DatasetSource
 from .denselabels import DenseLabels, open_labels
 from .denseparts import IGNORED, DenseRoles, Floats, Targets, check_classes, without
 from .metrics import class_positions
 from .patchreading import dataset_bands, dataset_scene, plan_source
 from .rasters import RasterReader, reading
+from .trainingground import Ground, coverage, mask_ground
 from .trainingsets import balanced_groups
 
 Array = npt.NDArray[Any]
@@ -60,10 +61,11 @@ class WindowReader:
         raster: the image.
         rule: what its no-data numbers count as, see `RasterReader.read`.
         classes: the class table; empty until it is known.
+        scene: what the card says of the image.
     """
 
-    def __init__(self, raster: RasterReader, labels: DenseLabels, rule: str) -> None:
-        self.raster, self.rule, self.classes = raster, rule, tuple[ClassEntry, ...]()
+    def __init__(self, raster: RasterReader, labels: DenseLabels, rule: str, scene: DatasetScene) -> None:
+        self.raster, self.rule, self.classes, self.scene = raster, rule, tuple[ClassEntry, ...](), scene
         self._labels = labels
 
     def read(self, window: Window) -> Tuple[Floats, Targets]:
@@ -88,6 +90,20 @@ class WindowReader:
         """Return class positions ``(H, W)`` by the labels alone."""
         found, known = self._labels.read(*window)
         return np.where(known, class_positions(found, self.classes), IGNORED)
+
+    def ground(self, areas: Areas, role: int, cells: npt.NDArray[np.bool_], side: int) -> List[Ground]:
+        """Return the pixels of a role that lie in cells ``(R, C)`` of ``side`` pixels."""
+        grid = self.raster.grid
+        deep = max(1, _STRIP_PIXELS // grid.width // side) * side
+
+        def strips() -> Iterator[Tuple[int, npt.NDArray[np.bool_]]]:
+            for row in range(0, grid.height, deep):
+                height = min(deep, grid.height - row)
+                chosen = cells[row // side : -(-(row + height) // side)]
+                inside = chosen.repeat(side, axis=0)[:height].repeat(side, axis=1)[:, : grid.width]
+                yield row, inside & (areas.read((row, 0, height, grid.width)) == role)
+
+        return [mask_ground(self.scene, strips())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +156,15 @@ class RandomWindows:
         """Return the image's name and size, and the number of windows."""
         return _facts(self.reader, self.count, "random windows of an epoch")
 
+    def ground(self) -> List[Ground]:
+        """Return what of the training area windows may hold."""
+        grid, across = self.reader.raster.grid, self.size // self.cell
+        shape = -(-grid.height // self.cell), -(-grid.width // self.cell)
+        # A window begins anywhere in its cell, and so may end one cell later.
+        first = self.starts // self.cell
+        ends = np.minimum(first + across + (self.cell > 1), shape)
+        return self.reader.ground(self.areas, TRAINING, coverage(np.hstack([first, ends]), shape), self.cell)
+
 
 @dataclass(frozen=True, eq=False)
 class FixedWindows:
@@ -187,6 +212,13 @@ class FixedWindows:
     def facts(self) -> Dict[str, Any]:
         """Return the image's name and size, and the number of windows."""
         return _facts(self.reader, len(self.places), f"{ROLES[self.role]} windows")
+
+    def ground(self) -> List[Ground]:
+        """Return what of their area the windows hold."""
+        grid = self.reader.raster.grid
+        tiles = np.zeros((-(-grid.height // self.size), -(-grid.width // self.size)), bool)
+        tiles[tuple((self.places // self.size).T)] = True
+        return self.reader.ground(self.areas, self.role, tiles, self.size)
 
 
 def scored(targets: Targets, window: Window, areas: Areas, role: int, crossing: Optional[Crossing]) -> Targets:
@@ -236,9 +268,9 @@ class _Opening:
     def __init__(
         self, job: TrainSegmenter, source: RasterSource, raster: RasterReader, labels: DenseLabels, context: Context
     ) -> None:
-        self._job, self._source, self._raster, self._labels, self._context = job, source, raster, labels, context
+        self._job, self._raster, self._labels, self._context = job, raster, labels, context
         self._plan = plan_source(1, raster, job.nodata_rule, 0.0)
-        self._reader = WindowReader(raster, labels, self._plan.rule)
+        self._reader = WindowReader(raster, labels, self._plan.rule, dataset_scene(raster, source))
         self._size = job.patch_size
         grid = raster.grid
         if min(grid.height, grid.width) < self._size:
@@ -274,7 +306,7 @@ class _Opening:
         roles = DenseRoles(
             self._reader.classes, training, fixed.get(VALIDATION), fixed.get(TEST),
             DatasetSource("", self._size, str(self._raster.dtype), bands, self._plan.rule),
-            dataset_scene(self._raster, self._source), (self._raster.name,), 0, tuple(self._notes),
+            self._reader.scene, (self._raster.name,), 0, tuple(self._notes),
         )  # fmt: skip
         check_classes(roles, self._labels.name, self._context)
         return roles

@@ -20,6 +20,7 @@ from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .datasets import DatasetSource, PatchDataset
+from .trainingground import Ground, patch_ground
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -151,6 +152,14 @@ class Part:
         ]
         names = ", ".join(str(entry["name"]) for entry in each)
         return {"name": names, "hash": f"sha256:{digest}", "patches": len(self), "datasets": each}
+
+    def ground(self) -> List[Ground]:
+        """Return where the patches lie, by dataset."""
+        members = [(self.pool.datasets[number], mask) for number, mask in self.masks()]
+        return [
+            patch_ground(one.description.scene, one.rows[mask], one.cols[mask], self.pool.source.patch_size)
+            for one, mask in members
+        ]
 
 
 def open_pool(paths: Sequence[str], context: Context, dense: bool = False) -> PatchPool:

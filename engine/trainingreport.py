@@ -19,6 +19,7 @@ from . import reports
 from .crossvalidation import NUMBERS, Fold, fold_summary
 from .metrics import Scores, metrics_dict
 from .reports import Section
+from .trainingground import Ground, written
 
 OPTIMISTIC = "chosen on these samples: optimistic"
 CROSS_VALIDATED = (
@@ -75,6 +76,10 @@ class PartLike(Protocol):
 
     def facts(self) -> Dict[str, Any]:
         """Return what the card says of them."""
+        ...
+
+    def ground(self) -> List[Ground]:
+        """Return where they lie."""
         ...
 
 
@@ -185,6 +190,7 @@ def finish(
             "datasets": {role: part.facts() for role, part in roles.parts.items()},
             "counts": roles.counts(),
             "shared_pixels": shared,
+            "field": _field(roles, card.training),
             "seconds": round(run.seconds, 1),
         },
     )
@@ -213,6 +219,12 @@ def finish(
             raise type(error)(error.message, f"{error.remedy} The model is complete: '{output}'.") from error
 
     return card, answer, write
+
+
+def _field(roles: RolesLike, earlier: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return where the model has learned: what it was fitted to, and what chose the epoch; see `trainingground`."""
+    parts = [part for role, part in roles.parts.items() if role != "test"]
+    return written([ground for part in parts for ground in part.ground()], earlier)
 
 
 def training_page(

@@ -77,12 +77,36 @@ def _training_facts(card: Card) -> List[Tuple[str, str]]:
     if isinstance(datasets, Mapping):
         for role, part in datasets.items():
             if isinstance(part, Mapping):
-                parts.append(f"{role}: {part.get('name', '?')}, {part.get('patches', '?')} patches")
+                unit = "patches" if "patches" in part else "windows"
+                parts.append(f"{role}: {part.get('name', '?')}, {part.get(unit, '?')} {unit}")
     return [
         ("Trained on", "; ".join(parts)),
+        ("Training field", _field_text(card.training.get("field"))),
         ("Created", card.created),
         ("Made with", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
     ]
+
+
+def _field_text(field: Any) -> str:
+    """Return where the model has learned, in words; empty where the card does not know it."""
+    if not isinstance(field, Mapping):
+        return ""
+    texts = [
+        f"{part.get('scene')} ({part.get('boxes')} boxes of pixels"
+        + (f", within {part.get('cell')} pixels)" if part.get("cell", 1) > 1 else ")")
+        for part in field.get("parts", ())
+    ]
+    texts += [f"not known of {name}" for name in field.get("unknown", ())]
+    return "; ".join(texts)
+
+
+def card_text(card: Card, indent: Optional[int] = None) -> str:
+    """Return the card as JSON without the packed boxes of its training field, which say nothing to people."""
+    plain = json.loads(card.to_json())
+    field = plain["training"].get("field")
+    for part in field.get("parts", ()) if isinstance(field, dict) else ():
+        part.pop("data", None)
+    return json.dumps(plain, ensure_ascii=False, indent=indent)
 
 
 def model_page(name: str, card: Card) -> str:
@@ -93,7 +117,7 @@ def model_page(name: str, card: Card) -> str:
         card: its card.
     """
     facts = "".join(f"<tr><th>{_escaped(label)}</th><td>{_escaped(text)}</td></tr>" for label, text in card_facts(card))
-    whole = json.dumps(json.loads(card.to_json()), ensure_ascii=False, indent=1)
+    whole = card_text(card, indent=1)
     settings = [[key, _text(value)] for key, value in {**card.arguments, **card.settings}.items()]
     sections = [
         ("Classes", _classes(card)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...models.cards import read_card
-from ...models.modelinfo import card_facts, class_table, model_page
+from ...models.modelinfo import card_facts, card_text, class_table, model_page
 from ...tasks import jobfiles
 from ...tasks.errors import BadInput
 from .. import parameters as p
@@ -51,7 +51,7 @@ class ModelInfo(DeepscapeAlgorithm):
             for label, text in card_facts(card):
                 feedback.pushInfo(f"{label}: {text}")
             outputs = {
-                self.JSON: card.to_json(),
+                self.JSON: card_text(card),
                 self.NETWORK: card.network,
                 self.CLASSES: class_table(card),
             }

@@ -12,6 +12,7 @@ import shapely
 from affine import Affine
 from deepscape.engine.denseparts import IGNORED, card_source
 from deepscape.engine.densesets import open_dense_roles
+from deepscape.engine.trainingground import coverage
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import RasterSource, TrainSegmenter, VectorSource
@@ -129,6 +130,45 @@ def test_areas_are_obeyed_to_the_pixel_whatever_their_crs(job, tmp_path, crs):
             assert scored.max() == 1
             assert (scored != burnt).sum() <= (0 if crs == UTM else 4)
             assert roles.parts[role].pixels.sum() == scored.sum()
+
+
+def held(part):
+    """Return which pixels of the raster the part's ground tells."""
+    (ground,) = part.ground()
+    assert (ground.scene.width, ground.scene.height, ground.scene.transform) == (WIDTH, HEIGHT, tuple(TRANSFORM[:6]))
+    return coverage(ground.boxes, (HEIGHT, WIDTH))
+
+
+def test_the_ground_is_that_of_the_areas(job, tmp_path):
+    shapes = [
+        box(0, 0, 70, WIDTH),
+        shapely.Polygon([TRANSFORM * p for p in ((3.2, 75.1), (60.3, 80.4), (50, 148.3), (9, 120))]),
+    ]
+    areas = layer(tmp_path / "areas.gpkg", [*shapes, box(80, 70, 149, 128)], split=["train", "validation", "test"])
+    with open_dense_roles(replace(job, areas=areas), Context()) as roles:
+        for part, shape in ((roles.training, shapes[0]), (roles.validation, shapes[1])):
+            burnt = rasterio.features.rasterize([shape], (HEIGHT, WIDTH), transform=TRANSFORM)
+            assert (held(part) == burnt).all()
+    # Where nothing is labelled no window lies.
+    with rasterio.open(job.labels.path, "r+") as labels:
+        labels.nodata = 0
+        values = labels.read(1)
+        values[:, 40:] = 0
+        labels.write(values, 1)
+    with open_dense_roles(replace(job, areas=areas), Context()) as roles:
+        trained, _ = marked(roles.training, epochs=4)
+        ground = held(roles.training)
+        assert not (trained.astype(bool) & ~ground).any()
+        assert ground[:70, :54].all() and not ground[:, 58:].any() and not ground[70:].any()
+
+
+def test_the_ground_of_blocks_is_all_that_windows_read(job):
+    with open_dense_roles(job, Context()) as roles:
+        trained, _ = marked(roles.training, epochs=3)
+        _, scored = marked(roles.validation)
+        assert not (trained.astype(bool) & ~held(roles.training)).any()
+        assert (held(roles.validation) == (scored > 0)).all()
+        assert not (held(roles.training) & held(roles.validation)).any()
 
 
 def test_other_words_in_the_areas_field_are_refused(job, tmp_path):

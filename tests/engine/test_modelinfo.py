@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from deepscape.models.cards import Card, CardBand, CardSource
-from deepscape.models.modelinfo import card_facts, class_table, model_page, network_title
+from deepscape.models.modelinfo import card_facts, card_text, class_table, model_page, network_title
 from deepscape.tasks.classtable import ClassEntry
 
 NAN = float("nan")
@@ -43,6 +43,27 @@ def test_facts():
     assert "Kappa" not in facts
     assert facts["Trained on"] == "training: patches, 1410 patches" and facts["Made with"] == "torch 2.13.0"
     assert facts["Pixel size of the training scene"] == "9.965 m"
+
+
+def test_the_training_field_is_told_without_its_boxes():
+    field = {
+        "parts": [
+            {"scene": "a.tif", "boxes": 12, "cell": 1, "data": "AAAA"},
+            {"scene": "b.tif", "boxes": 9, "cell": 4, "data": "BBBB"},
+        ],
+        "unknown": ["old"],
+    }
+    windows = {"training": {"name": "a.tif (random windows of an epoch)", "windows": 64, "raster": [9, 9]}}
+    card = replace(CARD, training={"datasets": windows, "field": field})
+    facts = dict(card_facts(card))
+    assert facts["Training field"] == (
+        "a.tif (12 boxes of pixels); b.tif (9 boxes of pixels, within 4 pixels); not known of old"
+    )
+    assert facts["Trained on"] == "training: a.tif (random windows of an epoch), 64 windows"
+    shown = json.loads(card_text(card))
+    assert shown["training"]["field"]["parts"][1] == {"scene": "b.tif", "boxes": 9, "cell": 4}
+    assert "AAAA" in card.to_json() and "AAAA" not in model_page("m", card)
+    assert json.loads(card_text(CARD)) == json.loads(CARD.to_json()) and "Training field" not in dict(card_facts(CARD))
 
 
 def test_computed_bands_show_how_they_are_computed():

@@ -13,6 +13,7 @@ from deepscape.engine.checkpoints import SUFFIX
 from deepscape.engine.inference import classify
 from deepscape.engine.modelfiles import load_model
 from deepscape.engine.segmentation import train_segmenter
+from deepscape.engine.trainingground import read_grounds
 from deepscape.models.cards import read_card
 from deepscape.models.registry import network_entry
 from deepscape.tasks import jobs
@@ -221,6 +222,19 @@ def test_polygons_against_their_background(tmp_path, image):
     assert any("From a probability of" in line for line in context.lines)
     # What crosses a border is in no score: rows 8-24 and 32-48 train, 56-72 validate, 80-96 test.
     assert card.training["counts"]["test"] == {"0": 24 * SIDE - 16 * 32, "1": 16 * 32}
+    # The field is what trains and validates, not what tests.
+    (ground,), unknown = read_grounds(card.training)
+    assert ground.boxes.tolist() == [[0, 0, 48, SIDE], [48, 0, 72, SIDE]] and unknown == []
+    assert (ground.scene.label, ground.scene.transform) == ("scène 1.tif", tuple(TRANSFORM[:6]))
+    # What a model that is trained further has seen before stays in its field.
+    on = replace(
+        given, output=str(tmp_path / "on"), initial_model=made.output, epochs=1,
+        areas=areas(tmp_path / "b.gpkg", train=(40, 72), validation=(72, 96)),
+    )  # fmt: skip
+    grounds, unknown = read_grounds(read_card(train_segmenter(on, Context()).output).training)
+    assert [ground.boxes.tolist() for ground in grounds] == [
+        [[40, 0, 72, SIDE], [72, 0, 96, SIDE]], [[0, 0, 48, SIDE], [48, 0, 72, SIDE]],
+    ]  # fmt: skip
 
 
 def test_one_class_only_is_refused(tmp_path, image):
