@@ -14,7 +14,7 @@ import subprocess  # nosec B404 - asks ps about one process
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from ..errors import BadInput, DeepscapeError, DiskFull, EngineSetupFailed
 from ..processes import clean_environment
@@ -131,11 +131,11 @@ def install(
             before_replacing()
             return _use_interpreter(options.interpreter, options.extras, runner, progress)
         with SetupLock(engines_dir(), lambda sentence: progress(0, sentence), cancelled):
-            _clean_up(runner)
+            lost = _clean_up(runner)
             if options.action == "remove":
                 before_replacing()
                 return _remove_all(progress)
-            return _Installation(options, runner, progress, fetch, before_replacing).run()
+            return _Installation(options, runner, progress, fetch, before_replacing).run(lost)
     except DeepscapeError as error:
         journal(f"{type(error).__name__}: {error}")
         raise
@@ -170,17 +170,22 @@ class _Installation:
         if options.build == "auto":
             self._wanted = "cuda" if has_nvidia(runner.environ) else "cpu"
 
-    def run(self) -> EngineStatus:
-        """Return the state of the environment, built when it was not there, with the extras that were asked for."""
+    def run(self, lost: Set[str]) -> EngineStatus:
+        """Return the state of the environment, built when it was not there, with the extras that were asked for.
+
+        Args:
+            lost: extras of an environment whose set-up was interrupted.
+        """
         self._pythons = base_pythons(self._runner)
         version = self._pythons[0][1] if self._pythons else version_of(PYTHON_MANAGED)
         folder = self._extended() or engines_dir() / environment_key(version, self._wanted)
         facts = read_json(folder / READY)
         there = self._options.action == "install" and bool(facts) and is_program(venv_python(folder))
-        asked = set(self._options.extras) if there else {*self._options.extras, *installed_extras(folder)}
+        asked = {*self._options.extras, *lost}
         if not there:
+            asked.update(installed_extras(folder))
             self._span = (0.0, 85.0 if asked else 100.0)
-            facts = self._build(folder, version)
+            facts = self._build(folder, version, asked)
         missing = [name for name in EXTRAS if name in asked and not is_current(folder, name)]
         begin = 0.0 if there else 85.0
         for number, name in enumerate(missing):
@@ -206,23 +211,27 @@ class _Installation:
 
     # --- the environment ---
 
-    def _build(self, folder: Path, version: Tuple[int, int]) -> Dict[str, Any]:
-        """Make the environment anew; return the facts of its verification."""
+    def _build(self, folder: Path, version: Tuple[int, int], extras: Set[str]) -> Dict[str, Any]:
+        """Make the environment anew, which is to get extras; return the facts of its verification."""
         check_disk("The engine", NEEDED_GB[self._wanted])
         self._before_replacing()
-        with self._unfinished(folder):
+        with self._unfinished(folder, extras):
             facts = self._install(folder, version)
             write_json(folder / READY, facts)
         return facts
 
     @contextlib.contextmanager
-    def _unfinished(self, folder: Path) -> Iterator[None]:
-        """Delete what is in a folder, and mark it as unfinished until the block has come to its end."""
+    def _unfinished(self, folder: Path, extras: Set[str]) -> Iterator[None]:
+        """Delete what is in a folder, and mark it as unfinished until the block has come to its end.
+
+        The mark names the extras that are to come after it, for a set-up that begins anew.
+        """
         crash = folder.with_name(folder.name + _CRASH_SUFFIX)
         _delete(folder)
         made(folder.parent)
-        write_json(crash, {"pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")})
-        self._runner.started = lambda pid: write_json(crash, {"pid": os.getpid(), "child": pid})
+        mark = {"pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S"), "extras": sorted(extras)}
+        write_json(crash, mark)
+        self._runner.started = lambda pid: write_json(crash, {**mark, "child": pid})
         try:
             yield
         except DiskFull:
@@ -318,7 +327,7 @@ class _Installation:
             python = venv_python(folder)
             self._progress(5, f"Installing {extra.title} beside the engine's packages.")
             failed = f"The engine works as before, but {extra.title} cannot be installed"
-            with self._unfinished(target):
+            with self._unfinished(target, set()):
                 where: List[Argument] = ["--python", python, "--target", target]
                 self._install_locked(extra.lock, where, 5, failed, f"Or leave {name} out of EXTRAS.")
                 self._progress(80, f"Verifying: {extra.title} computes something.")
@@ -370,18 +379,22 @@ def check_disk(what: str, needed_gb: float) -> None:
         )
 
 
-def _clean_up(runner: Runner) -> None:
+def _clean_up(runner: Runner) -> Set[str]:
     """Remove what an interrupted set-up left: an environment or an extra, its uv when that still runs, and folders
-    that were being deleted.
+    that were being deleted; return the extras that an environment has lost with it.
     """
+    lost: Set[str] = set()
     for place in ("", f"*/{EXTRAS_FOLDER}/"):
         for crash in engines_dir().glob(f"{place}*{_CRASH_SUFFIX}"):
             runner.log(f"'{crash.name}': the last set-up did not come to its end; it begins anew.")
-            _end_orphan(int(read_json(crash).get("child", 0)))
+            mark = read_json(crash)
+            _end_orphan(int(mark.get("child", 0)))
+            lost.update(name for name in mark.get("extras", ()) if name in EXTRAS)
             _delete(crash.with_name(crash.name[: -len(_CRASH_SUFFIX)]))
             crash.unlink()
         for folder in engines_dir().glob(f"{place}*.deleted-*"):
             shutil.rmtree(folder, ignore_errors=True)
+    return lost
 
 
 def _end_orphan(pid: int) -> None:

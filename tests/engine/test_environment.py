@@ -336,6 +336,18 @@ def test_an_interrupted_extra_leaves_the_engine_and_begins_anew(machine, monkeyp
     assert install(WITH_OPENVINO).extras == OPENVINO
 
 
+def test_an_interrupted_repair_forgets_no_extra(machine, monkeypatch):
+    engine = install(WITH_OPENVINO)
+    monkeypatch.setenv("FAKE_FAIL_ON", "engine.lock")
+    monkeypatch.setenv("FAKE_SAYS", "dns error")
+    for _ in range(2):
+        with pytest.raises(EngineSetupFailed):
+            install(SetupOptions(action="repair"))
+    assert not engine_ready()
+    monkeypatch.delenv("FAKE_FAIL_ON")
+    assert (install(SetupOptions()).folder, find_engine().extras) == (engine.folder, OPENVINO)
+
+
 @pytest.mark.parametrize(
     ("said", "code", "sentence"),
     [
