@@ -152,7 +152,7 @@ def session_of(content):
     return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
 
-@pytest.mark.parametrize(("classes", "dtype"), [(255, np.uint8), (256, np.uint16)])
+@pytest.mark.parametrize(("classes", "dtype"), [(16, np.uint8), (17, np.uint8), (255, np.uint8), (256, np.uint16)])
 def test_many_classes_take_a_wider_type(classes, dtype):
     class Many(torch.nn.Module):
         def __init__(self):

@@ -1,0 +1,100 @@
+"""Networks of physical values: the scaling by the bands' statistics, in the first convolutions where that is exact."""
+
+from __future__ import annotations
+
+import copy
+from operator import attrgetter
+from typing import List, Optional
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..models.cards import Card
+from .densegraph import packet_of
+
+# Sums of values that are not centred lose as many digits as the mean is deviations away from zero: here two of seven.
+_FARTHEST_MEAN = 32.0
+
+
+class Scaled(nn.Module):
+    """A network behind what is left of its scaling."""
+
+    mean: Optional[Tensor]
+    std: Optional[Tensor]
+
+    def __init__(self, network: nn.Module, mean: Optional[Tensor], std: Optional[Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the logits of physical values ``(N, C, H, W)``."""
+        if self.mean is not None:
+            values = values - self.mean
+        if self.std is not None:
+            values = values / self.std
+        logits: Tensor = self.network(values)
+        return logits
+
+
+def of_physical_values(network: nn.Module, card: Card) -> Scaled:
+    """Return the network with the scaling of its card.
+
+    Scaling an image takes as long as a pooling; in the weights of the convolutions that read it, it costs nothing. They
+    take over the division, and the subtraction as well where no mean lies so far from zero that the sums would lose
+    digits. None of them may add margins, whose zeros stand for means.
+
+    Args:
+        network: maps standardised images ``(N, C, H, W)``; stays as it is.
+        card: has the bands' means and deviations.
+    """
+    bands = card.sources[0].bands
+    mean, std = (torch.tensor([getattr(band, name) for band in bands]).double() for name in ("mean", "std"))
+    shape = (1, len(bands), 1, 1)
+    plain = Scaled(network, mean.float().reshape(shape), std.float().reshape(shape))
+    if not isinstance(network, fx.GraphModule):
+        return plain
+    network = copy.deepcopy(network)
+    readers = _convolutions_of_image(network)
+    weights = [_constant(network, reader.args[1]).double() / std[:, None, None] for reader in readers]
+    if not weights or not all(torch.isfinite(weight.float()).all() for weight in weights):
+        return plain
+    centred = bool((mean / std).abs().max() <= _FARTHEST_MEAN)
+    for number, (reader, weight) in enumerate(zip(readers, weights)):
+        bias = reader.args[2] if len(reader.args) > 2 else None
+        if centred:
+            known = 0.0 if bias is None else _constant(network, bias).double()
+            shift = known - (weight * mean[:, None, None]).sum((1, 2, 3))
+            bias = _stored(network, reader, f"scaled_bias_{number}", shift)
+        scaled = _stored(network, reader, f"scaled_weight_{number}", weight)
+        reader.args = (reader.args[0], scaled, bias, *reader.args[3:])
+    network.recompile()
+    return Scaled(network, None if centred else plain.mean, None)
+
+
+def _convolutions_of_image(network: fx.GraphModule) -> List[fx.Node]:
+    """Return the convolutions that read the image; none where one adds margins or anything else reads it."""
+    (image,) = (node for node in network.graph.nodes if node.op == "placeholder")
+    readers = list(image.users)
+    return readers if all(_is_plain(node, image) for node in readers) else []
+
+
+def _is_plain(node: fx.Node, image: fx.Node) -> bool:
+    if packet_of(node.target) != torch.ops.aten.conv2d or node.args[0] is not image or node.kwargs:
+        return False
+    margins, groups = node.args[4:5], node.args[6:7]
+    return margins in ((), ([0, 0],)) and groups in ((), (1,))
+
+
+def _constant(network: fx.GraphModule, node: fx.node.Argument) -> Tensor:
+    """Return the weight that a node of the graph reads."""
+    weight: Tensor = attrgetter(str(getattr(node, "target", "")))(network)
+    return weight.detach()
+
+
+def _stored(network: fx.GraphModule, reader: fx.Node, name: str, value: Tensor) -> fx.Node:
+    """Write a constant of the network, read before a node."""
+    network.register_buffer(name, value.float())
+    with network.graph.inserting_before(reader):
+        return network.graph.get_attr(name)
