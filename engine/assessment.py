@@ -36,7 +36,7 @@ from .featurepixels import feature_pixels
 from .legends import read_map_legend
 from .metrics import metrics_dict, scores
 from .rasters import Grid, RasterReader, reading
-from .trainingfield import training_field, training_of_map
+from .trainingfield import TrainingField, training_field
 from .vectors import Layer, crs_name, on_grid, read_layer
 
 _TILE = 512
@@ -60,13 +60,9 @@ def assess(job: Assess, context: Context) -> AssessResult:
         layer_values = {entry.value for entry in job.legend.layer_classes}
         further = tuple(entry for entry in own if entry.value not in layer_values)
         legend = replace(job.legend, layer_classes=job.legend.layer_classes + further)
-        folder = job.training or training_of_map(job.map.path)
-        if folder and not job.training:
-            context.log(f"The model of the map was trained on '{folder}', as the files beside it tell.")
-            job = replace(job, training=folder)
-        field = training_field(folder, mapped.grid, context) if folder else None
+        field = _field(job, mapped, context)
         with _calibration(job, legend, mapped) as calibration:
-            tally = Tally(mapped, field, calibration)
+            tally = Tally(mapped, field, calibration, job.leave_out_training)
             strata = None
             if job.reference is not None:
                 names = _compare_raster(job, job.reference, tally, context)
@@ -76,6 +72,21 @@ def assess(job: Assess, context: Context) -> AssessResult:
                 known = {entry.value: entry for entry in classes.classes}
                 table = tuple(known.get(entry.value, entry) for entry in resolve(tally.values(), legend))
         return _result(job, table, tally, (names, strata), [entry.value for entry in legend.layer_classes], context)
+
+
+def _field(job: Assess, mapped: RasterReader, context: Context) -> TrainingField:
+    """Return where the map's model learned.
+
+    Raises:
+        BadInput: what lies there is to be left out, and nobody knows where it is.
+    """
+    field = training_field(job, mapped.grid, context)
+    if job.leave_out_training and not field.known:
+        raise BadInput(
+            f"LEAVE_OUT_TRAINING cannot leave anything out of '{mapped.name}': {'; '.join(field.unknown)}.",
+            "Give the patch dataset of its model as TRAINING, or set LEAVE_OUT_TRAINING to false.",
+        )
+    return field
 
 
 def _one_band(source: RasterSource) -> RasterSource:
@@ -319,6 +330,14 @@ def _unclaimed(keys: Indices, ids: Indices, context: Context) -> Indices:
 
 
 def _nothing(name: str, tally: Tally) -> BadInput:
+    if tally.left_out:
+        others = ((tally.unmapped, "where the map is no-data"), (tally.eroded, "near another class (ERODE)"))
+        rest = "".join(f", {count} {what}" for count, what in others if count)
+        return BadInput(
+            f"Nothing of '{name}' is left to compare: {tally.left_out} of its labelled pixels lie in the field of the "
+            f"training samples{rest}.",
+            "Give a reference from elsewhere, or set LEAVE_OUT_TRAINING to false.",
+        )
     if tally.eroded and not tally.unmapped:
         return BadInput(
             f"All {tally.eroded} labelled pixels of '{name}' lie nearer to another class than ERODE asks for.",
@@ -347,6 +366,9 @@ def _result(
     matrix = matrix_of(tally.pairs, values)
     found = scores(matrix)
     metrics: Dict[str, Any] = {**metrics_dict(found, table), "unmapped": tally.unmapped, "eroded": tally.eroded}
+    if job.leave_out_training:
+        metrics["left_out"] = tally.left_out
+        context.log(f"{tally.left_out} reference pixels lie in the field of the training samples: they are left out.")
     polygons = _polygons(tally, table)
     if polygons:
         metrics["polygons"] = polygons
@@ -373,8 +395,8 @@ def _result(
         matrix=write_matrix(job.matrix, matrix, values) if job.matrix else "",
         areas=design.write_areas(job.areas, metrics, table) if job.areas else "",
         overall_accuracy=found.overall_accuracy, kappa=found.kappa, macro_f1=found.macro_f1, mean_iou=found.mean_iou,
-        sample_count=int(matrix.sum()), groups=int(polygons.get("count", 0)), shared_pixels=tally.shared,
-        metrics=metrics, warnings=tuple(context.warnings),
+        sample_count=int(matrix.sum()), groups=int(polygons.get("count", 0)),
+        shared_pixels=tally.shared + tally.left_out, metrics=metrics, warnings=tuple(context.warnings),
     )  # fmt: skip
 
 
@@ -415,9 +437,9 @@ def _warn(
         )
     if tally.shared:
         context.warn(
-            f"{tally.shared} of {samples} reference pixels ({100 * tally.shared / samples:.1f} %) lie inside patches "
-            "that the model was trained on: the accuracy is better than elsewhere. Use reference samples apart from "
-            "the training samples."
+            f"{tally.shared} of {samples} reference pixels ({100 * tally.shared / samples:.1f} %) lie in the field of "
+            "the training samples: the accuracy is better than elsewhere. Use reference samples apart from them, or "
+            "set LEAVE_OUT_TRAINING to true."
         )
     references = {pair[0] for pair in tally.pairs}
     found = {pair[1] for pair in tally.pairs}

@@ -24,6 +24,7 @@ from .estimation import StratifiedEstimate, stratified_estimate
 from .maps import row_hectares
 from .rasters import Grid, RasterReader
 from .textfiles import csv_text, write_text
+from .trainingfield import TrainingField
 from .vectors import Layer
 
 Floats = npt.NDArray[np.float64]
@@ -173,16 +174,16 @@ def stratified(
         BadInput: the sample was drawn from another map, or a class has less than two labelled points.
     """
     by_class = _classes_of_strata(tally, name)
-    counted = class_areas(tally.mapped, context)
+    counted = class_areas(tally.mapped, context, tally.field if tally.leaves_out else None)
     values = [entry.value for entry in table]
     lacking = [value for value in counted.pixels if value not in by_class]
     if lacking:
         raise BadInput(
-            f"Class {lacking[0]} of the map '{tally.mapped.name}' has no labelled point in '{name}': "
-            "the accuracy of the whole map cannot be estimated.",
+            f"Class {lacking[0]} of the map '{tally.mapped.name}' has no labelled point in '{name}'"
+            f"{_outside(tally)}: the accuracy of the map cannot be estimated.",
             "Label points of every class, of a sample that was drawn from this map.",
         )
-    _check_weights(by_class, strata, counted.pixels, tally, name, context)
+    _check_weights(by_class, strata, counted.whole, tally, name, context)
     counts = matrix_of(tally.pairs, values).T
     mapped = np.array([counted.areas.get(value, 0.0) for value in values])
     pixels = np.array([counted.pixels.get(value, 0) for value in values])
@@ -191,7 +192,7 @@ def stratified(
     if short:
         raise BadInput(
             f"The class '{table[short[0]].name}' of the map has {int(counts[short[0]].sum())} labelled point in "
-            f"'{name}'; an interval needs 2.",
+            f"'{name}'{_outside(tally)}; an interval needs 2.",
             "Label more of its points.",
         )
     found = stratified_estimate(counts, mapped, complete)
@@ -230,6 +231,10 @@ def _around(value: float, half: float, known: bool = False) -> Optional[List[flo
     return [max(0.0, float(value - half)), min(1.0, float(value + half))]
 
 
+def _outside(tally: Tally) -> str:
+    return " outside the field of the training samples" if tally.leaves_out else ""
+
+
 def _classes_of_strata(tally: Tally, name: str) -> Dict[int, int]:
     """Return the map's class -> the stratum: each stratum's points lie on one class, and each class has one."""
     found: Dict[int, int] = {}
@@ -263,7 +268,7 @@ def _check_weights(
             )
             return
         drawn += round(planned)
-        labelled += sum(tally.by_unit[stratum].values())
+        labelled += sum(tally.by_unit[stratum].values()) + tally.left_units[stratum]
     if labelled < drawn:
         context.warn(
             f"{drawn - labelled} of the {drawn} points that were drawn have no reference class or are missing: the "
@@ -276,20 +281,35 @@ def _check_weights(
 
 @dataclass(frozen=True)
 class MapAreas:
-    """What the map gives each class: value -> pixels, value -> area, and the unit of the areas."""
+    """What the map gives each class.
+
+    Attributes:
+        pixels: value -> pixels that count.
+        areas: value -> their area.
+        unit: of the areas: hectares or pixels.
+        whole: value -> pixels of the map, also those that do not count.
+    """
 
     pixels: Mapping[int, int]
     areas: Mapping[int, float]
     unit: str
+    whole: Mapping[int, int]
 
 
-def class_areas(reader: RasterReader, context: Context) -> MapAreas:
-    """Count the map's pixels of each class, and their area in hectares on the ellipsoid (in pixels without a CRS)."""
+def class_areas(reader: RasterReader, context: Context, without: Optional[TrainingField] = None) -> MapAreas:
+    """Count the map's pixels of each class, and their area in hectares on the ellipsoid (in pixels without a CRS).
+
+    Args:
+        reader: of the map.
+        context: for progress and cancel.
+        without: what of the map does not count; None = all counts.
+    """
     grid = reader.grid
     hectares = row_hectares(grid)
     by_row = np.ones(grid.height) if hectares is None else hectares
     pixels: Dict[int, int] = {}
     areas: Dict[int, float] = {}
+    whole: Dict[int, int] = {}
     deep = max(1, _WINDOW_PIXELS // grid.width)
     for top in range(0, grid.height, deep):
         context.check()
@@ -297,15 +317,20 @@ def class_areas(reader: RasterReader, context: Context) -> MapAreas:
         raw, valid = reader.read(*window)
         context.progress(top + window[2], grid.height, "Counting the map's pixels", "rows")
         found = whole_numbers(raw[0][valid[0]], reader.name)
-        rows = top + np.nonzero(valid[0])[0]
         if not len(found):
             continue
+        rows, cols = np.nonzero(valid[0])
+        rows += top
         values, positions = distinct(found)
-        counts, sums = np.bincount(positions), np.bincount(positions, by_row[rows])
-        for value, count, area in zip(values.tolist(), counts.tolist(), sums.tolist()):
-            pixels[value] = pixels.get(value, 0) + count
-            areas[value] = areas.get(value, 0.0) + area
-    return MapAreas(pixels, areas, "pixels" if hectares is None else "hectares")
+        chosen = slice(None) if without is None else ~without.holds(rows, cols)
+        counts = np.bincount(positions[chosen], minlength=len(values))
+        sums = np.bincount(positions[chosen], by_row[rows[chosen]], minlength=len(values))
+        for value, count, area, every in zip(values.tolist(), counts.tolist(), sums.tolist(), np.bincount(positions)):
+            whole[value] = whole.get(value, 0) + int(every)
+            if count:
+                pixels[value] = pixels.get(value, 0) + count
+                areas[value] = areas.get(value, 0.0) + area
+    return MapAreas(pixels, areas, "pixels" if hectares is None else "hectares", whole)
 
 
 def write_areas(path: str, metrics: Mapping[str, Any], table: Sequence[ClassEntry]) -> str:

@@ -56,7 +56,8 @@ def reach(job: Assess, metrics: Dict[str, Any], reference: str) -> str:
     samples, design, polygons = metrics["samples"], metrics.get("design"), metrics.get("polygons")
     if job.design == "stratified":
         return (
-            f"Estimated for the whole map from {samples} points that were drawn at random in each of its classes; the "
+            f"Estimated for {_estimated_part(job.leave_out_training)} from {samples} points that were drawn at random "
+            "in each of its classes; the "
             "95 % intervals are those of the sampling (Olofsson et al. 2014; F1 and IoU: Stehman 2014)."
         )
     if design:
@@ -75,6 +76,10 @@ def reach(job: Assess, metrics: Dict[str, Any], reference: str) -> str:
         f"{samples} pixels of '{reference}': neighbours repeat each other, and errors of the reference count as errors "
         "of the map. They are no probability sample, so no confidence interval is given."
     )
+
+
+def _estimated_part(leaves_out: bool) -> str:
+    return "the map outside the field of the training samples" if leaves_out else "the whole map"
 
 
 def _clusters(samples: int, polygons: Dict[str, Any]) -> str:
@@ -154,7 +159,8 @@ def _means(findings: Findings) -> str:
     if findings.proportions is None:
         return ""
     return (
-        "Estimated for the whole map. Reference and Map count the points alone, whose number in each class was chosen."
+        f"Estimated for {_estimated_part(findings.tally.leaves_out)}. Reference and Map count the points alone, whose "
+        "number in each class was chosen."
     )
 
 
@@ -204,6 +210,7 @@ def _estimates(findings: Findings) -> Section:
             if unit == "ha"
             else "The map has no CRS, so areas are in pixels."
         )
+        + (f" All are those of {_estimated_part(True)}." if findings.tally.leaves_out else "")
     )
     return Section("Area of the classes", reports.table(head, rows), note)
 
@@ -369,10 +376,17 @@ def _facts(job: Assess, findings: Findings) -> List[Tuple[str, Any]]:
         rows.append((f"Reference pixels within {job.erode} px of another class", grouped(tally.eroded)))
     if job.crosswalk:
         rows.append(("Classes turned into those of the map by", Path(job.crosswalk).name))
-    if job.training:
-        known = grouped(tally.shared) if tally.knows_training else "not known"
-        rows.append(("Reference pixels inside training patches", known))
+    rows.append((f"Reference {_units_of(findings)} in the field of the training samples", _in_field(job, tally)))
     return rows
+
+
+def _in_field(job: Assess, tally: Tally) -> str:
+    """Say how many reference pixels the training has seen, and what became of them."""
+    missing = "; ".join(tally.field.unknown)
+    if not tally.field.known:
+        return f"not known: {missing}"
+    text = f"{grouped(tally.left_out)}, left out" if job.leave_out_training else grouped(tally.shared)
+    return f"at least {text}: {missing}" if missing else text
 
 
 def _design_words(job: Assess, metrics: Dict[str, Any]) -> str:

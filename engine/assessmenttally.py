@@ -56,13 +56,20 @@ class Tally:
         by_feature: polygon -> (reference, map) -> pixels.
         by_unit: cluster, block or stratum -> (reference, map) -> pixels.
         unmapped: reference pixels on which the map is no-data.
-        shared: reference pixels in the field of training patches.
-        knows_training: whether it is known where these lie.
+        shared: reference pixels in the field of the training samples.
+        left_out: the same, where they are left out of everything else (LEAVE_OUT_TRAINING).
+        left_units: cluster, block or stratum -> pixels of it that are left out so.
+        leaves_out: whether they are.
+        field: where the training samples lie.
         eroded: reference pixels near another class (ERODE).
     """
 
     def __init__(
-        self, mapped: RasterReader, field: Optional[TrainingField], calibration: Optional[Calibration] = None
+        self,
+        mapped: RasterReader,
+        field: TrainingField,
+        calibration: Optional[Calibration] = None,
+        leave_out: bool = False,
     ) -> None:
         """Count nothing yet."""
         self.mapped = mapped
@@ -72,16 +79,24 @@ class Tally:
         self.by_unit: Dict[int, Counter[Tuple[int, int]]] = {}
         self.unmapped = 0
         self.shared = 0
+        self.left_out = 0
+        self.left_units: Counter[int] = Counter()
         self.eroded = 0
-        self.knows_training = field is not None
         self.calibration = calibration
-        self._field = field
+        self.field = field
+        self.leaves_out = leave_out
 
     def add(self, pixels: Pixels, window: Window, near: Optional[Mask] = None) -> None:
         """Count pixels of a window (row, col, height, width); those ``near`` another class ``(N,)`` apart."""
         values, valid = self.mapped.read(*window)
         place = pixels.rows - window[0], pixels.cols - window[1]
         found, known = values[0][place], valid[0][place]
+        if self.leaves_out:
+            kept = ~(known & self.field.holds(pixels.rows, pixels.cols))
+            self.left_out += int(np.count_nonzero(~kept))
+            self.left_units.update(pixels.units[~kept].tolist())
+            pixels, found, known = pixels.part(kept), found[kept], known[kept]
+            near = None if near is None else near[kept]
         if near is not None:
             self.eroded += int(np.count_nonzero(near))
             reference, mapped = pixels.classes[known], whole_numbers(found[known], self.mapped.name)
@@ -90,8 +105,8 @@ class Tally:
             pixels, found, known = pixels.part(~near), found[~near], known[~near]
         self.unmapped += int(np.count_nonzero(~known))
         pixels, mapped = pixels.part(known), whole_numbers(found[known], self.mapped.name)
-        if self._field is not None:
-            self.shared += int(np.count_nonzero(self._field.holds(pixels.rows, pixels.cols)))
+        if not self.leaves_out:
+            self.shared += int(np.count_nonzero(self.field.holds(pixels.rows, pixels.cols)))
         for feature, unit, own, other, count in combinations(pixels.features, pixels.units, pixels.classes, mapped):
             self.pairs[(own, other)] += count
             if feature >= 0:

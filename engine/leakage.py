@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 
 from .datasets import DatasetScene, PatchDataset
 from .rasters import Array, Grid
+from .trainingground import coverage
 
 # Pixels of a coverage held at once.
 _STRIP_PIXELS = 4_000_000
@@ -73,7 +74,7 @@ def shared_pixels(
             window = np.array([row, left, min(row + deep, bottom), right])
             parts_a, parts_b = _cut_to(boxes_a, window), _cut_to(boxes_b, window)
             shape = int(window[2] - window[0]), int(right - left)
-            both = _coverage(parts_a, shape) & _coverage(parts_b, shape)
+            both = coverage(parts_a, shape) & coverage(parts_b, shape)
             pixels += int(np.count_nonzero(both))
             sums = np.zeros((shape[0] + 1, shape[1] + 1), dtype=np.int64)
             np.cumsum(np.cumsum(both, axis=0, dtype=np.int64), axis=1, out=sums[1:, 1:])
@@ -112,14 +113,6 @@ def _on_other_grid(boxes: npt.NDArray[np.int64], own: Grid, other: Grid) -> npt.
 def _cut_to(boxes: npt.NDArray[np.int64], window: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the boxes cut to a window and counted from its corner; those outside become empty."""
     return np.clip(boxes, np.tile(window[:2], 2), np.tile(window[2:], 2)) - np.tile(window[:2], 2)
-
-
-def _coverage(boxes: npt.NDArray[np.int64], shape: Tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Return which pixels the boxes cover: +1 and -1 at their corners, summed along both axes."""
-    steps = np.zeros((shape[0] + 1, shape[1] + 1), dtype=np.int32)
-    for row, col, sign in ((0, 1, 1), (0, 3, -1), (2, 1, -1), (2, 3, 1)):
-        np.add.at(steps, (boxes[:, row], boxes[:, col]), sign)
-    return np.asarray(steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0)
 
 
 def _holds(boxes: npt.NDArray[np.int64], sums: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -1,9 +1,14 @@
-"""Where the patches that a model learned from lie, to count the reference pixels that they have seen."""
+"""Where the samples that a map's model learned from lie, to count or leave out the reference pixels that they hold.
+
+The model's card tells it (`trainingground`), of models of older versions the patch dataset that the job file beside the
+model names.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,35 +19,111 @@ from ..models.cards import read_card
 from ..tasks import jobfiles
 from ..tasks.context import Context
 from ..tasks.errors import DeepscapeError
-from ..tasks.jobs import Classify, Job, TrainClassifier, TrainRandomForest, TrainSegmenter
+from ..tasks.jobs import Assess, Classify, Job, TrainClassifier, TrainRandomForest, TrainSegmenter
 from .datasets import PatchDataset
 from .denselabels import way_between
 from .rasters import Grid
+from .trainingground import Ground, coverage, patch_ground, read_grounds
 
 Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 # Pixels of a coverage held at once.
 _STRIP_PIXELS = 4_000_000
 
 
-def training_of_map(path: str) -> str:
-    """Return the patch dataset that the model of a map learned from, as far as the files beside the map tell it.
+# --- what is known ---------------------------------------------------------------------------------------------------
 
-    The job file beside the map names the model, the one beside the model the dataset, and the model's card what the
-    dataset held: another one of that name is not it. Empty where one of them is missing, as of a map made elsewhere.
+
+def training_field(job: Assess, grid: Grid, context: Context) -> TrainingField:
+    """Return where the samples of a map's model lie: of TRAINING, else as far as the files beside the map tell it.
+
+    Raises:
+        BadInput: TRAINING cannot be read, or the card of the model is not as Deepscape writes it.
     """
+    if job.training:
+        ground, nowhere = _ground_of_dataset(job.training), f"where the patches of '{job.training}' lie is not known"
+        if ground.known:
+            return TrainingField([ground], grid, context)
+        context.warn(f"{nowhere[0].upper()}{nowhere[1:]}: reference pixels inside them were not looked for.")
+        return TrainingField([], grid, context, (nowhere,))
+    models, reason = _models_of_map(job.map.path)
+    grounds: List[Ground] = []
+    unknown = [reason] if reason else []
+    for model in models:
+        found, missing = _grounds_of_model(model, context)
+        grounds += found
+        unknown += missing
+    if grounds and unknown:
+        context.warn(
+            f"Where the model of the map learned is known in part only: {'; '.join(unknown)}. Reference pixels there "
+            "were not looked for."
+        )
+    return TrainingField(grounds, grid, context, tuple(unknown))
+
+
+def _models_of_map(path: str) -> Tuple[List[str], str]:
+    """Return the models that made a map, or why they are not known: no job file tells it, or they are later ones."""
     mapping = _job_of(path)
-    if not isinstance(mapping, Classify) or mapping.more_models:
-        return ""
-    training = _job_of(mapping.model)
+    if not isinstance(mapping, Classify):
+        return [], "no job file beside the map tells its model"
+    models = [mapping.model, *mapping.more_models]
+    mapped = _written(path)
+    for model in models:
+        name = Path(model).name
+        try:
+            created = read_card(model).created
+        except (DeepscapeError, OSError):
+            return [], f"its model '{name}' cannot be read any more"
+        if mapped and created > mapped:
+            return [], f"its model '{name}' was trained anew since"
+    return models, ""
+
+
+def _grounds_of_model(model: str, context: Context) -> Tuple[List[Ground], List[str]]:
+    """Return the ground that a model learned from, and the names of what is not known of it."""
+    training = read_card(model).training
+    if "field" in training:
+        grounds, unknown = read_grounds(training)
+        if grounds:
+            context.log(f"Where '{Path(model).name}' learned, its card tells: {_told(grounds)}.")
+        name = Path(model).name
+        return grounds, [f"the card of '{name}' does not tell where '{missing}' lies" for missing in unknown]
+    folder = dataset_of_model(model)
+    ground = _ground_of_dataset(folder) if folder else None
+    if ground is None or not ground.known:
+        return [], [f"the model '{Path(model).name}' does not tell where it learned"]
+    context.log(f"The model of the map was trained on '{folder}', as the files beside it tell.")
+    return [ground], []
+
+
+def _told(grounds: Sequence[Ground]) -> str:
+    names = ", ".join(sorted({ground.scene.label for ground in grounds}))
+    cell = max(ground.cell for ground in grounds)
+    return names if cell == 1 else f"{names}, within {cell} of their pixels"
+
+
+def dataset_of_model(model: str) -> str:
+    """Return the patch dataset that a model without a field in its card learned from; empty where it is not known.
+
+    The job file beside the model names it, and the model's card what it held: another one of that name is not it.
+    """
+    training = _job_of(model)
     if not isinstance(training, (TrainClassifier, TrainSegmenter, TrainRandomForest)) or training.more_datasets:
         return ""
     folder = training.training
     try:
-        known = read_card(mapping.model).training.get("datasets", {}).get("training", {}).get("hash")
+        known = read_card(model).training.get("datasets", {}).get("training", {}).get("hash")
         return folder if folder and known and PatchDataset(folder).content_hash() == known else ""
     except (DeepscapeError, OSError):  # the model or the dataset has gone, or is no longer what it was
         return ""
+
+
+def _ground_of_dataset(folder: str) -> Ground:
+    """Return the ground of a dataset's patches for training and validation, not test."""
+    dataset = PatchDataset(folder)
+    used, size = dataset.splits != "test", dataset.description.sources[0].patch_size
+    return patch_ground(dataset.description.scene, dataset.rows[used], dataset.cols[used], size)
 
 
 def _job_of(output: str) -> Optional[Job]:
@@ -58,34 +139,58 @@ def _job_of(output: str) -> Optional[Job]:
     return job if Path(output).resolve() in made else None
 
 
-def training_field(folder: str, grid: Grid, context: Context) -> Optional[TrainingField]:
-    """Return where the training patches lie; None, with a warning, for imported ones, of which nobody knows it."""
-    if PatchDataset(folder).description.scene.width == 0:
-        context.warn(
-            f"Where the patches of '{folder}' lie is not known: reference pixels inside them were not looked for."
-        )
-        return None
-    return TrainingField(folder, grid, context)
+def _written(output: str) -> str:
+    """Return when the job file of an output that has one was written (UTC, ISO 8601); empty where it does not say."""
+    content = json.loads(Path(jobfiles.job_file_name(output)).read_text(encoding="utf-8-sig"))
+    return str(content.get("written", ""))
+
+
+# --- which pixels lie in it ------------------------------------------------------------------------------------------
 
 
 class TrainingField:
-    """Where the patches that a model learned from (training and validation, not test) took their pixels."""
+    """Where the samples that a model learned from (training and validation, not test) took their pixels.
 
-    def __init__(self, folder: str, grid: Grid, context: Context) -> None:
-        dataset = PatchDataset(folder)
-        scene = dataset.description.scene
+    Attributes:
+        known: whether anything is known of it.
+        unknown: what is not known of it, in words.
+    """
+
+    def __init__(self, grounds: Sequence[Ground], grid: Grid, context: Context, unknown: Tuple[str, ...] = ()) -> None:
+        """Bring the ground onto the grid of a map.
+
+        Args:
+            grounds: boxes of scenes.
+            grid: of the map.
+            context: takes the warnings.
+            unknown: what is not known, in words.
+        """
+        self.known, self.unknown = bool(grounds), unknown
+        self._parts = [_Part(ground, grid, context) for ground in grounds]
+
+    def holds(self, rows: Indices, cols: Indices) -> Mask:
+        """Tell which pixels of the map have their centre inside a patch or window, ``(N,)``."""
+        held = np.zeros(len(rows), bool)
+        for part in self._parts:
+            rest = np.flatnonzero(~held)
+            held[rest] = part.holds(rows[rest], cols[rest])
+        return held
+
+
+class _Part:
+    """The ground of one scene, and the way from the map to it."""
+
+    def __init__(self, ground: Ground, grid: Grid, context: Context) -> None:
+        scene = ground.scene
         self._grid = grid
         self._theirs = Grid(
             scene.width, scene.height, Affine(*scene.transform), CRS.from_wkt(scene.crs) if scene.crs else None
         )
         self._way = way_between(grid.crs, self._theirs.crs, "the map", scene.label, context)
-        size = dataset.description.sources[0].patch_size
-        used = dataset.splits != "test"
-        tops, lefts = dataset.rows[used] - size // 2, dataset.cols[used] - size // 2
-        self._boxes = np.stack([tops, lefts, tops + size, lefts + size], axis=1)
+        self._boxes = ground.boxes
 
-    def holds(self, rows: Indices, cols: Indices) -> npt.NDArray[np.bool_]:
-        """Tell which pixels of the map have their centre inside a patch, ``(N,)``."""
+    def holds(self, rows: Indices, cols: Indices) -> Mask:
+        """Tell which pixels of the map have their centre inside a box, ``(N,)``."""
         held = np.zeros(len(rows), bool)
         if not len(rows) or not len(self._boxes):
             return held
@@ -101,20 +206,18 @@ class TrainingField:
         if not near.any():
             return held
         r, c = theirs_row[near], theirs_col[near]
-        deep = max(1, _STRIP_PIXELS // int(high[1] - low[1]))
+        wide = int(high[1] - low[1])
+        deep = max(1, _STRIP_PIXELS // wide)
         inside = np.zeros(len(r), bool)
         for top in range(int(r.min()), int(r.max()) + 1, deep):
             here = (r >= top) & (r < top + deep)
             if here.any():
-                covered = self._coverage(top, int(low[1]), deep, int(high[1] - low[1]))
-                inside[here] = covered[r[here] - top, c[here] - low[1]]
+                last = min(deep, int(r[here].max()) - top + 1)
+                inside[here] = self._coverage(top, int(low[1]), last, wide)[r[here] - top, c[here] - low[1]]
         held[near] = inside
         return held
 
-    def _coverage(self, top: int, left: int, height: int, width: int) -> npt.NDArray[np.bool_]:
-        """Return which pixels of a window patches cover: +1 and -1 at their corners, summed along both axes."""
-        boxes = np.clip(self._boxes - [top, left, top, left], 0, [height, width, height, width])
-        steps = np.zeros((height + 1, width + 1), np.int32)
-        for row, col, sign in ((0, 1, 1), (0, 3, -1), (2, 1, -1), (2, 3, 1)):
-            np.add.at(steps, (boxes[:, row], boxes[:, col]), sign)
-        return np.asarray(steps.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0)
+    def _coverage(self, top: int, left: int, height: int, width: int) -> Mask:
+        """Return which pixels of a window boxes cover."""
+        inside = np.clip(self._boxes - np.array([top, left, top, left]), 0, np.array([height, width, height, width]))
+        return coverage(inside, (height, width))

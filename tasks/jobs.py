@@ -1071,8 +1071,9 @@ class Vectorise(Job):
 class AssessResult:
     """Accuracy of a map. ``metrics`` as in TrainResult; ``groups`` = number of reference polygons (0 for a raster).
 
-    Further keys of ``metrics``: unmapped, eroded, reach, and where they are asked for design (intervals), whole (with
-    the pixels that ERODE leaves out), polygons, calibration.
+    ``shared_pixels`` lie in the field of the training samples; with LEAVE_OUT_TRAINING none of them is compared.
+    Further keys of ``metrics``: unmapped, eroded, reach, and where they are asked for left_out (LEAVE_OUT_TRAINING),
+    design (intervals), whole (with the pixels that ERODE leaves out), polygons, calibration.
     """
 
     output: str
@@ -1094,7 +1095,11 @@ DESIGNS = ("none", "stratified", "clusters")
 
 @dataclass(frozen=True)
 class Assess(Job):
-    """Compare a map with a reference raster, or with reference points or polygons."""
+    """Compare a map with a reference raster, or with reference points or polygons.
+
+    ``training``: the patch dataset of the map's model; empty = as the model's card tells. ``leave_out_training``: what
+    of the reference lies in the field of the training samples is left out of all numbers.
+    """
 
     kind: ClassVar[str] = "assess"
     runner: ClassVar[str] = "engine.assessment:assess"
@@ -1117,6 +1122,7 @@ class Assess(Job):
     block_size: Optional[int] = None
     probabilities: Optional[RasterSource] = None
     areas: str = ""
+    leave_out_training: bool = False
 
     def __post_init__(self) -> None:
         _at_least("ERODE", self.erode, 0)

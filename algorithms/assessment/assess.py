@@ -25,6 +25,7 @@ class Assess(JobAlgorithm):
     BLOCK_SIZE = "BLOCK_SIZE"
     PROBABILITIES = "PROBABILITIES"
     AREAS = "AREAS"
+    LEAVE_OUT_TRAINING = "LEAVE_OUT_TRAINING"
     OVERALL_ACCURACY = "OVERALL_ACCURACY"
     KAPPA = "KAPPA"
     MACRO_F1 = "MACRO_F1"
@@ -73,7 +74,7 @@ class Assess(JobAlgorithm):
                 tr("Training dataset"),
                 tr(
                     "The patch dataset of the map's model: reference pixels that its patches have seen are counted. "
-                    "Empty: as the job files beside the map and its model tell."
+                    "Empty: as the model tells, which the job file beside the map names."
                 ),
                 optional=True,
                 advanced=True,
@@ -176,6 +177,17 @@ class Assess(JobAlgorithm):
                     optional=True,
                 )
             ),
+            p.added(
+                p.flag(
+                    self.LEAVE_OUT_TRAINING,
+                    tr("Leave out the training field"),
+                    tr(
+                        "Reference pixels inside the patches or windows that the map's model has learned from are left "
+                        "out of all numbers, and counted. Otherwise they are only counted."
+                    ),
+                    advanced=True,
+                )
+            ),
         )
         self.add_number(self.OVERALL_ACCURACY, tr("Overall accuracy"), tr("Share of pixels that are right, 0 to 1."))
         self.add_number(self.KAPPA, tr("Kappa"), tr("Agreement beyond chance; empty where it is not defined."))
@@ -200,4 +212,5 @@ class Assess(JobAlgorithm):
             block_size=values.optional_integer(self.BLOCK_SIZE),
             probabilities=values.raster(self.PROBABILITIES, required=False),
             areas=values.output(self.AREAS),
+            leave_out_training=values.flag(self.LEAVE_OUT_TRAINING),
         )

@@ -10,17 +10,21 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from deepscape.engine import assessmentdesign
+from deepscape.engine import assessmentdesign, trainingfield
 from deepscape.engine.assessment import assess
 from deepscape.engine.assessmentsampling import assessment_sample
 from deepscape.engine.bootstrap import block_bootstrap
+from deepscape.engine.datasets import DatasetScene
 from deepscape.engine.estimation import stratified_estimate
 from deepscape.engine.legends import write_sidecars
 from deepscape.engine.metrics import confusion_matrix
+from deepscape.engine.trainingground import mask_ground, written
+from deepscape.models.cards import Card
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import Assess, AssessmentSample, RasterSource, VectorSource
+from rasterio.crs import CRS
 
 TRANSFORM = Affine(10, 0, 500_000, 0, -10, 9_800_000)
 CLASSES = (ClassEntry(1, "Water", "#7fbcfc"), ClassEntry(2, "Forest", "#106b00"), ClassEntry(5, "Soil", "#a15c44"))
@@ -107,6 +111,37 @@ def test_a_stratified_sample_estimates_the_whole_map(tmp_path, scene, monkeypatc
     assert "95 %: {:.3f} to {:.3f}".format(*design["mean_iou"]) in page
     for text in ("Area of the classes", "95 % intervals", "Map (ha)", "Confusion matrix, shares"):
         assert text in page
+
+
+def test_a_stratified_sample_estimates_the_map_outside_the_training_field(tmp_path, scene, monkeypatch):
+    source, mapped, truth = scene
+    samples, _, place = labelled(tmp_path, source, truth, allocation="equal")
+    where = DatasetScene("s", "", CRS.from_epsg(32721).to_wkt(), tuple(TRANSFORM[:6]), 80, 60, 10.0)
+    field = written([mask_ground(where, [(0, np.broadcast_to(np.arange(80) < 20, (60, 80)))])], {})
+    monkeypatch.setattr(trainingfield, "_models_of_map", lambda path: (["m.safetensors"], ""))
+    monkeypatch.setattr(trainingfield, "read_card", lambda path: Card("", "", (), (), training={"field": field}))
+    context = Context()
+    job = Assess(source, str(tmp_path / "r.html"), samples=samples, field="reference", design="stratified",
+                 leave_out_training=True)  # fmt: skip
+    result = assess(job, context)
+    values, outside = np.array([1, 2, 5]), place[1] >= 20
+    rows, cols = (axis[outside] for axis in place)
+    counts = confusion_matrix(
+        np.searchsorted(values, mapped[rows, cols]), np.searchsorted(values, truth[rows, cols]), 3
+    )
+    pixels = np.array([(mapped[:, 20:] == value).sum() for value in values])
+    expected = stratified_estimate(counts, pixels / 100)
+    assert result.metrics["left_out"] == (~outside).sum() > 30 and result.sample_count == outside.sum()
+    assert result.overall_accuracy == pytest.approx(expected.overall, abs=1e-6)
+    for k, row in enumerate(result.metrics["design"]["classes"]):
+        assert row["mapped_area"] == pytest.approx(pixels[k] / 100, rel=0.01)
+        assert row["area"] == pytest.approx(expected.areas[k], rel=0.01)
+        assert row["iou"] == pytest.approx(expected.iou_bounds[k], abs=1e-5)
+    assert result.metrics["reach"].startswith("Estimated for the map outside the field of the training samples from ")
+    assert not context.warnings  # no point is missing: the sample is all there
+    page = Path(result.output).read_text(encoding="utf-8")
+    assert "All are those of the map outside the field of the training samples." in page
+    assert f"<td>{(~outside).sum()}, left out</td>" in page
 
 
 def test_reference_classes_that_the_map_lacks_have_an_area(tmp_path, scene):

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from deepscape.engine import modelfiles, patchpools, trainingsets
+import rasterio
+from deepscape.engine import inference, modelfiles, patchpools, trainingground, trainingsets
+from deepscape.engine.assessment import assess
 from deepscape.engine.datasets import PatchDataset, write_description
 from deepscape.engine.forest import train_random_forest
 from deepscape.engine.training import train_classifier
 from deepscape.models.cards import read_card
-from deepscape.tasks import jobs
+from deepscape.tasks import jobfiles, jobs
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tests.engine import patchsets
@@ -367,3 +369,32 @@ def test_a_forest_leaves_scenes_out_too(scenes, tmp_path):
     assert context.done[-1][:2] == (25, 25)
     assert "Scenes left out" in (tmp_path / "r.html").read_text(encoding="utf-8")
     assert modelfiles.load_model(result.output).forest.tree_count == 5
+
+
+def test_the_field_of_several_datasets_is_known_and_left_out(scenes, tmp_path):
+    """Three scenes train, one tests: the map of the first is assessed outside its patches, which cover rows 2 to 33."""
+    asked = job(scenes, tmp_path / "f", kind=jobs.TrainRandomForest, test_scenes=("douglas.tif",))
+    trained = train_random_forest(asked, Listener())
+    grounds, unknown = trainingground.read_grounds(read_card(trained.output).training)
+    assert [ground.scene.label for ground in grounds] == ["ash.tif", "birch.tif", "cedar.tif"] and unknown == []
+    assert [ground.scene.transform[2] for ground in grounds] == [500_000, 600_000, 700_000]
+    # Some patches that touch those of validation are in no part.
+    counts = read_card(trained.output).training["counts"]
+    used = sum(sum(counts[role].values()) for role in ("training", "validation"))
+    assert sum(len(ground.boxes) for ground in grounds) == used
+    image = str(Path(scenes["ash"]).parent / "ash.tif")
+    mapping = jobs.Classify(jobs.RasterSource(image), trained.output, str(tmp_path / "map.tif"))
+    inference.classify(mapping, Listener())
+    jobfiles.write_job_file(mapping)
+    truth = tmp_path / "truth.tif"
+    with rasterio.open(image) as file:
+        profile = {**file.profile, "count": 1, "dtype": "uint16"}
+    with rasterio.open(truth, "w", **profile) as file:
+        file.write(np.broadcast_to(np.repeat(np.array([3, 7, 300], np.uint16), 32), (1, 96, 96)))
+    assessed = jobs.Assess(
+        jobs.RasterSource(mapping.output), reference=jobs.RasterSource(str(truth)), leave_out_training=True
+    )
+    inside = trainingground.coverage(grounds[0].boxes, (96, 96))
+    assert inside[2:34].mean() > 0.5 and not inside[:2].any() and not inside[34:].any()
+    result = assess(assessed, Listener())
+    assert result.metrics["left_out"] == inside.sum() and result.sample_count == 96 * 96 - inside.sum()
