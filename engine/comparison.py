@@ -155,8 +155,8 @@ def _warn(found: Sequence[Comparison], context: Context) -> None:
     runs = [run for each in found for run in each.group.runs]
     if any(run.card.metrics.get("optimistic") for run in runs):
         context.warn(
-            "Accuracies are of validation samples that also chose the epoch: they are optimistic. Train with test "
-            "samples."
+            "Accuracies are of validation samples that also chose the epoch or the threshold: they are optimistic. "
+            "Train with test samples."
         )
     shared = [run.name for run in runs if run.card.training.get("shared_pixels")]
     if shared:

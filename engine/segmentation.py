@@ -67,6 +67,7 @@ def train_segmenter(job: TrainSegmenter, context: Context) -> TrainResult:
         history=done.history,
         best_epoch=done.best,
         chose_epoch=done.settings.patience > 0 and roles.validation is not None,
+        chose_threshold=done.card.threshold is not None and job.threshold is None,
         monitor=done.settings.monitor,
         unit="pixels",
         examples=done.examples,

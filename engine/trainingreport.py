@@ -122,6 +122,7 @@ class RunFacts:
         history: one entry per epoch; empty for a forest.
         best_epoch: the epoch whose weights are kept; 0 for a forest.
         chose_epoch: whether the validation set chose it.
+        chose_threshold: whether it chose from which probability a binary model maps the second class.
         monitor: by which number.
         extra: further (name, value) facts.
         folds: the scenes that were left out, each with what a model of the others makes of it.
@@ -135,11 +136,17 @@ class RunFacts:
     history: Tuple[Epoch, ...] = ()
     best_epoch: int = 0
     chose_epoch: bool = False
+    chose_threshold: bool = False
     monitor: str = "loss"
     extra: Tuple[Tuple[str, str], ...] = ()
     folds: Tuple[Fold, ...] = ()
     unit: str = "samples"
     examples: Tuple[bytes, ...] = ()
+
+    @property
+    def chosen(self) -> Tuple[str, ...]:
+        """Return what the validation set chose."""
+        return ("epoch",) * self.chose_epoch + ("threshold",) * self.chose_threshold
 
 
 def versions(**more: str) -> Dict[str, str]:
@@ -147,13 +154,14 @@ def versions(**more: str) -> Dict[str, str]:
     return {"deepscape": plugin_version(), "python": platform.python_version(), "numpy": np.__version__, **more}
 
 
-def accuracy_sentence(reported: str, chose_epoch: bool) -> str:
-    """Return what the reported numbers are worth."""
+def accuracy_sentence(reported: str, chosen: Sequence[str]) -> str:
+    """Return what the reported numbers are worth, where the validation set chose some things."""
     if reported == "test":
         return "Accuracy on the test samples, which neither the training nor the choice of the epoch has seen."
     if reported == "validation":
-        if chose_epoch:
-            return f"Accuracy on the validation samples, which also chose the epoch ({OPTIMISTIC})."
+        if chosen:
+            what = " and the ".join(chosen)
+            return f"Accuracy on the validation samples, which also chose the {what} ({OPTIMISTIC})."
         return "Accuracy on the validation samples, which were used for nothing else."
     return "There are neither test nor validation samples: the accuracy of this model is unknown."
 
@@ -170,7 +178,7 @@ def finish(
 ) -> Tuple[Card, TrainResult, Callable[[], None]]:
     """Return the finished card, the job's result, and what writes the report (nothing where none is asked for)."""
     plain: Dict[str, Any] = {} if result is None else metrics_dict(result, card.classes)
-    sentence = CROSS_VALIDATED if run.folds else accuracy_sentence(reported, run.chose_epoch)
+    sentence = CROSS_VALIDATED if run.folds else accuracy_sentence(reported, run.chosen)
     shared = sum(fold.shared_pixels for fold in run.folds) if run.folds else roles.shared_pixels
     context.log(sentence)
     if result is not None:
@@ -180,7 +188,7 @@ def finish(
             f"mean IoU {reports.decimal(result.mean_iou, 4)}."
         )
     about: Dict[str, Any] = {"accuracy_set": reported, "sentence": sentence}
-    about["optimistic"] = reported == "validation" and run.chose_epoch
+    about["optimistic"] = reported == "validation" and bool(run.chosen)
     if run.folds:
         about["cross_validation"] = fold_summary(run.folds)
     card = replace(

@@ -237,6 +237,22 @@ def test_polygons_against_their_background(tmp_path, image):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [({}, "epoch and the threshold"), ({"patience": 0}, "threshold"), ({"patience": 0, "threshold": 0.5}, "")],
+)
+def test_validation_that_chose_something_is_called_optimistic(tmp_path, image, changes, chosen):
+    given = job(
+        tmp_path / "m", image, label_features=features(tmp_path / "town.gpkg", (64, 96)), background=True, epochs=1,
+        areas=areas(tmp_path / "a.gpkg", train=(0, 48), validation=(48, 96)), legend=jobs.Legend(), **changes,
+    )  # fmt: skip
+    context = Listener()
+    made = train_segmenter(given, context)
+    assert made.accuracy_set == "validation" and made.metrics["optimistic"] == bool(chosen)
+    wanted = f"which also chose the {chosen} (chosen on" if chosen else "which were used for nothing else."
+    assert sum(f"Accuracy on the validation samples, {wanted}" in line for line in context.lines) == 1
+
+
 def test_one_class_only_is_refused(tmp_path, image):
     given = job(tmp_path / "m", image, label_features=features(tmp_path / "town.gpkg", (64, 96)))
     with pytest.raises(BadInput) as caught:
