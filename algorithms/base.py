@@ -17,6 +17,7 @@ import time
 from typing import Any, ClassVar, Dict, Iterable, Mapping, Optional, Tuple
 
 from qgis.core import (
+    QgsApplication,
     QgsProcessingAlgorithm,
     QgsProcessingException,
     QgsProcessingOutputBoolean,
@@ -158,7 +159,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
                 if is_given(parameters.get(definition.name()))
             }
         except DeepscapeError as error:
-            raise QgsProcessingException(str(error)) from error
+            raise _exception(str(error)) from error
         return True
 
     def _snapshot(self, definition: Any, parameters: Mapping[str, Any], context: Any) -> Any:
@@ -190,12 +191,12 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             return self.work(parameters, context, feedback)
         except JobCancelled as error:
             # An empty result would count as success, and QGIS would try to load outputs that are not there.
-            raise QgsProcessingException(tr("Cancelled.")) from error
+            raise _exception(tr("Cancelled.")) from error
         except DeepscapeError as error:
             # Where the user can mend it, the sentence says all, and a traceback would bury it.
             if error.details and not isinstance(error, BadInput):
                 feedback.pushDebugInfo(error.details)
-            raise QgsProcessingException(str(error)) from error
+            raise _exception(str(error)) from error
 
     def work(self, parameters: Mapping[str, Any], context: Any, feedback: Any) -> Dict[str, Any]:
         """Do the work and return the outputs by name.
@@ -411,6 +412,17 @@ def progress_text(message: Mapping[str, Any]) -> str:
         clock = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
         parts.append(tr("{} left").format(clock))
     return f"{stage}: {', '.join(parts)}" if parts else stage
+
+
+def _exception(text: str) -> QgsProcessingException:
+    """Return what ends an algorithm with a sentence, said once.
+
+    QGIS reports an exception, and writes it to its message log twice (seen on 3.22, with its own algorithms too).
+    qgis_process prints both; there the log is silenced, since the run is over.
+    """
+    if QgsApplication.platform() == "qgis_process":
+        QgsApplication.messageLog().blockSignals(True)
+    return QgsProcessingException(text)
 
 
 def _check_sinks(values: Values, job: Job) -> None:

@@ -4,15 +4,17 @@ import json
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from deepscape.algorithms import base
 from deepscape.algorithms.base import progress_text
 from deepscape.algorithms.tools import setup_engine
 from deepscape.tasks import client
 from deepscape.tasks.environment import EngineStatus
 from deepscape.tests.qgis.layers import Feedback, longest_gap
 from qgis.core import QgsApplication, QgsProcessing, QgsProcessingAlgRunnerTask, QgsProcessingException
-from qgis.PyQt.QtCore import QTimer
+from qgis.PyQt.QtCore import QObject, QTimer
 
 NUMBERS = {"overall_accuracy": 0.5, "kappa": None, "metrics": {"f1": 1}, "best_epoch": 4, "accuracy_set": "test"}
 
@@ -109,6 +111,19 @@ def test_an_error_is_one_sentence_with_its_remedy(algorithm, context, feedback, 
     )
     assert "Trace 1" not in feedback.debug
     assert not target.exists() and not (tmp_path / "map.job.json").exists()
+
+
+@pytest.mark.parametrize(("platform", "silent"), [("desktop", False), ("qgis_process", True)])
+def test_qgis_process_says_an_error_once(
+    algorithm, context, feedback, play, model, image, tmp_path, monkeypatch, platform, silent
+):
+    """It prints QGIS's log, too, to which QGIS writes the sentence that it reports anyway."""
+    log = QObject()
+    program = SimpleNamespace(platform=lambda: platform, messageLog=lambda: log)
+    monkeypatch.setattr(base, "QgsApplication", program)
+    play("classify", {"error": {"kind": "input", "message": "Band 'B9' is missing.", "remedy": "Add it."}})
+    text = fails(algorithm, context, feedback, "classify", INPUT=image, MODEL=model, OUTPUT=str(tmp_path / "map.tif"))
+    assert text == "Band 'B9' is missing. Add it." and log.signalsBlocked() == silent
 
 
 def test_a_crash_of_the_worker_says_so(algorithm, context, feedback, play, model, image, tmp_path):
