@@ -46,6 +46,7 @@ SKIP_GEOMETRY_CHECKS = _first(
     "Qgis.ProcessingFeatureSourceFlag.SkipGeometryValidityChecks",
     "QgsProcessingFeatureSource.Flag.FlagSkipGeometryValidityChecks",
 )
+NO_GEOMETRY = _first("Qgis.FeatureRequestFlag.NoGeometry", "QgsFeatureRequest.Flag.NoGeometry")
 FAST_INSERT = _first("QgsFeatureSink.Flag.FastInsert")
 WRITER_NO_ERROR = _first("QgsVectorFileWriter.WriterError.NoError")
 RAMP_INTERPOLATED = _first("Qgis.ShaderInterpolationMethod.Linear", "QgsColorRampShader.Type.Interpolated")

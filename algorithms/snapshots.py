@@ -12,6 +12,7 @@ from typing import Any, Optional, Tuple
 
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
+    QgsFeatureRequest,
     QgsPalettedRasterRenderer,
     QgsProcessingFeatureSource,
     QgsProcessingFeatureSourceDefinition,
@@ -65,10 +66,55 @@ class VectorSnapshot:
         return field in self.source.fields().names()
 
     def classes_of(self, field: str) -> Tuple[ClassEntry, ...]:
-        """Return the classes that the style shows for a field; none when it shows another one."""
-        if not field or field != self.category_field:
-            return ()
-        return tuple(_class_entries(self.categories))
+        """Return the classes that the style shows for a field; none when it shows another one.
+
+        A class is its number as well as its name: a style by the one is that of the other, if each number has one name.
+        """
+        if field and field == self.category_field:
+            return tuple(_class_entries(self.categories))
+        return tuple(self._classes_of_pair(field))
+
+    def _classes_of_pair(self, field: str) -> list[ClassEntry]:
+        """Return the classes of a field beside that of the style, where one holds numbers and the other their names."""
+        if not (self.categories and self.shows(field) and self.shows(self.category_field)):
+            return []
+        by_number = all(_is_number(value) for value, _, _ in self.categories)
+        if not _is_name(field if by_number else self.category_field):
+            return []
+        pairs = self._pairs(field)
+        if any(_is_number(own) == by_number for own in pairs):
+            return []
+        if by_number:
+            named = {shown: own for own, shown in pairs.items()}
+            found = [(value, named[str(value)], colour) for value, _, colour in self.categories if str(value) in named]
+        else:
+            shown = {str(value): (label, colour) for value, label, colour in self.categories}
+            found = [(own, *shown[text]) for own, text in pairs.items() if text in shown]
+        return _class_entries(found)
+
+    def _pairs(self, field: str) -> dict[str, str]:
+        """Return what a field holds -> what that of the style holds; nothing unless each value has one of the other."""
+        request = QgsFeatureRequest().setFlags(compat.NO_GEOMETRY)
+        request.setSubsetOfAttributes([field, self.category_field], self.source.fields())
+        pairs: dict[str, str] = {}
+        others: dict[str, str] = {}
+        for feature in self.source.getFeatures(request, compat.SKIP_GEOMETRY_CHECKS):
+            own, shown = feature[field], feature[self.category_field]
+            if not is_given(own) or not is_given(shown):
+                continue
+            own, shown = str(own).strip(), str(shown).strip()
+            if pairs.setdefault(own, shown) != shown or others.setdefault(shown, own) != own:
+                return {}
+        return pairs
+
+
+def _is_number(value: Any) -> bool:
+    return re.fullmatch(r"-?\d+(\.0*)?", str(value)) is not None
+
+
+def _is_name(field: str) -> bool:
+    """Tell whether a field holds names by its own, as the engine finds them beside a class field."""
+    return "name" in field.lower() or "label" in field.lower()
 
 
 def is_given(value: Any) -> bool:
@@ -136,9 +182,8 @@ def _class_entries(categories: Any) -> list[ClassEntry]:
     entries: dict[int, ClassEntry] = {}
     for number, (value, label, colour) in enumerate(categories, start=1):
         text = str(value)
-        is_number = re.fullmatch(r"-?\d+(\.0*)?", text) is not None
-        key = int(float(text)) if is_number else number
-        entries.setdefault(key, ClassEntry(key, (label or text) if is_number else text, colour))
+        key = int(float(text)) if _is_number(text) else number
+        entries.setdefault(key, ClassEntry(key, (label or text) if _is_number(text) else text, colour))
     return [entries[key] for key in sorted(entries)]
 
 

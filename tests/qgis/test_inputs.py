@@ -192,6 +192,58 @@ def test_legend_of_another_field_does_not(sample, polygons_file, context):
     assert sample(layer.id())["legend"]["layer_classes"] == []
 
 
+def styled(attribute, values, fields="class_id:integer&field=class_name:string", rows=((1, "water"), (7, "wood"))):
+    """A layer of polygons with these rows, styled by a field: its values, their labels and colours."""
+    layer = QgsVectorLayer(f"Polygon?crs=EPSG:4326&field={fields}", "both", "memory")
+    for number, row in enumerate(rows):
+        feature = QgsFeature(layer.fields())
+        feature.setAttributes(list(row))
+        feature.setGeometry(QgsGeometry.fromWkt(SQUARE.format(number, number + 1)))
+        layer.dataProvider().addFeature(feature)
+    symbols = (QgsFillSymbol.createSimple({"color": colour}) for colour in ("#0000ff", "#106b00"))
+    layer.setRenderer(
+        QgsCategorizedSymbolRenderer(
+            attribute, [QgsRendererCategory(value, symbol, f"The {value}") for value, symbol in zip(values, symbols)]
+        )
+    )
+    QgsProject.instance().addMapLayer(layer)
+    return layer.id()
+
+
+def legend_of(job):
+    return [tuple(entry.values()) for entry in job["legend"]["layer_classes"]]
+
+
+def test_a_style_by_number_is_that_of_the_name_beside_it(sample, context):
+    classes = [(1, "water", "#0000ff"), (7, "wood", "#106b00")]
+    assert legend_of(sample(styled("class_id", (1, 7)), field="class_name")) == classes
+    rows = ((1, "water"), (1, "water"), (7, "wood"), (None, "wood"), (7, None))
+    assert legend_of(sample(styled("class_id", (1, 7), rows=rows), field="class_name")) == classes
+
+
+def test_a_style_by_name_is_that_of_the_number_beside_it(sample, context):
+    named = [(1, "The water", "#0000ff"), (7, "The wood", "#106b00")]
+    assert legend_of(sample(styled("class_name", ("water", "wood")), field="class_id")) == named
+    # A name that no feature has is no class.
+    more = styled("class_name", ("wood", "rock"))
+    assert legend_of(sample(more, field="class_id")) == [(7, "The wood", "#0000ff")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "rows"),
+    [
+        ("class_id:integer&field=class_name:string", ((1, "a"), (1, "b"))),
+        ("class_id:integer&field=class_name:string", ((1, "a"), (7, "a"))),
+        ("class_id:integer&field=split:string", ((1, "a"), (7, "b"))),
+        ("class_id:integer&field=name:integer", ((1, 3), (7, 4))),
+    ],
+)
+def test_a_style_by_what_is_no_name_of_the_class_is_not_its_own(sample, context, fields, rows):
+    other = fields.split("field=")[1].split(":")[0]
+    assert legend_of(sample(styled(other, [row[1] for row in rows], fields, rows), field="class_id")) == []
+    assert legend_of(sample(styled("class_id", (1, 7), fields, rows), field=other)) == []
+
+
 def test_stored_style_of_a_layer_given_by_path(sample, polygons_file, tmp_path):
     categorised(QgsVectorLayer(polygons_file, "labels", "ogr")).saveNamedStyle(str(tmp_path / "labels.qml"))
     assert sample(polygons_file)["legend"]["layer_classes"] == [FOREST]
