@@ -71,7 +71,7 @@ def assess(job: Assess, context: Context) -> AssessResult:
                 names, classes, strata = _compare_samples(job, legend, crosswalk, tally, context)
                 known = {entry.value: entry for entry in classes.classes}
                 table = tuple(known.get(entry.value, entry) for entry in resolve(tally.values(), legend))
-        return _result(job, table, tally, (names, strata), [entry.value for entry in legend.layer_classes], context)
+        return _result(job, table, tally, (names, strata), legend.layer_classes, context)
 
 
 def _field(job: Assess, mapped: RasterReader, context: Context) -> TrainingField:
@@ -150,7 +150,8 @@ def _compare_raster(job: Assess, source: RasterSource, tally: Tally, context: Co
 def near_another_class(labels: Array, known: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
     """Return which labelled pixels have a pixel of another class at most ``radius`` pixels away (a disc), ``(H, W)``.
 
-    Pixels without a label are of no class.
+    Pixels without a label are of no class: the ISPRS benchmark erodes the boundaries between classes of a reference
+    that covers all ground. Beyond the edge of a single polygon may lie more of its class, which nobody labelled.
     """
     present, codes = np.unique(labels[known], return_inverse=True)
     near = np.zeros(labels.shape, bool)
@@ -359,7 +360,7 @@ def _nothing(name: str, tally: Tally) -> BadInput:
 
 def _result(
     job: Assess, table: Tuple[ClassEntry, ...], tally: Tally, reference: Tuple[str, Optional[design.Strata]],
-    legend: List[int], context: Context,
+    legend: Tuple[ClassEntry, ...], context: Context,
 ) -> AssessResult:  # fmt: skip
     name, strata = reference
     values = [entry.value for entry in table]
@@ -372,10 +373,10 @@ def _result(
     polygons = _polygons(tally, table)
     if polygons:
         metrics["polygons"] = polygons
-    _warn(tally, table, int(matrix.sum()), name, legend, context)
+    _warn(tally, table, int(matrix.sum()), name, [entry.value for entry in legend], context)
     proportions = None
     if strata is not None:
-        estimate, metrics["design"] = design.stratified(tally, strata, table, name, context)
+        estimate, metrics["design"] = design.stratified(tally, strata, table, name, context, legend)
         proportions = estimate.proportions.T
         found = scores(proportions)
         _estimated(metrics, metrics_dict(found, table))
@@ -384,6 +385,12 @@ def _result(
         metrics["design"] = design.bootstrapped(tally, values, what, context)
     if job.erode:
         context.log(f"ERODE {job.erode} leaves out {tally.eroded} reference pixels near another class.")
+        if not tally.eroded:
+            context.warn(
+                f"ERODE {job.erode} leaves nothing out: no labelled pixel of '{name}' lies within {job.erode} px of "
+                "another class. An edge towards ground without a label is no boundary of two classes; to leave that "
+                "out, shrink the polygons with QGIS's 'Buffer' and a negative distance."
+            )
         metrics["whole"] = metrics_dict(scores(matrix_of(tally.whole, values)), table)
     if tally.calibration is not None:
         metrics["calibration"] = tally.calibration.figures(table)

@@ -154,7 +154,12 @@ def read_strata(layer: Layer) -> Tuple[Indices, Strata]:
 
 
 def stratified(
-    tally: Tally, strata: Strata, table: Sequence[ClassEntry], name: str, context: Context
+    tally: Tally,
+    strata: Strata,
+    table: Sequence[ClassEntry],
+    name: str,
+    context: Context,
+    legend: Sequence[ClassEntry] = (),
 ) -> Tuple[StratifiedEstimate, Dict[str, Any]]:
     """Estimate accuracy and area of the map from the labelled points of its classes.
 
@@ -164,6 +169,7 @@ def stratified(
         table: the classes that occur.
         name: of the sample.
         context: takes the warnings.
+        legend: of the map; names its classes that do not occur.
 
     Returns:
         The estimate, in the order of the table, and its plain form. Keys: design, units, overall_accuracy, kappa,
@@ -173,17 +179,18 @@ def stratified(
     Raises:
         BadInput: the sample was drawn from another map, or a class has less than two labelled points.
     """
-    by_class = _classes_of_strata(tally, name)
+    names = {entry.value: f"'{entry.name}'" for entry in (*legend, *table)}
+    by_class = _classes_of_strata(tally, name, names)
     counted = class_areas(tally.mapped, context, tally.field if tally.leaves_out else None)
     values = [entry.value for entry in table]
     lacking = [value for value in counted.pixels if value not in by_class]
     if lacking:
         raise BadInput(
-            f"Class {lacking[0]} of the map '{tally.mapped.name}' has no labelled point in '{name}'"
+            f"{names.get(lacking[0], f'Class {lacking[0]}')} of the map '{tally.mapped.name}' has no labelled point in '{name}'"
             f"{_outside(tally)}: the accuracy of the map cannot be estimated.",
             "Label points of every class, of a sample that was drawn from this map.",
         )
-    _check_weights(by_class, strata, counted.whole, tally, name, context)
+    _check_weights(by_class, strata, counted.whole, tally, name, context, names)
     counts = matrix_of(tally.pairs, values).T
     mapped = np.array([counted.areas.get(value, 0.0) for value in values])
     pixels = np.array([counted.pixels.get(value, 0) for value in values])
@@ -235,16 +242,19 @@ def _outside(tally: Tally) -> str:
     return " outside the field of the training samples" if tally.leaves_out else ""
 
 
-def _classes_of_strata(tally: Tally, name: str) -> Dict[int, int]:
-    """Return the map's class -> the stratum: each stratum's points lie on one class, and each class has one."""
+def _classes_of_strata(tally: Tally, name: str, names: Mapping[int, str]) -> Dict[int, int]:
+    """Return the map's class -> the stratum: each stratum's points lie on one class, and each class has one.
+
+    Messages tell strata by the names of their classes: the codes are blind, and say nothing to people.
+    """
     found: Dict[int, int] = {}
     for stratum, pairs in sorted(tally.by_unit.items()):
         classes = sorted({mapped for _, mapped in pairs})
         if len(classes) > 1 or classes[0] in found:
             what = (
-                f"the points of stratum {stratum} lie on the classes {', '.join(map(str, classes[:5]))} of it"
+                f"points of one stratum lie on its classes {', '.join(names[value] for value in classes[:5])}"
                 if len(classes) > 1
-                else f"the strata {found[classes[0]]} and {stratum} both lie on its class {classes[0]}"
+                else f"points of two strata lie on its class {names[classes[0]]}"
             )
             raise BadInput(
                 f"'{name}' was not drawn from the map '{tally.mapped.name}': {what}.",
@@ -255,7 +265,13 @@ def _classes_of_strata(tally: Tally, name: str) -> Dict[int, int]:
 
 
 def _check_weights(
-    by_class: Mapping[int, int], strata: Strata, pixels: Mapping[int, int], tally: Tally, name: str, context: Context
+    by_class: Mapping[int, int],
+    strata: Strata,
+    pixels: Mapping[int, int],
+    tally: Tally,
+    name: str,
+    context: Context,
+    names: Mapping[int, str],
 ) -> None:
     """Warn where the sample's weights do not fit the map, and where points of it are missing or not labelled."""
     drawn = labelled = 0
@@ -263,8 +279,8 @@ def _check_weights(
         planned = pixels.get(value, 0) / strata.weights[stratum]
         if abs(planned - round(planned)) > 1e-4 * max(planned, 1) or round(planned) < strata.points[stratum]:
             context.warn(
-                f"The weight of stratum {stratum} in '{name}' does not fit the {pixels.get(value, 0)} pixels of class "
-                f"{value}: the map has changed since the sample was drawn from it, or points were added."
+                f"The weight of the points of {names[value]} in '{name}' does not fit the {pixels.get(value, 0)} "
+                "pixels of the map: it has changed since the sample was drawn from it, or points were added."
             )
             return
         drawn += round(planned)

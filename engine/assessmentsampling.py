@@ -204,6 +204,10 @@ def _tell(job: AssessmentSample, design: _Design, wanted: int, context: Context)
         )
     elif drawn < wanted:
         context.warn(f"The map has {drawn} pixels, fewer than the {wanted} points asked for: all are taken.")
+    strata = zip(design.classes, design.samples, design.pixels)
+    # By name: the codes of the strata stay blind.
+    told = ", ".join(f"{entry.name} {n} of {pixels:,} pixels" for entry, n, pixels in strata)
+    context.log(f"Points in each stratum: {told}.")
     context.log(
         f"{drawn} points; expected standard error of the overall accuracy: {design.standard_error:.4f} "
         f"(95 % interval: +-{1.96 * design.standard_error:.4f})."

@@ -110,7 +110,8 @@ class Assess(JobAlgorithm):
                     tr("Erode the reference"),
                     tr(
                         "Reference pixels with another class of the reference within a disc of so many pixels are left "
-                        "out, as benchmarks do that do not score boundaries. 0: none."
+                        "out, as benchmarks do that do not score boundaries. Edges towards ground without a label are "
+                        "kept. 0: none."
                     ),
                     default=0,
                     minimum=0,

@@ -268,6 +268,20 @@ def test_reference_near_another_class_is_left_out(tmp_path, monkeypatch, kind):
         assess(replace(job, erode=60), Context())
 
 
+def test_the_edge_of_a_polygon_that_stands_alone_is_no_boundary(tmp_path):
+    """Of two polygons side by side the seam is eroded, of one with nothing around it nothing is."""
+    mapped = write(tmp_path / "map.tif", np.ones((20, 20), np.uint8))
+    alone = layer(tmp_path / "alone.gpkg", [box(2, 2, 5, 5), box(12, 2, 5, 5)], c=[1, 2])
+    context = Context()
+    result = assess(Assess(mapped, samples=alone, field="c", erode=2), context)
+    assert (result.sample_count, result.metrics["eroded"]) == (50, 0)
+    assert any("ERODE 2 leaves nothing out: no labelled pixel of 'alone.gpkg'" in text for text in context.warnings)
+    both = layer(tmp_path / "both.gpkg", [box(2, 2, 5, 5), box(2, 7, 5, 5)], c=[1, 2])
+    context = Context()
+    result = assess(Assess(mapped, samples=both, field="c", erode=2), context)
+    assert (result.sample_count, result.metrics["eroded"]) == (30, 20) and context.warnings == []
+
+
 def test_points_have_no_boundary_to_erode(tmp_path):
     samples = layer(tmp_path / "s.gpkg", [point(0, 0), point(0, 2)], c=[1, 2])
     with pytest.raises(BadInput, match=r"ERODE leaves out the boundaries of polygons, but 's\.gpkg' holds points"):

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 from deepscape.engine import rastersampling
 from deepscape.engine.assessmentsampling import allocate, assessment_sample, sample_size
+from deepscape.tasks.classtable import ClassEntry, Legend
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import AssessmentSample, RasterSource, job_from_plain, job_to_plain
@@ -99,6 +100,23 @@ def test_points_are_exact_random_and_blind(tmp_path, labels):
     # Neither the order of the points nor that of the codes tells the class.
     assert abs(np.corrcoef(np.arange(400), frame.geometry.y)[0, 1]) < 0.2
     assert np.count_nonzero(np.diff(values)) > 100
+
+
+def test_the_log_names_the_strata_without_their_codes(tmp_path, labels):
+    class Listener(Context):
+        lines = []
+
+        def log(self, text):
+            self.lines.append(text)
+
+    source = write(tmp_path / "m.tif", labels, 255)
+    legend = Legend(layer_classes=(ClassEntry(5, "Forêt", "#106b00"),))
+    _, result = run(tmp_path, source, context=Listener(), total=400, legend=legend)
+    pixels = {value: int((labels == value).sum()) for value in (2, 5, 9)}
+    assert Listener.lines[0] == (
+        f"Points in each stratum: Class 2 {result.counts['2']} of {pixels[2]:,} pixels, Forêt {result.counts['5']} of "
+        f"{pixels[5]:,} pixels, Class 9 {result.counts['9']} of {pixels[9]} pixels."
+    )
 
 
 def test_codes_differ_between_maps_and_seeds(tmp_path):
