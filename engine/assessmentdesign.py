@@ -185,9 +185,10 @@ def stratified(
     values = [entry.value for entry in table]
     lacking = [value for value in counted.pixels if value not in by_class]
     if lacking:
+        missing = names.get(lacking[0], f"Class {lacking[0]}")
         raise BadInput(
-            f"{names.get(lacking[0], f'Class {lacking[0]}')} of the map '{tally.mapped.name}' has no labelled point in '{name}'"
-            f"{_outside(tally)}: the accuracy of the map cannot be estimated.",
+            f"{missing} of the map '{tally.mapped.name}' has no labelled point in '{name}'{_outside(tally)}: the "
+            "accuracy of the map cannot be estimated.",
             "Label points of every class, of a sample that was drawn from this map.",
         )
     _check_weights(by_class, strata, counted.whole, tally, name, context, names)

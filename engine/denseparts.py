@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,8 +63,8 @@ class DensePart(Protocol):
         """Return what the card says of them: name, hash where there is one, windows."""
         ...
 
-    def ground(self) -> List[Ground]:
-        """Return where the pixels lie that they may hold."""
+    def ground(self, check: Callable[[], None]) -> List[Ground]:
+        """Return where the pixels lie that they may hold; ``check`` is called between pieces of it."""
         ...
 
 
@@ -136,9 +136,9 @@ class KeptPart:
         """Return those of the part."""
         return self._part.facts()
 
-    def ground(self) -> List[Ground]:
+    def ground(self, check: Callable[[], None]) -> List[Ground]:
         """Return that of the part."""
-        return self._part.ground()
+        return self._part.ground(check)
 
 
 def kept(part: Optional[DensePart], source: DatasetSource) -> Optional[DensePart]:

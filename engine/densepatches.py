@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +62,9 @@ class PatchPart:
         """Return names and hashes of the datasets, and the number of patches."""
         return self._part.facts()
 
-    def ground(self) -> List[Ground]:
+    def ground(self, check: Callable[[], None]) -> List[Ground]:
         """Return where the patches lie, by dataset."""
-        return self._part.ground()
+        return self._part.ground(check)
 
 
 def patch_roles(job: TrainSegmenter, context: Context) -> DenseRoles:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -91,13 +91,16 @@ class WindowReader:
         found, known = self._labels.read(*window)
         return np.where(known, class_positions(found, self.classes), IGNORED)
 
-    def ground(self, areas: Areas, role: int, cells: npt.NDArray[np.bool_], side: int) -> List[Ground]:
+    def ground(
+        self, areas: Areas, role: int, cells: npt.NDArray[np.bool_], side: int, check: Callable[[], None]
+    ) -> List[Ground]:
         """Return the pixels of a role that lie in cells ``(R, C)`` of ``side`` pixels."""
         grid = self.raster.grid
         deep = max(1, _STRIP_PIXELS // grid.width // side) * side
 
         def strips() -> Iterator[Tuple[int, npt.NDArray[np.bool_]]]:
             for row in range(0, grid.height, deep):
+                check()
                 height = min(deep, grid.height - row)
                 chosen = cells[row // side : -(-(row + height) // side)]
                 inside = chosen.repeat(side, axis=0)[:height].repeat(side, axis=1)[:, : grid.width]
@@ -156,14 +159,14 @@ class RandomWindows:
         """Return the image's name and size, and the number of windows."""
         return _facts(self.reader, self.count, "random windows of an epoch")
 
-    def ground(self) -> List[Ground]:
+    def ground(self, check: Callable[[], None]) -> List[Ground]:
         """Return what of the training area windows may hold."""
         grid, across = self.reader.raster.grid, self.size // self.cell
         shape = -(-grid.height // self.cell), -(-grid.width // self.cell)
         # A window begins anywhere in its cell, and so may end one cell later.
         first = self.starts // self.cell
         ends = np.minimum(first + across + (self.cell > 1), shape)
-        return self.reader.ground(self.areas, TRAINING, coverage(np.hstack([first, ends]), shape), self.cell)
+        return self.reader.ground(self.areas, TRAINING, coverage(np.hstack([first, ends]), shape), self.cell, check)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,12 +216,12 @@ class FixedWindows:
         """Return the image's name and size, and the number of windows."""
         return _facts(self.reader, len(self.places), f"{ROLES[self.role]} windows")
 
-    def ground(self) -> List[Ground]:
+    def ground(self, check: Callable[[], None]) -> List[Ground]:
         """Return what of their area the windows hold."""
         grid = self.reader.raster.grid
         tiles = np.zeros((-(-grid.height // self.size), -(-grid.width // self.size)), bool)
         tiles[tuple((self.places // self.size).T)] = True
-        return self.reader.ground(self.areas, self.role, tiles, self.size)
+        return self.reader.ground(self.areas, self.role, tiles, self.size, check)
 
 
 def scored(targets: Targets, window: Window, areas: Areas, role: int, crossing: Optional[Crossing]) -> Targets:

@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -153,8 +153,9 @@ class Part:
         names = ", ".join(str(entry["name"]) for entry in each)
         return {"name": names, "hash": f"sha256:{digest}", "patches": len(self), "datasets": each}
 
-    def ground(self) -> List[Ground]:
+    def ground(self, check: Callable[[], None]) -> List[Ground]:
         """Return where the patches lie, by dataset."""
+        check()
         members = [(self.pool.datasets[number], mask) for number, mask in self.masks()]
         return [
             patch_ground(one.description.scene, one.rows[mask], one.cols[mask], self.pool.source.patch_size)

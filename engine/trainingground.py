@@ -1,7 +1,7 @@
 """The ground that a model learned from: what its card keeps of it, so that reference pixels there can be told apart.
 
-The card holds boxes of pixels of each scene with the scene's place, never a pixel's value. Many thousand boxes take some
-ten kilobytes; where there are more than `MOST_BOXES`, they are widened to cells of several pixels and joined.
+The card holds boxes of pixels of each scene with the scene's place, never a pixel's value. Ten thousand patches take some
+40 kB; where there are more than `MOST_BOXES`, they are widened to cells of several pixels and joined.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import base64
 import binascii
 import zlib
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Iterable, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from .datasets import DatasetScene
 Boxes = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-MOST_BOXES = 40_000
+MOST_BOXES = 100_000
 # Cells of a scene at which boxes are joined.
 _MOST_CELLS = 16_000_000
 # Of pixels and of a card's boxes: what lies beyond is no raster.
@@ -109,12 +109,12 @@ def _widened(ground: Ground) -> Ground:
 # --- the card --------------------------------------------------------------------------------------------------------
 
 
-def written(grounds: Sequence[Ground], earlier: Mapping[str, Any]) -> Dict[str, Any]:
+def written(grounds: Sequence[Ground], earlier: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
     """Return what the card says under ``field``: parts (one per scene's grid) and unknown (names of the others).
 
     Args:
         grounds: of what trained and what chose the epoch.
-        earlier: ``training`` of the card of the model that was trained further; empty without one.
+        earlier: ``training`` of the card of the model that was trained further; None without one.
     """
     nowhere = {ground.scene.label for ground in grounds if not ground.scene.crs and ground.scene.transform == _PLAIN}
     # Rows and columns of plain pictures tell them apart from no other one.
@@ -125,7 +125,7 @@ def written(grounds: Sequence[Ground], earlier: Mapping[str, Any]) -> Dict[str, 
         if ground.scene.label not in unknown and len(ground.boxes):
             together.setdefault((ground.scene.crs, ground.scene.transform), []).append(ground)
     parts = [_part(some) for some in together.values()]
-    if earlier:
+    if earlier is not None:
         before = earlier.get("field")
         if isinstance(before, Mapping):
             parts += [part for part in before.get("parts", ()) if part not in parts]

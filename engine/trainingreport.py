@@ -78,8 +78,8 @@ class PartLike(Protocol):
         """Return what the card says of them."""
         ...
 
-    def ground(self) -> List[Ground]:
-        """Return where they lie."""
+    def ground(self, check: Callable[[], None]) -> List[Ground]:
+        """Return where they lie; ``check`` is called between pieces of it."""
         ...
 
 
@@ -198,7 +198,7 @@ def finish(
             "datasets": {role: part.facts() for role, part in roles.parts.items()},
             "counts": roles.counts(),
             "shared_pixels": shared,
-            "field": _field(roles, card.training),
+            "field": _field(roles, card, context),
             "seconds": round(run.seconds, 1),
         },
     )
@@ -229,10 +229,12 @@ def finish(
     return card, answer, write
 
 
-def _field(roles: RolesLike, earlier: Mapping[str, Any]) -> Dict[str, Any]:
+def _field(roles: RolesLike, card: Card, context: Context) -> Dict[str, Any]:
     """Return where the model has learned: what it was fitted to, and what chose the epoch; see `trainingground`."""
     parts = [part for role, part in roles.parts.items() if role != "test"]
-    return written([ground for part in parts for ground in part.ground()], earlier)
+    grounds = [ground for part in parts for ground in part.ground(context.check)]
+    # The card of a model that is trained further still tells of its first training.
+    return written(grounds, card.training if card.settings.get("initial_model") else None)
 
 
 def training_page(

@@ -117,7 +117,7 @@ def test_a_stratified_sample_estimates_the_map_outside_the_training_field(tmp_pa
     source, mapped, truth = scene
     samples, _, place = labelled(tmp_path, source, truth, allocation="equal")
     where = DatasetScene("s", "", CRS.from_epsg(32721).to_wkt(), tuple(TRANSFORM[:6]), 80, 60, 10.0)
-    field = written([mask_ground(where, [(0, np.broadcast_to(np.arange(80) < 20, (60, 80)))])], {})
+    field = written([mask_ground(where, [(0, np.broadcast_to(np.arange(80) < 20, (60, 80)))])])
     monkeypatch.setattr(trainingfield, "_models_of_map", lambda path: (["m.safetensors"], ""))
     monkeypatch.setattr(trainingfield, "read_card", lambda path: Card("", "", (), (), training={"field": field}))
     context = Context()

@@ -10,6 +10,7 @@ from deepscape.engine.datasets import PatchDataset
 from deepscape.engine.denseparts import IGNORED, card_source
 from deepscape.engine.densesets import open_dense_roles
 from deepscape.engine.patches import extract_patches
+from deepscape.engine.trainingground import coverage
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import ExtractPatches, RasterSource, TrainSegmenter, VectorSource
@@ -94,6 +95,14 @@ def test_blocks_validate_and_share_no_pixel_with_what_trains(extracted):
         assert 0 < len(roles.validation) < len(roles.training)
         assert roles.shared_pixels == 0
         assert roles.training.pixels.all() and roles.validation.pixels.all()
+        # The ground is that of the patches: no pixel of it trains and validates.
+        kept = []
+        for part in (roles.training, roles.validation):
+            (ground,) = part.ground(Context().check)
+            assert ground.scene.label == "bild ü.tif" and len(ground.boxes) == len(part)
+            assert (ground.boxes[:, 2:] - ground.boxes[:, :2] == SIZE).all()
+            kept.append(coverage(ground.boxes, (ground.scene.height, ground.scene.width)))
+        assert not (kept[0] & kept[1]).any()
 
 
 def test_an_ignored_class_is_no_class(extracted):

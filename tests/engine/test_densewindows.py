@@ -134,7 +134,7 @@ def test_areas_are_obeyed_to_the_pixel_whatever_their_crs(job, tmp_path, crs):
 
 def held(part):
     """Return which pixels of the raster the part's ground tells."""
-    (ground,) = part.ground()
+    (ground,) = part.ground(Context().check)
     assert (ground.scene.width, ground.scene.height, ground.scene.transform) == (WIDTH, HEIGHT, tuple(TRANSFORM[:6]))
     return coverage(ground.boxes, (HEIGHT, WIDTH))
 

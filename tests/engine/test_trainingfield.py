@@ -98,7 +98,7 @@ def job(tmp_path, cards):
 def field_at(*places, **scene):
     """Return a card's field of 2 x 2 patches around pixels."""
     rows, cols = np.array(places).T
-    return written([patch_ground(replace(SCENE, **scene), rows, cols, 2)], {})
+    return written([patch_ground(replace(SCENE, **scene), rows, cols, 2)])
 
 
 CORNER = (slice(0, 2), slice(0, 2))
@@ -145,7 +145,7 @@ def test_several_models_and_scenes_are_one_field(tmp_path, cards, job):
     east = (10.0, 0.0, 500_020.0, 0.0, -10.0, 9_800_000.0)
     cards["model"] = Card(field=field_at((1, 1)))
     two = [patch_ground(replace(SCENE, transform=east), np.array([1]), np.array([1]), 2)]
-    cards["other"] = Card(field=written([*two, patch_ground(SCENE, np.array([3]), np.array([3]), 2)], {}))
+    cards["other"] = Card(field=written([*two, patch_ground(SCENE, np.array([3]), np.array([3]), 2)]))
     result = assess(replace(job, leave_out_training=True), Context())
     assert (result.metrics["left_out"], result.sample_count) == (12, 4)
     cards["other"] = Card()

@@ -47,7 +47,7 @@ def test_the_card_tells_the_ground_again():
     again = patch_ground(replace(SCENE, height=45), np.array([44, 44]), np.array([7, 7]), 3)
     other = patch_ground(replace(SCENE, label="b", transform=(10.0, 0, 0, 0, -10.0, 0)), np.array([4]), np.array([5]), 3)
     imported = Ground(replace(SCENE, label="imported", width=0, height=0), np.empty((0, 4), np.int64))
-    plain = json.loads(json.dumps(written([one, other, again, imported], {})))
+    plain = json.loads(json.dumps(written([one, other, again, imported])))
     assert "/a/scene.tif" not in json.dumps(plain) and [part["cell"] for part in plain["parts"]] == [1, 1]
     (first, second), unknown = read_grounds({"field": plain})
     assert unknown == ["imported"] and (first.scene.height, first.scene.label) == (45, "scène")
@@ -62,11 +62,11 @@ def test_too_many_boxes_are_widened(monkeypatch):
     scene = replace(SCENE, width=1000, height=900)
     chance = np.random.default_rng(4)
     ground = patch_ground(scene, chance.integers(0, 900, 500), chance.integers(0, 1000, 500), 3)
-    (wide,), _ = read_grounds({"field": written([ground], {})})
+    (wide,), _ = read_grounds({"field": written([ground])})
     assert len(wide.boxes) <= 40 and wide.cell > 1
     assert not (covered(ground) & ~covered(wide)).any()
     # Nothing further away than a cell is told to be the ground of a patch.
-    few, _ = read_grounds({"field": written([replace(ground, boxes=ground.boxes[:30])], {})})
+    few, _ = read_grounds({"field": written([replace(ground, boxes=ground.boxes[:30])])})
     assert few[0].cell == 1 and np.array_equal(covered(few[0]), coverage(ground.boxes[:30], (900, 1000)))
 
 
@@ -74,13 +74,13 @@ def test_ten_thousand_patches_take_some_ten_kilobytes():
     scene = replace(SCENE, width=10980, height=10980)
     chance = np.random.default_rng(5)
     ground = patch_ground(scene, chance.integers(0, 10980, 10_000), chance.integers(0, 10980, 10_000), 16)
-    assert len(json.dumps(written([ground], {}))) < 60_000
+    assert len(json.dumps(written([ground]))) < 60_000
 
 
 def test_what_an_initial_model_learned_from_is_kept():
     old = patch_ground(SCENE, np.array([4]), np.array([5]), 3)
     new = patch_ground(replace(SCENE, transform=(10.0, 0, 0, 0, -10.0, 0)), np.array([9]), np.array([9]), 3)
-    both = written([new], {"field": written([old], {}), "counts": {}})
+    both = written([new], {"field": written([old]), "counts": {}})
     grounds, unknown = read_grounds({"field": both})
     assert [ground.boxes.tolist() for ground in grounds] == [[[8, 8, 11, 11]], [[3, 4, 6, 7]]] and unknown == []
     assert written([new], {"counts": {}})["unknown"] == ["INITIAL_MODEL"]
@@ -89,8 +89,8 @@ def test_what_an_initial_model_learned_from_is_kept():
 def test_plain_pictures_are_told_apart_from_no_other():
     plain = replace(SCENE, crs="", transform=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
     one, other = (patch_ground(replace(plain, label=name), np.array([4]), np.array([5]), 3) for name in "ab")
-    assert written([one, other], {}) == {"parts": [], "unknown": ["a", "b"]}
-    assert len(written([one, one], {})["parts"]) == 1
+    assert written([one, other]) == {"parts": [], "unknown": ["a", "b"]}
+    assert len(written([one, one])["parts"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_plain_pictures_are_told_apart_from_no_other():
     [{"boxes": 2}, {"boxes": -1}, {"boxes": 10**9}, {"data": "&"}, {"data": "AAAA"}, {"size": [3, 3]}, {"crs": None}],
 )
 def test_a_broken_card_is_refused(change):
-    part = written([patch_ground(SCENE, np.array([4]), np.array([5]), 3)], {})["parts"][0]
+    part = written([patch_ground(SCENE, np.array([4]), np.array([5]), 3)])["parts"][0]
     part.update(change)
     if change == {"crs": None}:
         del part["crs"]
