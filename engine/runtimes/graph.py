@@ -47,7 +47,7 @@ class GraphRuntime(ABC):
 
     Attributes:
         threads: of one call.
-        images: memory of a call, in that which `widest_images` tells of ONNX Runtime.
+        images: memory of a call, in that which `widest_images` tells.
     """
 
     name = ""
