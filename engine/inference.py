@@ -11,10 +11,24 @@ import contextlib
 import functools
 import math
 import os
+import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +51,7 @@ from .priors import deciding
 from .products import CLASSES, CONFIDENCE, ENTROPY, MARGIN, PROBABILITIES, Product, products_of
 from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
-from .runtimes.base import first_largest
+from .runtimes.base import Floats, first_largest
 from .runtimes.combined import band_orders, create_combined, wanted_geometry
 from .scenes import Scene, open_scene
 from .tiling import MEMORY_MB, Tiling, plan, with_tiles
@@ -115,6 +129,7 @@ def map_scene(
             mask,
             margins if job.border == "nodata" else None,
             job.min_confidence,
+            threading.BoundedSemaphore(runtime.beside),
         )
         _traverse(mapper, context)
         _tell_of_damage(scene, window, context)
@@ -267,6 +282,7 @@ class Mapper:
         mask: pixels to be mapped; None = all.
         needed: leave out pixels around which the raster does not hold these margins; None = leave out none.
         least: probability below which a pixel is no-data; None = any.
+        turns: to compute; one window more than there are turns is read meanwhile.
     """
 
     scene: Scene
@@ -277,6 +293,7 @@ class Mapper:
     mask: Optional[MapMask] = None
     needed: Optional[Geometry] = None
     least: Optional[float] = None
+    turns: ContextManager[Any] = field(default_factory=contextlib.nullcontext)
 
     def __call__(self, number: int) -> bytes:
         """Return what is kept of a tile of the plan."""
@@ -291,6 +308,11 @@ class Mapper:
         wanted[inner] = valid[inner] & asked
         if not wanted.any():
             return self.outputs.pack(None, wanted[inner])
+        with self.turns:
+            return self._mapped(values, wanted, whole, inner)
+
+    def _mapped(self, values: Floats, wanted: Mask, whole: bool, inner: Tuple[slice, slice]) -> bytes:
+        """Return what is kept of the inner part of a window that was read."""
         if not self.outputs.wants_probabilities and self.least is None:
             return self.outputs.pack(self.runtime.best(values, wanted, whole)[inner], wanted[inner])
         scores = self.runtime.scores(values, wanted, whole)[(slice(None), *inner)]
@@ -331,7 +353,9 @@ def _traverse(mapper: Mapper, context: Context) -> None:
     total = sum(sizes)
     before = done = total - sum(sizes[number] for number in outputs.todo)
     begun, told = time.monotonic(), False
-    results = in_order(outputs.todo, mapper, mapper.runtime.beside, context.check)
+    # Where calls run beside each other, one is always reading while others compute.
+    threads = max(2, mapper.runtime.beside)
+    results = in_order(outputs.todo, mapper, threads, context.check)
     with contextlib.closing(results):
         for number, content in zip(outputs.todo, results):
             outputs.add(number, content)

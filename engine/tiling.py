@@ -75,8 +75,7 @@ def plan(layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int
     margin = geometry.before + geometry.after
 
     def working(height: int, width: int) -> int:
-        # Beside the calls, one window more is being read.
-        return int((height + margin) * (width + margin) * (beside * bytes_per_pixel + layout.pixel_bytes))
+        return int((height + margin) * (width + margin) * _bytes_of_pixel(layout, bytes_per_pixel, beside))
 
     found, cache, band = (0, 0), 0, 0
     for height, width in _shapes(margin, geometry.stride, layout):
@@ -108,8 +107,13 @@ def with_tiles(
     rows = _touched(height, margin, layout.block_height, layout.height)
     touched = rows * _touched(columns, margin, layout.block_width, layout.width) * layout.pixel_bytes
     cache = max(min(touched, memory_mb * 1_000_000 // 4), _LEAST_CACHE)
-    working = (height + margin) * (width + margin) * (beside * bytes_per_pixel + layout.pixel_bytes)
+    working = (height + margin) * (width + margin) * _bytes_of_pixel(layout, bytes_per_pixel, beside)
     return Tiling(height, width, band, cache, _BASE_BYTES + cache + int(working))
+
+
+def _bytes_of_pixel(layout: Layout, bytes_per_pixel: float, beside: int) -> float:
+    """Return what a pixel takes of the windows that are under way: beside the calls, one more is read, and waits."""
+    return beside * bytes_per_pixel + (layout.pixel_bytes if beside > 1 else 3 * layout.pixel_bytes)
 
 
 def _shapes(margin: int, stride: int, layout: Layout) -> List[Tuple[int, int]]:

@@ -18,7 +18,7 @@ class OnnxRuntime(GraphRuntime):
     """
 
     name = f"ONNX Runtime {onnxruntime.__version__}"
-    images = 0.72
+    images = 0.7
     exact = True
 
     def open(self, path: Path) -> Evaluate:
@@ -28,6 +28,8 @@ class OnnxRuntime(GraphRuntime):
         options.log_severity_level = 3
         # Planned for images of one size, memory is taken beside that of the first image: half as much again, no faster.
         options.enable_mem_pattern = False
+        # In the graph's order, a U-Net keeps less of the encoder for the decoder: a tenth less memory.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
         def evaluate(values: Floats, output: str) -> Array:

@@ -1,5 +1,6 @@
 """Mapping with networks of one class per pixel, from model file to class raster."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from deepscape.engine.blending import blended
 from deepscape.engine.graphs import graphs_of
 from deepscape.engine.inference import classify, map_scene
-from deepscape.engine.modelfiles import LoadedModel, module_tensors, save_model
+from deepscape.engine.modelfiles import LoadedModel, load_model, module_tensors, save_model
 from deepscape.engine.probing import probe
+from deepscape.engine.runtimes.torch_runtime import TorchRuntime
+from deepscape.engine.scenes import Scene
 from deepscape.models.build import build_network
 from deepscape.models.cards import Card, CardBand, CardSource, read_card
 from deepscape.tasks.classtable import ClassEntry
@@ -97,11 +100,42 @@ def test_the_map_equals_the_scene_in_one_piece_whatever_the_tiles(unet, tmp_path
     assert (read(job.output) == expected)[sure].all() and sure.mean() > 0.99
     whole = read(job.output)
 
-    from deepscape.engine.modelfiles import load_model
-
     for tile in (16, 64):
         map_scene(load_model(path), job, Context(), tile=tile)
         assert (read(job.output) == whole)[sure].all()
+
+
+def test_while_a_window_is_computed_the_next_is_read_and_none_is_computed(unet, tmp_path, monkeypatch):
+    path, _, _ = unet
+    write(tmp_path / "s.tif", 64, 256)
+    reads, computing, most, read_meanwhile = threading.Semaphore(0), [], [], []
+    best, read_window = TorchRuntime.best, Scene.read
+
+    def reading(scene, *window):
+        found = read_window(scene, *window)
+        reads.release()
+        return found
+
+    def computed(runtime, *given):
+        computing.append(runtime.beside)
+        most.append(len(computing))
+        reads.acquire()  # its own
+        read_meanwhile.append(reads.acquire(timeout=10 if len(most) < 4 else 0))
+        if read_meanwhile[-1]:
+            reads.release()
+        result = best(runtime, *given)
+        computing.pop()
+        return result
+
+    monkeypatch.setattr(Scene, "read", reading)
+    monkeypatch.setattr(TorchRuntime, "best", computed)
+    job = Classify(
+        RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), continue_anyway=True, resume=False
+    )
+    map_scene(load_model(path), job, Context(), tile=64)
+    assert most == [1, 1, 1, 1]
+    # Behind the last there is none.
+    assert read_meanwhile == [True, True, True, False]
 
 
 def test_a_part_is_the_crop_of_the_whole_map(unet, tmp_path):
@@ -122,8 +156,6 @@ def test_an_overlap_that_is_too_small_warns_and_changes_the_map(unet, tmp_path):
     job = Classify(
         RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), continue_anyway=True, overlap=0
     )
-    from deepscape.engine.modelfiles import load_model
-
     context = Context()
     result = map_scene(load_model(path), job, context, tile=32)
     assert any(f"OVERLAP is 0, but the network looks {field.margin} pixels" in line for line in result.warnings)
