@@ -223,6 +223,7 @@ def _page(found: Sequence[Comparison], classes: Sequence[ClassEntry], metric: st
         Section("Warnings", reports.warnings_list(warnings)),
         Section("Result", _headlines(others, metric), " ".join(_sentence(each, metric) for each in others)),
         Section("Differences", _differences(found, metric), _READING if others else ""),
+        Section("Seed by seed", _pairs(found, metric), f"{TITLES[metric]} of each run, and what it has over its pair."),
         Section("Accuracy", _levels(found), "Mean and standard deviation over the runs."),
         Section(
             "Accuracy per class",
@@ -261,9 +262,33 @@ def _differences(found: Sequence[Comparison], metric: str) -> Markup:
     rows = []
     for each in others:
         gains = [spoken_difference(each.difference(name)) for name in NUMBERS]
-        rows.append([each.group.title, *gains, _listed(each.seeds), each.difference(metric).verdict])
+        verdict = each.difference(metric).verdict.replace(" ", "\u00a0")  # on one line, as the numbers
+        rows.append([each.group.title, *gains, _listed(each.seeds), verdict])
     head = [f"Against {found[0].group.title}", *TITLES.values(), "Seeds", f"Verdict ({TITLES[metric]})"]
     return reports.table(head, rows)
+
+
+def _pairs(found: Sequence[Comparison], metric: str) -> Markup:
+    """Return a table of the runs by seed; one of a seed that is not in all groups has gaps."""
+    if len(found) < 2:
+        return Markup()
+    seeds = sorted({run.seed for each in found for run in each.group.runs})
+    base, rows = found[0].group.by_seed(), []
+    for seed in seeds:
+        row: List[Any] = [seed, _number(base.get(seed), metric)]
+        for each in found[1:]:
+            run = each.group.by_seed().get(seed)
+            pair = [] if run is None or seed not in base else [(base[seed].number(metric), run.number(metric))]
+            row += [_number(run, metric), spoken_difference(difference(pair))]
+        rows.append(row)
+    head = ["Seed", found[0].group.title]
+    for each in found[1:]:
+        head += [each.group.title, "difference"]
+    return reports.table(head, rows)
+
+
+def _number(run: Optional[Run], metric: str) -> str:
+    return "n/a" if run is None else reports.decimal(run.number(metric))
 
 
 def _levels(found: Sequence[Comparison]) -> Markup:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import numpy as np
 import pytest
@@ -74,6 +75,8 @@ def test_differences_are_paired_by_seed(tmp_path):
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert result.output == str(tmp_path / "r.html") and "tree &lt;old&gt;" in page
     assert "NDVI = (B4 - B3) / (B4 + B3)" in page and "adds accuracy" in page
+    by_seed = " ".join(re.sub("<[^>]*>", " ", page.split("Seed by seed")[1].split("</section>")[0]).split())
+    assert "0 0.800 0.880 +0.080 1 0.600 0.700 +0.100 2 0.400 0.480 +0.080" in by_seed
 
 
 def test_within_two_errors_there_is_no_improvement_and_beyond_there_is_harm(tmp_path):
@@ -116,6 +119,9 @@ def test_seeds_that_one_group_lacks_are_left_out(tmp_path):
     result = compare([*base, *other], tmp_path, context)
     assert result.difference == pytest.approx(0.2)
     assert any("do not both have seed 0, 3" in text for text in context.warnings)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8").split("Seed by seed")[1].split("</section>")[0]
+    by_seed = " ".join(re.sub("<[^>]*>", " ", page).split())
+    assert "0 0.600 n/a n/a 1 0.600 0.800 +0.200" in by_seed and "3 n/a 0.800 n/a" in by_seed
     with pytest.raises(BadInput, match="No seed is common to 'with NDVI' \\(3\\) and 'B3, B4' \\(0\\)"):
         compare([base[0], other[2]], tmp_path)
 
