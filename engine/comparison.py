@@ -178,12 +178,13 @@ def _classes(runs: Sequence[Run]) -> Tuple[ClassEntry, ...]:
 def _sentence(each: Comparison, metric: str) -> str:
     """Return in words what a group adds."""
     found, base = each.difference(metric), "" if each.base is None else each.base.title
-    by = f"{TITLES[metric]} differs by {spoken_difference(found)} from '{base}' over {found.pairs} seeds"
+    seeds = f"{found.pairs} seed{'' if found.pairs == 1 else 's'}"
+    by = f"{TITLES[metric]} differs by {spoken_difference(found)} from '{base}' over {seeds}"
     return {
         ADDS: f"'{each.group.title}' adds accuracy. {by}, more than two standard errors.",
         HARMS: f"'{each.group.title}' harms. {by}, more than two standard errors.",
         NOTHING: f"'{each.group.title}' is no improvement. {by}, within two standard errors.",
-        UNKNOWN: f"What '{each.group.title}' adds is not known. {by}: two seeds are needed for an error.",
+        UNKNOWN: f"What '{each.group.title}' adds is not known. {by}, and a standard error takes two.",
     }[found.verdict]
 
 
@@ -219,11 +220,12 @@ def _cell(value: Optional[float]) -> str:
 def _page(found: Sequence[Comparison], classes: Sequence[ClassEntry], metric: str, warnings: Sequence[str]) -> str:
     others = found[1:]
     runs = sum(len(each.group.runs) for each in found)
+    together = f"{TITLES[metric]} of each run, and what it has over the one of its seed in '{found[0].group.title}'."
     sections = [
         Section("Warnings", reports.warnings_list(warnings)),
         Section("Result", _headlines(others, metric), " ".join(_sentence(each, metric) for each in others)),
         Section("Differences", _differences(found, metric), _READING if others else ""),
-        Section("Seed by seed", _pairs(found, metric), f"{TITLES[metric]} of each run, and what it has over its pair."),
+        Section("Seed by seed", _pairs(found, metric), together if others else ""),
         Section("Accuracy", _levels(found), "Mean and standard deviation over the runs."),
         Section(
             "Accuracy per class",

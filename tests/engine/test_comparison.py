@@ -110,6 +110,8 @@ def test_few_seeds_are_warned_of_and_one_tells_no_error(tmp_path):
     result = compare(paths[::2], tmp_path, context)
     assert (result.verdict, result.standard_error) == ("unknown", None)
     assert context.warnings[0].startswith("1 seed is compared")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "over 1 seed, and a standard error takes two." in page
 
 
 def test_seeds_that_one_group_lacks_are_left_out(tmp_path):
