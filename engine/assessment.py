@@ -226,9 +226,9 @@ def _units(
         if job.cluster_field:
             return design.cluster_codes(layer, job.cluster_field), None
         if points and ORIGIN not in layer.fields:
-            raise BadInput(
-                f"'{layer.name}' holds points, which are no clusters.",
-                "Name the field that tells which points belong together in CLUSTER_FIELD.",
+            context.warn(
+                f"'{layer.name}' holds points, which are no clusters: no interval is given. Name the field that tells "
+                "which points belong together in CLUSTER_FIELD."
             )
     elif {design.STRATUM, design.WEIGHT} <= set(layer.fields):
         context.warn(
@@ -381,8 +381,9 @@ def _result(
         found = scores(proportions)
         _estimated(metrics, metrics_dict(found, table))
     elif job.design == "clusters":
-        what = f"blocks of {job.block_size} x {job.block_size} pixels" if job.block_size else "clusters"
-        metrics["design"] = design.bootstrapped(tally, values, what, context)
+        intervals = design.bootstrapped(tally, values, job.block_size, context)
+        if intervals is not None:
+            metrics["design"] = intervals
     if job.erode:
         context.log(f"ERODE {job.erode} leaves out {tally.eroded} reference pixels near another class.")
         if not tally.eroded:

@@ -82,13 +82,25 @@ def blocks_of(rows: Indices, cols: Indices, width: int, size: int) -> Indices:
     return np.asarray(rows // size * -(-width // size) + cols // size)
 
 
-def bootstrapped(tally: Tally, values: Sequence[int], what: str, context: Context) -> Dict[str, Any]:
-    """Return the 95 % intervals that drawing the clusters again gives.
+def bootstrapped(
+    tally: Tally, values: Sequence[int], block_size: Optional[int], context: Context
+) -> Optional[Dict[str, Any]]:
+    """Return the 95 % intervals that drawing the clusters again gives; None where they cannot be drawn.
+
+    There are none of a single cluster, nor where a reference pixel belongs to none: the numbers are told without them.
+    Blocks that are too large are another matter, for a smaller BLOCK_SIZE mends them: see `block_bootstrap`.
 
     Keys: design, what, units, overall_accuracy, kappa, macro_f1, mean_iou ([low, high] or None), and classes: value,
     precision, recall, f1, iou likewise.
     """
-    matrices = np.stack([matrix_of(pairs, values) for _, pairs in sorted(tally.by_unit.items())])
+    what = f"blocks of {block_size} x {block_size} pixels" if block_size else "clusters"
+    units = [pairs for _, pairs in sorted(tally.by_unit.items()) if sum(pairs.values())]
+    if sum(sum(pairs.values()) for pairs in units) < sum(tally.pairs.values()):
+        return None
+    if len(units) < 2 and not block_size:
+        context.warn("All reference pixels lie in one cluster, which tells no variation: no interval is given.")
+        return None
+    matrices = np.stack([matrix_of(pairs, values) for pairs in units])
     found = block_bootstrap(matrices, _SEED)
     if found.units < _FEW_UNITS:
         context.warn(

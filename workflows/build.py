@@ -59,7 +59,7 @@ def inputs() -> list[QgsProcessingParameterDefinition]:
                  compat.SOURCE_POLYGON),
         p.field("FIELD", "Class field", "Field of the training polygons that holds the class.", "POLYGONS"),
         p.vector("REFERENCE", "Reference polygons",
-                 "Other polygons with their class, two or more, not those for training: the map is compared with them.",
+                 "Other polygons with their class, not those for training: the map is compared with them.",
                  compat.SOURCE_POLYGON),
         p.field("REFERENCE_FIELD", "Class field of the reference", "Field of the reference polygons that holds the "
                 "class.", "REFERENCE"),

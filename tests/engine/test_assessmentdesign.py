@@ -291,14 +291,29 @@ def test_blocks_of_a_reference_raster_are_drawn_again(tmp_path, scene, monkeypat
 def test_clusters_need_to_be_told(tmp_path, scene, polygons):
     source, _, truth = scene
     samples, _, _ = labelled(tmp_path, source, truth)
-    with pytest.raises(BadInput, match="holds points, which are no clusters"):
-        assess(Assess(source, samples=samples, field="reference", design="clusters"), Context())
     with pytest.raises(BadInput, match="has no field 'village'"):
         assess(
             Assess(source, samples=samples, field="reference", design="clusters", cluster_field="village"), Context()
         )
     with pytest.raises(BadInput, match="DESIGN stratified is for points"):
         assess(Assess(source, samples=polygons[0], field="c", design="stratified"), Context())
+
+
+def test_clusters_that_cannot_be_drawn_leave_the_numbers_without_intervals(tmp_path, scene, polygons):
+    source, _, truth = scene
+    samples, _, _ = labelled(tmp_path, source, truth)
+    found = assess(Assess(source, samples=samples, field="reference", design="clusters"), Context())
+    plain = assess(Assess(source, samples=samples, field="reference"), Context())
+    assert any("holds points, which are no clusters: no interval is given" in text for text in found.warnings)
+    assert "design" not in found.metrics and found.metrics["kappa"] == plain.metrics["kappa"]
+    assert "no confidence interval is given" in " ".join(found.metrics["reach"].split())
+    # One polygon tells of no variation.
+    layer = geopandas.read_file(polygons[0].path)
+    layer.iloc[:1].to_file(tmp_path / "one.gpkg")
+    one = VectorSource(str(tmp_path / "one.gpkg"))
+    found = assess(Assess(source, samples=one, field="c", design="clusters"), Context())
+    assert any("All reference pixels lie in one cluster" in text for text in found.warnings)
+    assert "design" not in found.metrics and found.metrics["samples"] > 0
 
 
 @pytest.mark.parametrize(
