@@ -1,7 +1,7 @@
 """The ground that a model learned from: what its card keeps of it, so that reference pixels there can be told apart.
 
-The card holds boxes of pixels of each scene with the scene's place, never a pixel's value. Ten thousand patches take some
-40 kB; where there are more than `MOST_BOXES`, they are widened to cells of several pixels and joined.
+The card holds boxes of pixels of each scene with the scene's place, never a pixel's value. Ten thousand patches take
+some 40 kB; where there are more than `MOST_BOXES`, they are widened to cells of several pixels and joined.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def patch_ground(scene: DatasetScene, rows: Boxes, cols: Boxes, size: int) -> Gr
 
 
 def mask_ground(scene: DatasetScene, strips: Iterable[Tuple[int, Mask]]) -> Ground:
-    """Return the ground of the True pixels of a scene, given in strips ``(H, W)`` of whole rows with their first row."""
+    """Return the ground of the True pixels of a scene, given in strips ``(H, W)`` of whole rows and their first row."""
     found: List[Boxes] = [np.empty((0, 4), np.int64)]
     for top, mask in strips:
         found.append(_boxes_of(mask) + np.array([top, 0, top, 0]))

@@ -103,17 +103,17 @@ def test_points_are_exact_random_and_blind(tmp_path, labels):
 
 
 def test_the_log_names_the_strata_without_their_codes(tmp_path, labels):
-    class Listener(Context):
-        lines = []
+    lines = []
 
+    class Listener(Context):
         def log(self, text):
-            self.lines.append(text)
+            lines.append(text)
 
     source = write(tmp_path / "m.tif", labels, 255)
     legend = Legend(layer_classes=(ClassEntry(5, "Forêt", "#106b00"),))
     _, result = run(tmp_path, source, context=Listener(), total=400, legend=legend)
     pixels = {value: int((labels == value).sum()) for value in (2, 5, 9)}
-    assert Listener.lines[0] == (
+    assert lines[0] == (
         f"Points in each stratum: Class 2 {result.counts['2']} of {pixels[2]:,} pixels, Forêt {result.counts['5']} of "
         f"{pixels[5]:,} pixels, Class 9 {result.counts['9']} of {pixels[9]} pixels."
     )

@@ -45,7 +45,8 @@ def test_the_card_tells_the_ground_again():
     chance = np.random.default_rng(3)
     one = patch_ground(SCENE, chance.integers(0, 40, 50), chance.integers(0, 60, 50), 5)
     again = patch_ground(replace(SCENE, height=45), np.array([44, 44]), np.array([7, 7]), 3)
-    other = patch_ground(replace(SCENE, label="b", transform=(10.0, 0, 0, 0, -10.0, 0)), np.array([4]), np.array([5]), 3)
+    elsewhere = replace(SCENE, label="b", transform=(10.0, 0, 0, 0, -10.0, 0))
+    other = patch_ground(elsewhere, np.array([4]), np.array([5]), 3)
     imported = Ground(replace(SCENE, label="imported", width=0, height=0), np.empty((0, 4), np.int64))
     plain = json.loads(json.dumps(written([one, other, again, imported])))
     assert "/a/scene.tif" not in json.dumps(plain) and [part["cell"] for part in plain["parts"]] == [1, 1]
