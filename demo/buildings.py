@@ -20,7 +20,8 @@ OUTPUT = ROOT / "demo" / "output-buildings"
 TITLE = "Buildings of Banepa, Nepal"
 EPOCHS, WINDOWS, SIZE, WIDTH = 20, 160, 128, 16
 LEAST_AREA = 8.0  # square metres of a footprint
-BLOCK = 64  # pixels on a side of the blocks that the report's intervals draw again: 17 m on the ground, wider than most buildings
+# Pixels on a side of the blocks that the report's intervals draw again: 17 m on the ground, more than most buildings.
+BLOCK = 64
 
 sys.path.insert(0, str(ROOT / "demo"))
 from session import run, start_qgis  # noqa: E402
