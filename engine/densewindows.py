@@ -36,7 +36,7 @@ from .datasets import DatasetScene, DatasetSource
 from .denselabels import DenseLabels, open_labels
 from .denseparts import IGNORED, DenseRoles, Floats, Targets, check_classes, without
 from .metrics import class_positions
-from .patchreading import dataset_bands, dataset_scene, plan_source
+from .patchreading import dataset_bands, dataset_scene, plan_source, warn_of_alpha
 from .rasters import RasterReader, reading
 from .trainingground import Ground, coverage, mask_ground
 from .trainingsets import balanced_groups
@@ -272,6 +272,7 @@ class _Opening:
         self, job: TrainSegmenter, source: RasterSource, raster: RasterReader, labels: DenseLabels, context: Context
     ) -> None:
         self._job, self._raster, self._labels, self._context = job, raster, labels, context
+        warn_of_alpha(raster, context)
         self._plan = plan_source(1, raster, job.nodata_rule, 0.0)
         self._reader = WindowReader(raster, labels, self._plan.rule, dataset_scene(raster, source))
         self._size = job.patch_size

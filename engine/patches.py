@@ -31,7 +31,7 @@ from .datasets import (
 )
 from .denselabels import DenseLabels, open_labels
 from .patchplaces import Numbers, Placement, Samples, placements, read_samples
-from .patchreading import LabelStack, SourcePlan, dataset_bands, dataset_scene, plan_source, read_patches
+from .patchreading import LabelStack, SourcePlan, dataset_bands, dataset_scene, plan_source, read_patches, warn_of_alpha
 from .patchwriting import StackWriter, checked_target, footprint_frame, put_in_place, write_labels
 from .rasters import RasterReader, part_name, reading, writing_error
 from .vectors import vector_path, write_layer
@@ -134,16 +134,6 @@ def _opened(job: ExtractPatches, opened: contextlib.ExitStack, context: Context)
         )  # fmt: skip
     plans = (plan_source(n, reader, job.nodata_rule, job.max_nodata) for n, reader in enumerate(readers, start=1))
     return _Run(job, tuple(plans), samples, placed, labels)
-
-
-def warn_of_alpha(reader: RasterReader, context: Context) -> None:
-    """Warn where a fourth band may be near infrared: many files call it alpha, and so it is taken for a mask."""
-    if len(reader.alpha) == 1 and reader.alpha[0] == len(reader.bands) + 1:
-        every = ", ".join(str(band) for band in range(1, reader.alpha[0] + 1))
-        context.warn(
-            f"Band {reader.alpha[0]} of '{reader.name}' is called alpha: it is taken for a mask. If it is a "
-            f"measurement, such as near infrared, choose the BANDS {every}."
-        )
 
 
 def _check_size(reader: RasterReader, size: int, parameter: str, edge: str, context: Context) -> None:

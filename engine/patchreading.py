@@ -58,6 +58,16 @@ class SourcePlan:
         return f"source{self.number}.tif"
 
 
+def warn_of_alpha(reader: RasterReader, context: Context) -> None:
+    """Warn where a fourth band may be near infrared: many files call it alpha, and so it is taken for a mask."""
+    if len(reader.alpha) == 1 and reader.alpha[0] == len(reader.bands) + 1:
+        every = ", ".join(str(band) for band in range(1, reader.alpha[0] + 1))
+        context.warn(
+            f"Band {reader.alpha[0]} of '{reader.name}' is called alpha: it is taken for a mask. If it is a "
+            f"measurement, such as near infrared, choose the BANDS {every}."
+        )
+
+
 def plan_source(number: int, reader: RasterReader, nodata_rule: str, max_nodata: float) -> SourcePlan:
     """Return how a source is read; decides NODATA_RULE auto."""
     rule = nodata_rule

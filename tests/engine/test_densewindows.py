@@ -101,6 +101,21 @@ def test_windows_hold_the_pixels_of_the_files(job, image, truth):
                 assert (np.array(CLASSES)[target[known]] == truth[rows, cols][known]).all()
 
 
+def test_a_fourth_band_called_alpha_is_told(job, tmp_path):
+    path = tmp_path / "photograph.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=4, dtype="uint8", photometric="rgb", alpha="yes",
+        crs=UTM, transform=TRANSFORM,
+    ) as dataset:  # fmt: skip
+        dataset.write(np.full((4, HEIGHT, WIDTH), 255, np.uint8))
+    for bands, told in (((), 1), ((1, 2, 3, 4), 0)):
+        context = Context()
+        with open_dense_roles(replace(job, source=RasterSource(str(path), bands=bands)), context) as roles:
+            assert roles.training.read([0])[0].shape[1] == 4 - told
+        warnings = [text for text in context.warnings if "choose the BANDS 1, 2, 3, 4" in text]
+        assert len(warnings) == told
+
+
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(size=st.sampled_from([8, 13, 16, 24]), share=st.floats(0.1, 0.5), seed=st.integers(0, 99))
 def test_blocks_are_scored_once_and_never_trained_on(job, truth, size, share, seed):
