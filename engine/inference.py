@@ -71,6 +71,8 @@ _CELL = 64
 _TRIAL = 512
 # A job that takes longer is told so, as soon as its rate is known.
 _LONG_S, _KNOWN_AFTER_S = 60.0, 3.0
+# Pixels computed for each that is mapped, from which on the job says what makes it faster.
+_DEAR_MARGINS = 4.0
 
 
 def classify(job: Classify, context: Context) -> ClassifyResult:
@@ -116,6 +118,7 @@ def map_scene(
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=tiling.cache))
         tiles = list(tiling.windows(window, reader.layout))
         _announce(products, len(card.classes), window, runtime, tiling, _journal_of(job), context)
+        _tell_of_margins(card, runtime.geometry, tiling, window, context)
         windows = [_moved(_common(each, window), window) for each in tiles]
         grid = reader.grid.crop(*window)
         facts = key(windows, tiling)
@@ -257,6 +260,20 @@ def _announce(
         f"at most {bytes_text(sum(needed.values()))} on the disk."
     )
     check_room(needed)
+
+
+def _tell_of_margins(card: Card, geometry: Geometry, tiling: Tiling, window: Window, context: Context) -> None:
+    """Say what makes mapping faster where most of the pixels that are computed are margins of tiles."""
+    if card.output != "pixels" or card.context != "local" or window[2] * window[3] <= tiling.height * tiling.width:
+        return
+    height, width = (length + geometry.before + geometry.after for length in (tiling.height, tiling.width))
+    times = height * width / (tiling.height * tiling.width)
+    if times >= _DEAR_MARGINS:
+        context.log(
+            f"The network looks {geometry.before} pixels beyond a tile: {times:.0f} times as many pixels are computed "
+            "as are mapped. More MEMORY makes the tiles larger; a smaller OVERLAP is faster, too, but then classes "
+            "depend on where tiles begin."
+        )
 
 
 def _most_bytes(product: Product, classes: int) -> float:

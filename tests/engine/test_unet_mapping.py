@@ -138,6 +138,28 @@ def test_while_a_window_is_computed_the_next_is_read_and_none_is_computed(unet, 
     assert read_meanwhile == [True, True, True, False]
 
 
+@pytest.mark.parametrize(("side", "told"), [(64, True), (256, False)])
+def test_it_is_told_where_most_of_what_is_computed_are_margins(unet, tmp_path, side, told):
+    path, _, field = unet
+    write(tmp_path / "s.tif", 64, 256)
+    lines = []
+
+    class Log(Context):
+        def log(self, text):
+            lines.append(text)
+
+    # Tiles of 64 pixels with margins of 64: nine times as many pixels.
+    model = load_model(path)
+    wide = replace(model, card=replace(model.card, margin=64))
+    job = Classify(
+        RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), continue_anyway=True, resume=False
+    )
+    map_scene(wide, job, Log(), tile=side)
+    found = [line for line in lines if "More MEMORY makes the tiles larger" in line]
+    assert len(found) == told and field.margin < 64
+    assert not told or "looks 64 pixels beyond a tile: 9 times as many pixels are computed as are mapped" in found[0]
+
+
 def test_a_part_is_the_crop_of_the_whole_map(unet, tmp_path):
     path, network, _ = unet
     expected, lead = in_one_piece(network, write(tmp_path / "s.tif", 150, 140))
