@@ -178,9 +178,7 @@ def _check_windows(job: TrainSegmenter, roles: DenseRoles, network: nn.Module, e
     size, least, grid = roles.source.patch_size, entry.smallest_patch, _grid(network)
     where = "PATCH_SIZE" if job.source is not None else "the patches' size"
     if size < least:
-        raise BadInput(
-            f"{where} is {size} pixels, too small for {entry.title}.", f"Give {entry.smallest_patch} or more."
-        )
+        raise BadInput(f"{where} is {size} pixels, too small for {entry.title}.", f"Give {least} or more.")
     if size % grid:
         lower = size // grid * grid
         valid = f"{lower} or {lower + grid}" if lower >= least else str(lower + grid)
