@@ -13,22 +13,9 @@ import math
 import os
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    ContextManager,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-    Union,
-)
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -129,10 +116,10 @@ def map_scene(
             outputs,
             tiles,
             window,
+            threading.BoundedSemaphore(runtime.beside),
             mask,
             margins if job.border == "nodata" else None,
             job.min_confidence,
-            threading.BoundedSemaphore(runtime.beside),
         )
         _traverse(mapper, context)
         _tell_of_damage(scene, window, context)
@@ -296,10 +283,10 @@ class Mapper:
         outputs: what is kept of a window.
         tiles: the plan.
         window: that is mapped; of the tiles at its edge a part.
+        turns: to compute; one window more than there are turns is read meanwhile.
         mask: pixels to be mapped; None = all.
         needed: leave out pixels around which the raster does not hold these margins; None = leave out none.
         least: probability below which a pixel is no-data; None = any.
-        turns: to compute; one window more than there are turns is read meanwhile.
     """
 
     scene: Scene
@@ -307,10 +294,10 @@ class Mapper:
     outputs: MapWriter
     tiles: Sequence[Window]
     window: Window
+    turns: threading.BoundedSemaphore
     mask: Optional[MapMask] = None
     needed: Optional[Geometry] = None
     least: Optional[float] = None
-    turns: ContextManager[Any] = field(default_factory=contextlib.nullcontext)
 
     def __call__(self, number: int) -> bytes:
         """Return what is kept of a tile of the plan."""
