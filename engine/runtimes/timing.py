@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping
+from typing import Callable, Mapping
 
 from ...tasks.context import Context
+from ...tasks.environment.files import read_json, write_json
 from .base import Floats, Mask, Runtime, cores
 
 SUFFIX = ".timings.json"
@@ -31,7 +30,7 @@ def fastest(
         context: for the log.
     """
     file, key = graph.with_name(graph.name + SUFFIX), machine_key(context)
-    kept = _read(file)
+    kept = read_json(file)
     digest = "sha256:" + hashlib.sha256(graph.read_bytes()).hexdigest()
     known = kept.get(key, {}) if kept.get("graph") == digest else {}
     rates = {name: known.get(name) for name in names.values()}
@@ -40,7 +39,7 @@ def fastest(
         rates = {names[each]: round(measure(), 4) for each, measure in measures.items()}
         # What did not work may work next time.
         measured = {name: rate for name, rate in rates.items() if rate}
-        _write(file, {**(kept if kept.get("graph") == digest else {}), "graph": digest, key: measured})
+        write_json(file, {**(kept if kept.get("graph") == digest else {}), "graph": digest, key: measured})
     shown = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
     context.log(f"Million pixels per second on this machine: {shown}; the faster one maps.")
     return max(names, key=lambda each: rates[names[each]] or 0.0)
@@ -85,18 +84,3 @@ def _processor() -> str:
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _read(file: Path) -> Dict[str, Any]:
-    """Return the kept measurements; none where the file is missing or damaged."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(part, file)

@@ -1,4 +1,4 @@
-"""Files of the environments: programs, and JSON files that are there as a whole or not at all."""
+"""Programs, and JSON files that are there as a whole or not at all: of environments, and beside graphs."""
 
 from __future__ import annotations
 
