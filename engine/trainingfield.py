@@ -6,7 +6,6 @@ model names.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import List, Optional, Sequence, Tuple
 
@@ -68,7 +67,7 @@ def _models_of_map(path: str) -> Tuple[List[str], str]:
     if not isinstance(mapping, Classify):
         return [], "no job file beside the map tells its model"
     models = [mapping.model, *mapping.more_models]
-    mapped = _written(path)
+    mapped = jobfiles.written_at(jobfiles.job_file_name(path))
     for model in models:
         name = Path(model).name
         try:
@@ -137,12 +136,6 @@ def _job_of(output: str) -> Optional[Job]:
         return None
     made = {Path(path).resolve() for path in jobfiles.output_paths(job).values()}
     return job if Path(output).resolve() in made else None
-
-
-def _written(output: str) -> str:
-    """Return when the job file of an output that has one was written (UTC, ISO 8601); empty where it does not say."""
-    content = json.loads(Path(jobfiles.job_file_name(output)).read_text(encoding="utf-8-sig"))
-    return str(content.get("written", ""))
 
 
 # --- which pixels lie in it ------------------------------------------------------------------------------------------

@@ -104,6 +104,22 @@ def read_job_file(path: str) -> Job:
     Raises:
         BadInput: the file cannot be read, is no job file, or a field is wrong.
     """
+    content = _content(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    return map_paths(job_from_plain(content), lambda text, output: _absolute(folder, text, output))
+
+
+def written_at(path: str) -> str:
+    """Return when a job file was written (UTC, ISO 8601); empty where it does not say: one that is written by hand.
+
+    Raises:
+        BadInput: the file cannot be read, or is no job file.
+    """
+    return str(_content(path).get("written", ""))
+
+
+def _content(path: str) -> Mapping[str, Any]:
+    """Return what a job file holds, as it is written."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -112,8 +128,7 @@ def read_job_file(path: str) -> Job:
         raise BadInput(f"The job file '{path}' is not JSON: {error}.") from error
     if not isinstance(content, Mapping) or content.get("format", FORMAT) != FORMAT:
         raise BadInput(f"'{path}' is not a job file.", f"Give a file that Deepscape has saved (*{SUFFIX}).")
-    folder = os.path.dirname(os.path.abspath(path))
-    return map_paths(job_from_plain(content), lambda text, output: _absolute(folder, text, output))
+    return content
 
 
 def map_paths(job: Job, change: Callable[[str, bool], str]) -> Job:
