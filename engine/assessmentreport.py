@@ -57,8 +57,8 @@ def reach(job: Assess, metrics: Dict[str, Any], reference: str) -> str:
     if job.design == "stratified":
         return (
             f"Estimated for {_estimated_part(job.leave_out_training)} from {samples} points that were drawn at random "
-            "in each of its classes; the "
-            "95 % intervals are those of the sampling (Olofsson et al. 2014; F1 and IoU: Stehman 2014)."
+            "in each of its classes; the 95 % intervals are those of the sampling (Olofsson et al. 2014; F1 and IoU: "
+            "Stehman 2014)."
         )
     if design:
         return _reach_of_clusters(job, samples, design, polygons)
