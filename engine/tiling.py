@@ -113,6 +113,8 @@ def with_tiles(
 
 def _bytes_of_pixel(layout: Layout, bytes_per_pixel: float, beside: int) -> float:
     """Return what a pixel takes of the windows that are under way: beside the calls, one more is read, and waits."""
+    # Of several calls, one reads its raw window while the others compute. Beside a single one, the next window is read:
+    # raw, and the float32 values that then wait for their turn, which take twice the bytes of 16-bit numbers.
     return beside * bytes_per_pixel + (layout.pixel_bytes if beside > 1 else 3 * layout.pixel_bytes)
 
 
