@@ -7,38 +7,24 @@ differences to the Compact CNN with their standard error.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Dict, List
 
 import numpy as np
+from deepscape.demo import baselines
+from deepscape.engine import forest, patches, splitting, training, vectorsampling
+from deepscape.engine.datasets import PatchDataset
+from deepscape.tasks import jobs
+from deepscape.tasks.context import Context
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT / "demo" / "data"
 SEEDS = range(10)
 EPOCHS = 30
 PATCH_SIZE = 7
-
-
-def _load(name: str, file: Path, *, package: bool = False) -> Any:
-    search = [str(file.parent)] if package else None
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=search)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_load("deepscape", ROOT / "__init__.py", package=True)
-baselines = _load("baselines", ROOT / "demo" / "baselines.py")
-
-from deepscape.engine import forest, patches, splitting, training, vectorsampling  # noqa: E402
-from deepscape.engine.datasets import PatchDataset  # noqa: E402
-from deepscape.tasks import jobs  # noqa: E402
-from deepscape.tasks.context import Context  # noqa: E402
 
 
 def all_polygons(folder: Path) -> str:
