@@ -41,6 +41,13 @@ def read(path, band=1):
         return dataset.read(band)
 
 
+def mapping(folder, model):
+    """The job that maps a folder's scene from its beginning."""
+    return Classify(
+        RasterSource(str(folder / "s.tif")), model, str(folder / "map.tif"), continue_anyway=True, resume=False
+    )
+
+
 @pytest.fixture(scope="module")
 def unet(tmp_path_factory):
     """A U-Net of depth 2 with random weights, as a file, and the network."""
@@ -92,9 +99,7 @@ def test_the_map_equals_the_scene_in_one_piece_whatever_the_tiles(unet, tmp_path
     path, network, _ = unet
     values = write(tmp_path / "s.tif", *size)
     expected, lead = in_one_piece(network, values)
-    job = Classify(
-        RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), continue_anyway=True, resume=False
-    )
+    job = mapping(tmp_path, path)
     classify(job, Context())
     sure = lead > 1e-4
     assert (read(job.output) == expected)[sure].all() and sure.mean() > 0.99
@@ -129,9 +134,7 @@ def test_while_a_window_is_computed_the_next_is_read_and_none_is_computed(unet, 
 
     monkeypatch.setattr(Scene, "read", reading)
     monkeypatch.setattr(TorchRuntime, "best", computed)
-    job = Classify(
-        RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), continue_anyway=True, resume=False
-    )
+    job = mapping(tmp_path, path)
     map_scene(load_model(path), job, Context(), tile=64)
     assert most == [1, 1, 1, 1]
     # Behind the last there is none.
@@ -151,9 +154,7 @@ def test_it_is_told_where_most_of_what_is_computed_are_margins(unet, tmp_path, s
     # Tiles of 64 pixels with margins of 64: nine times as many pixels.
     model = load_model(path)
     wide = replace(model, card=replace(model.card, margin=64))
-    job = Classify(
-        RasterSource(str(tmp_path / "s.tif")), path, str(tmp_path / "map.tif"), continue_anyway=True, resume=False
-    )
+    job = mapping(tmp_path, path)
     map_scene(wide, job, Log(), tile=side)
     found = [line for line in lines if "More MEMORY makes the tiles larger" in line]
     assert len(found) == told and field.margin < 64
