@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor, fx, nn
 
-Pair = Tuple[int, int]
+from .tracednetworks import Pair
+
 _aten = torch.ops.aten
 
 
@@ -139,52 +139,6 @@ class DenseGraph:
         down, across = (gone + d * (k - 1) for gone, k, d in zip(cells.lost, kernel, spread))
         pitch = (cells.pitch[0] * stride[0], cells.pitch[1] * stride[1])
         return Cells(write(spread), channels, (rows, cols), pitch, (down, across)).as_image()
-
-
-def traced(module: nn.Module, bands: int, height: int, width: int) -> torch.export.ExportedProgram:
-    """Return the operations that a network does in evaluation mode with images ``(N, bands, height, width)``.
-
-    They are those of a copy of the network. Raises whatever its tracing meets.
-    """
-    frozen = copy.deepcopy(module).eval()
-    weight = next(iter(frozen.parameters()), torch.empty(0))
-    example = torch.zeros(2, bands, height, width, dtype=weight.dtype, device=weight.device)
-    return torch.export.export(frozen, (example,), strict=False)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what torch says, which may be pages long."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def operations(names: str) -> List[Any]:
-    """Return torch's operations of these names, without those that this release of torch does not have."""
-    return [getattr(_aten, name) for name in names.split() if hasattr(_aten, name)]
-
-
-def packet_of(target: Any) -> Any:
-    """Return the operation that a traced call is one variant of (aten.add of aten.add.Tensor)."""
-    return getattr(target, "overloadpacket", target)
-
-
-def name_of(node: fx.Node) -> str:
-    """Return the name that torch has for a traced operation ("relu")."""
-    return str(packet_of(node.target)).rpartition(".")[2]
-
-
-def shape_of(node: Any) -> List[int]:
-    """Return the shape that a tensor of the patch network has for two patches."""
-    return [int(side) for side in node.meta["val"].shape]
-
-
-def argument_of(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
-    """Return an argument of a traced operation, given by position or by name."""
-    return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
-
-
-def pair(value: Any) -> Pair:
-    """Return what stands for rows and columns, given once or for each."""
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
 
 
 def sides_of(cells: Cells) -> str:

@@ -16,15 +16,9 @@ from .densegraph import (
     Cells,
     DenseGraph,
     NotDenseError,
-    Pair,
-    argument_of,
-    name_of,
-    operations,
-    packet_of,
-    pair,
-    shape_of,
     sides_of,
 )
+from .tracednetworks import Pair, argument_of, name_of, operations, packet_of, pair, shape_of
 
 _aten = torch.ops.aten
 _END = 2**63 - 1  # how torch writes a slice without an end

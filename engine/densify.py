@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .densegraph import Cells, DenseGraph, NotDenseError, first_line, name_of, packet_of, shape_of, sides_of, traced
+from .densegraph import Cells, DenseGraph, NotDenseError, sides_of
 from .denseoperations import HANDLERS, REFUSED
+from .tracednetworks import first_line, name_of, packet_of, shape_of, traced
 
 __all__ = ["NotDenseError", "dense_network"]
 

@@ -17,9 +17,9 @@ from torch.nn import functional
 from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from .densegraph import first_line, name_of
 from .densify import NotDenseError, dense_network
 from .scaling import of_physical_values
+from .tracednetworks import first_line, name_of
 from .unpadding import NotUnpaddedError, unpadded_network
 
 _OPSET = 18

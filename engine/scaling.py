@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from operator import attrgetter
 from typing import List, Optional
 
 import torch
 from torch import Tensor, fx, nn
 
 from ..models.cards import Card
-from .densegraph import packet_of
+from .tracednetworks import constant_of, packet_of, stored
 
 # Sums of values that are not centred lose as many digits as the mean is deviations away from zero: here two of seven.
 _FARTHEST_MEAN = 32.0
@@ -57,17 +56,19 @@ def of_physical_values(network: nn.Module, card: Card) -> Scaled:
         return plain
     network = copy.deepcopy(network)
     readers = _convolutions_of_image(network)
-    weights = [_constant(network, reader.args[1]).double() / std[:, None, None] for reader in readers]
+    weights = [constant_of(network, reader.args[1]).double() / std[:, None, None] for reader in readers]
     if not weights or not all(torch.isfinite(weight.float()).all() for weight in weights):
         return plain
     centred = bool((mean / std).abs().max() <= _FARTHEST_MEAN)
     for number, (reader, weight) in enumerate(zip(readers, weights)):
         bias = reader.args[2] if len(reader.args) > 2 else None
         if centred:
-            known = 0.0 if bias is None else _constant(network, bias).double()
+            known = 0.0 if bias is None else constant_of(network, bias).double()
             shift = known - (weight * mean[:, None, None]).sum((1, 2, 3))
-            bias = _stored(network, reader, f"scaled_bias_{number}", shift)
-        scaled = _stored(network, reader, f"scaled_weight_{number}", weight)
+            with network.graph.inserting_before(reader):
+                bias = stored(network, f"scaled_bias_{number}", shift.float())
+        with network.graph.inserting_before(reader):
+            scaled = stored(network, f"scaled_weight_{number}", weight.float())
         reader.args = (reader.args[0], scaled, bias, *reader.args[3:])
     network.recompile()
     return Scaled(network, None if centred else plain.mean, None)
@@ -85,16 +86,3 @@ def _is_plain(node: fx.Node, image: fx.Node) -> bool:
         return False
     margins, groups = node.args[4:5], node.args[6:7]
     return margins in ((), ([0, 0],)) and groups in ((), (1,))
-
-
-def _constant(network: fx.GraphModule, node: fx.node.Argument) -> Tensor:
-    """Return the weight that a node of the graph reads."""
-    weight: Tensor = attrgetter(str(getattr(node, "target", "")))(network)
-    return weight.detach()
-
-
-def _stored(network: fx.GraphModule, reader: fx.Node, name: str, value: Tensor) -> fx.Node:
-    """Write a constant of the network, read before a node."""
-    network.register_buffer(name, value.float())
-    with network.graph.inserting_before(reader):
-        return network.graph.get_attr(name)

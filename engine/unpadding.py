@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, List
 import torch
 from torch import fx, nn
 
-from .densegraph import Pair, argument_of, first_line, name_of, operations, packet_of, pair, shape_of, traced
+from .tracednetworks import Pair, argument_of, first_line, name_of, operations, packet_of, pair, shape_of, traced
 
 _aten = torch.ops.aten
 
