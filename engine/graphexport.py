@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterator, Mapping, Optional, Set, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim
 from torch.nn import functional
 
@@ -18,11 +18,14 @@ from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .densify import NotDenseError, dense_network
+from .liveimages import live_images
 from .scaling import of_physical_values
-from .tracednetworks import first_line, name_of
+from .subpixel import convolved_before_upsampling
+from .tracednetworks import first_line, name_of, traced
 from .unpadding import NotUnpaddedError, unpadded_network
 
 _OPSET = 18
+_LARGE = 1024  # pixels on a side of a window, its margins aside, in which a network's memory is told
 _LEAST_EXAMPLE = 64  # pixels on a side of the image that a network is traced with
 _FEW_CLASSES = 16  # are compared one by one
 _UINT8_CLASSES = 255  # as many classes fit uint8 beside the value for "none"
@@ -40,11 +43,13 @@ class Exported:
         patch: for patches; None for a network of one class per pixel.
         dense: for images; None where the network has no dense form.
         reason: a phrase that says why there is no dense graph.
+        live: values that a network of one class per pixel holds for each pixel of its window; None = not known.
     """
 
     patch: Optional[bytes]
     dense: Optional[bytes]
     reason: str = ""
+    live: Optional[float] = None
 
 
 class Guarded(nn.Module):
@@ -131,8 +136,9 @@ def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
     module = copy.deepcopy(module).cpu().float().eval()
     source = card.sources[0]
     if card.output == "pixels":
-        pixels = of_physical_values(_without_margins(module, card, context), card)
-        return Exported(None, _graph(pixels, card, "pixels", _image_of(card), card.stride, ""))
+        network = _without_margins(module, card, context)
+        graph = _graph(of_physical_values(network, card), card, "pixels", _image_of(card), card.stride, "")
+        return Exported(None, graph, live=_live_values(network, card))
     size = source.patch_size
     reason, dense = "", None
     try:
@@ -155,11 +161,24 @@ def _without_margins(module: nn.Module, card: Card, context: Context) -> nn.Modu
     """
     if card.context != "local" or not card.margin:
         return module
+    bands = len(card.sources[0].bands)
     try:
-        return unpadded_network(module, len(card.sources[0].bands), card.stride, card.margin)
+        network = unpadded_network(module, bands, card.stride, card.margin)
     except NotUnpaddedError as error:
         context.log(f"The margins of windows are mapped too, which takes longer: {error}.")
         return module
+    return convolved_before_upsampling(network, bands, 2 * card.margin + card.stride)
+
+
+def _live_values(network: nn.Module, card: Card) -> Optional[float]:
+    """Return the values that a network of one class per pixel holds for each pixel of a window such as jobs have."""
+    bands, side = len(card.sources[0].bands), card.tile or _LARGE // card.stride * card.stride + 2 * (card.margin or 0)
+    try:
+        if not isinstance(network, fx.GraphModule):
+            network = traced(network, bands, side, side).module(check_guards=False)
+        return live_images(network, bands, side)
+    except Exception:  # torch raises whatever its tracing met: then the memory is told from the weights
+        return None
 
 
 def _image_of(card: Card) -> Tuple[int, int]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .graphexport import Exported
 
 # Part of the cache's key: another number where the graphs' content changes.
-GRAPH_FORMAT = 3
+GRAPH_FORMAT = 4
 MOST_FILES = 200
 MOST_BYTES = 2 * 10**9
 _CHUNK = 2**20
@@ -43,11 +43,14 @@ class Graphs:
         patch: for patches; for a network of one class per pixel the same file as ``dense``.
         dense: for whole blocks; None where the network has no dense form.
         reason: a phrase that says why there is no dense graph.
+        live: values that a network of one class per pixel holds at a time for each pixel of its window; None = not
+            known.
     """
 
     patch: Path
     dense: Optional[Path] = None
     reason: str = ""
+    live: Optional[float] = None
 
 
 def graphs_of(path: str, card: Card, context: Context) -> Graphs:
@@ -122,7 +125,7 @@ def _kept(folder: Path, key: str) -> Optional[Graphs]:
         files = {form: folder / name for form, name in index["files"].items()}
         if any(file.name != _name(key, form, file.read_bytes()) for form, file in files.items()):
             return None
-        found = Graphs(files.get("patch") or files["dense"], files.get("dense"), str(index["reason"]))
+        found = Graphs(files.get("patch") or files["dense"], files.get("dense"), str(index["reason"]), index["live"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     # What was used last is kept longest. Access times are not kept everywhere.
@@ -158,9 +161,11 @@ def _written(exported: Exported, folder: Path, key: str) -> Graphs:
             files[form] = folder / _name(key, form, content)
             _write(files[form], content)
     names = {form: file.name for form, file in files.items()}
-    index: Dict[str, Any] = {"format": GRAPH_FORMAT, "reason": exported.reason, "files": names}
+    index: Dict[str, Any] = {
+        "format": GRAPH_FORMAT, "reason": exported.reason, "live": exported.live, "files": names,
+    }  # fmt: skip
     _write(folder / f"{key}.json", json.dumps(index).encode())
-    return Graphs(files.get("patch") or files["dense"], files.get("dense"), exported.reason)
+    return Graphs(files.get("patch") or files["dense"], files.get("dense"), exported.reason, exported.live)
 
 
 def _write(path: Path, content: bytes) -> None:

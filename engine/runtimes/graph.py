@@ -47,10 +47,13 @@ class GraphRuntime(ABC):
 
     Attributes:
         threads: of one call.
-        images: memory of a call, in that which `widest_images` tells.
+        kernels: memory of a call for pixels, in that of the values which the graph's operations hold: a runtime keeps
+            some of them in an order of its own, too, and needs work space.
+        images: memory of a call in that which `widest_images` tells, where the graph does not tell it.
     """
 
     name = ""
+    kernels = 2.0
     images = 1.0
     device = "cpu"
     precision = "full"
@@ -86,7 +89,9 @@ class GraphRuntime(ABC):
             self._evaluate = self.open(graphs.dense)
             if not self._of_pixels:
                 self._use_patches_where_they_differ(graphs.patch, tiles)
-        images = self.images * widest_images(model) if self._dense else 0.0
+        images = 0.0
+        if self._dense:
+            images = self.kernels * graphs.live if graphs.live is not None else self.images * widest_images(model)
         self.bytes_per_pixel = 4.0 * (2 * len(self._means) + 2 * self._classes + images)
 
     @abstractmethod

@@ -379,5 +379,6 @@ def test_the_index_names_what_it_holds(exports, tmp_path):
     assert index == {
         "format": graphs.GRAPH_FORMAT,
         "reason": "",
+        "live": None,
         "files": {"dense": found.dense.name, "patch": found.patch.name},
     }

@@ -15,6 +15,7 @@ environment; default: this one).
 """
 
 import argparse
+import copy
 import importlib.util
 import json
 import resource
@@ -80,6 +81,7 @@ def make_model(path):
 def work(network, field, run, side):
     """Return the multiplications of a run, in those of the scene in one piece."""
     import torch
+    from deepscape.engine.subpixel import convolved_before_upsampling
     from deepscape.engine.unpadding import unpadded_network
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -88,8 +90,11 @@ def work(network, field, run, side):
             module(torch.empty(1, BANDS, height, width, device="meta"))
         return counter.get_total_flops()
 
-    network = network.to("meta")
-    module = unpadded_network(network, BANDS, field.stride, field.margin) if run["exact"] else network
+    module = network
+    if run["exact"]:
+        module = unpadded_network(network, BANDS, field.stride, field.margin)
+        module = convolved_before_upsampling(module, BANDS, 2 * field.margin + field.stride)
+    module, network = module.to("meta"), copy.deepcopy(network).to("meta")
     on_grid = (lambda length: length // field.stride * field.stride) if run["exact"] else int
     computed = sum(count * of(module, on_grid(height), on_grid(width)) for height, width, count in run["windows"])
     return computed / of(network, side, side)
