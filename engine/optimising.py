@@ -9,6 +9,8 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple
 import torch
 from torch import Tensor, nn
 
+from .muon import Muon
+
 
 @dataclass(frozen=True)
 class OptimiserSettings:
@@ -132,6 +134,8 @@ def _optimizer(network: nn.Module, settings: OptimiserSettings) -> torch.optim.O
             {"params": others, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    if settings.optimizer == "muon":
+        return Muon(trained, settings.learning_rate, settings.weight_decay)
     if settings.optimizer == "adam":
         return torch.optim.Adam(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     return torch.optim.SGD(

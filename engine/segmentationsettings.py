@@ -14,11 +14,11 @@ from .optimising import OptimiserSettings
 
 # Windows of a step where neither job, recipe nor network say: at least two and so many that they hold so many pixels;
 # twice as many as long as an epoch has more steps than that. Of a short training many small steps make more.
-_BATCH_PIXELS = 32_768
+_BATCH_PIXELS = 65_536
 _SMALLEST_BATCH, _LARGEST_BATCH = 2, 32
 _MOST_STEPS = 300
 _RATE = 2e-3
-_OTHER_RATES = {"adam": 1e-3, "sgd": 1e-2}
+_OTHER_RATES = {"adam": 1e-3, "sgd": 1e-2, "muon": 2e-2}
 _MOMENTUM = 0.9
 
 
@@ -75,9 +75,9 @@ def choose_settings(job: TrainSegmenter, card: Card, windows: int) -> Settings:
     """
     preset, entry = recipe_of(job), network_entry(card.network, PIXEL_NETWORKS)
     own = dict(entry.recipe) if job.recipe == "default" else {}
-    optimizer = preset.optimizer if job.optimizer == "auto" else job.optimizer
-    other = optimizer != preset.optimizer
-    rate = job.learning_rate or (None if other else preset.learning_rate or own.get("learning_rate"))
+    usual = own.get("optimizer", preset.optimizer)
+    optimizer = usual if job.optimizer == "auto" else job.optimizer
+    rate = job.learning_rate or (None if optimizer != usual else preset.learning_rate or own.get("learning_rate"))
     momentum = preset.momentum or (_MOMENTUM if optimizer == "sgd" else 0.0)
     return Settings(
         recipe=job.recipe,

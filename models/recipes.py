@@ -12,11 +12,11 @@ class Preset:
 
     Attributes:
         loss: losses joined by +.
-        optimizer: adamw, adam or sgd.
+        optimizer: adamw, adam, sgd or muon.
         schedule: onecycle (rise and fall along a cosine), plateau (x ``factor`` after ``plateau`` epochs without a
             better validation loss), steps (x ``factor`` after the epochs ``steps``), cosine (a fall alone) or constant.
         learning_rate: the highest.
-        weight_decay: of weights that are no biases or scales with adamw, of all weights otherwise.
+        weight_decay: of weights that are no biases or scales with adamw and muon, of all weights otherwise.
         momentum: of sgd.
         epochs: at most.
         batch_size: windows per step.

@@ -144,7 +144,7 @@ PIXEL_NETWORKS: Tuple[NetworkEntry, ...] = (
         target="models.unet:UNet",
         smallest_patch=32,
         arguments={"width": 32, "depth": 4, "upsampling": "transposed"},
-        recipe={"learning_rate": 2e-3, "weight_decay": 1e-2},
+        recipe={"optimizer": "muon", "learning_rate": 2e-2, "weight_decay": 1e-2},
         source="O. Ronneberger, P. Fischer, T. Brox, U-Net (2015)",
         output="pixels",
     ),

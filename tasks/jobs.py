@@ -759,7 +759,7 @@ class TrainClassifier(Job):
 
 SEGMENTATION_LOSSES = ("cross_entropy", "focal", "dice", "lovasz", "tversky")
 SEGMENTATION_RECIPES = ("default", "otbtf", "course", "notebook")
-OPTIMIZERS = ("auto", "adamw", "adam", "sgd")
+OPTIMIZERS = ("auto", "adamw", "adam", "sgd", "muon")
 TARGET_KINDS = ("auto", "binary", "classes")
 SEGMENTATION_WEIGHTS = ("balanced", "none", "auto")
 

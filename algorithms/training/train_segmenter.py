@@ -257,7 +257,10 @@ class TrainSegmenter(Trainer):
             p.choice(
                 self.OPTIMIZER,
                 tr("Optimiser"),
-                tr("auto: the recipe's."),
+                tr(
+                    "auto: the recipe's or the network's. muon levels the steps of a weight matrix over all "
+                    "directions: it takes fewer epochs than adamw, and learning rates about ten times as large."
+                ),
                 jobs.OPTIMIZERS,
                 advanced=True,
             ),

@@ -170,7 +170,7 @@ ENUMS = {
     ("trainclassifier", "SPLIT_BY"): ["own", "scene"],
     ("trainclassifier", "CROSS_VALIDATION"): ["none", "scene"],
     ("trainsegmenter", "RECIPE"): ["default", "otbtf", "course", "notebook"],
-    ("trainsegmenter", "OPTIMIZER"): ["auto", "adamw", "adam", "sgd"],
+    ("trainsegmenter", "OPTIMIZER"): ["auto", "adamw", "adam", "sgd", "muon"],
     ("trainsegmenter", "CLASS_WEIGHTS"): ["balanced", "none", "auto"],
     ("trainsegmenter", "AUGMENTATION"): ["flips", "full", "none"],
     ("trainsegmenter", "TARGET"): ["auto", "binary", "classes"],

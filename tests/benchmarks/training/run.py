@@ -31,6 +31,7 @@ from deepscape.engine.densesets import open_dense_roles
 from deepscape.engine.devices import quiet, start_fabric
 from deepscape.engine.loading import batches_of
 from deepscape.engine.losses import loss_function
+from deepscape.engine.optimising import Optimising
 from deepscape.engine.segmentationfit import Fit
 from deepscape.engine.segmentationsettings import choose_settings
 from deepscape.engine.trainingtime import tell_time
@@ -69,11 +70,11 @@ def data_of(folder: Path, made: bool) -> Dict[str, Any]:
     }  # fmt: skip
 
 
-def plain_steps(network: Any, values: Any, targets: Any, loss: Any) -> Callable[[], None]:
-    """Return a step of a plain loop."""
+def plain_steps(network: Any, values: Any, targets: Any, loss: Any, settings: Any) -> Callable[[], None]:
+    """Return a step of a plain loop with the optimiser of the recipe."""
     values = values.to(memory_format=torch.channels_last)
     network = network.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    optimizer = Optimising(network, settings.optimising, 1, 1).optimizer
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -121,7 +122,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Dict[str, List[float]]
         plan = [(0, list(range(options.batch)))]
         batch = next(iter(batches_of(roles.training, card, plan, 1, None, 0, context)))
         loss = loss_function(settings.loss, count, None, settings.binary)
-        plain, held = plain_steps(network(), *batch, loss), fits[AUGMENTATIONS[0]]
+        plain, held = plain_steps(network(), *batch, loss, settings), fits[AUGMENTATIONS[0]]
 
         def repeated(step: Callable[[], Any]) -> None:
             for _ in range(options.steps):
