@@ -160,7 +160,7 @@ def read_card(path: str) -> Card:
     Raises:
         BadInput: the file is missing, is no safetensors file, is cut short, or carries no Deepscape card.
     """
-    remedy = "Give a .safetensors file that 'Train a classifier' or 'Train a Random Forest' wrote."
+    remedy = "Give a .safetensors file that 'Train a classifier', 'Train a segmenter' or 'Train a Random Forest' wrote."
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
