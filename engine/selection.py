@@ -102,10 +102,10 @@ def total_step(counts: Mapping[int, int], count: int, context: Context) -> int:
 
 
 def clamped(counts: Mapping[int, int], count: int, context: Context) -> Dict[int, int]:
-    """Return min(count, available) per class, with a warning for each class that has fewer."""
+    """Return min(count, available) per class; a line of the log names each class that has fewer."""
     for value, available in counts.items():
         if available < count:
-            context.warn(f"Class {value} has {available} pixels, fewer than the {count} asked for: all are taken.")
+            context.log(f"Class {value} has {available} pixels, fewer than the {count} asked for: all are taken.")
     return {value: min(count, available) for value, available in counts.items()}
 
 

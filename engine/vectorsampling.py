@@ -224,20 +224,26 @@ def _choose(
     chosen: Dict[int, npt.NDArray[np.int64]] = {}
     offers: Dict[int, npt.NDArray[np.int64]] = {}
     for value, (_, each) in rates.items():
-        asked = job.count if job.strategy == "upto" else each.required
+        # Of strategy upto the rate is what there is, and "all where a class has fewer" is what it promises.
+        short = job.strategy == "upto" and job.count > each.available
         if each.available == 0:
             context.warn(f"No pixel is left of class {value}.")
         elif each.taken == 0:
             context.warn(f"Class {value} ({names[value]}) gets no sample.")
-        elif asked > each.available:
-            context.warn(f"Class {value} has {each.available} pixels, fewer than the {asked} asked for: all are taken.")
+        elif each.required > each.available:
+            context.warn(
+                f"Class {value} has {each.available} pixels, fewer than the {each.required} asked for: all are taken."
+            )
         if each.taken:
             ordinals = _ordinals(job, each.available, each.taken, value)
             own = np.flatnonzero(pixels.classes == place_of[value])
             chosen[value] = own[ordinals]
             if job.min_distance is not None:
                 offers[value] = own[_offered(job, each.available, ordinals, value)]
-            context.log(f"Class {value} ({names[value]}): {each.available} pixels, {len(ordinals)} samples.")
+            context.log(
+                f"Class {value} ({names[value]}): {each.available} pixels, {len(ordinals)} samples"
+                + (f" (all: fewer than COUNT {job.count})." if short else ".")
+            )
     if job.min_distance is not None:
         chosen = _thinned(job.min_distance, pixels, offers, chosen, names, grid, context)
     if len(chosen) == 1:

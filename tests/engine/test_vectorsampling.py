@@ -111,14 +111,17 @@ def test_mask_overlaps_and_polygons_without_pixels(tmp_path, grid):
 )
 def test_strategies_of_vectors(tmp_path, grid, strategy, expected, sampler):
     source = vector(tmp_path / "v.gpkg", [box(1000, 1900, 1100, 2000), box(1100, 1980, 1120, 2000)], code=[7, 0])
-    context = Context()
+    context, told = Context(), []
+    context.log = told.append
     job = SelectVectorSamples(
         source, "code", grid, str(tmp_path / "p.gpkg"), strategy=strategy, count=50, sampler=sampler
     )
     result = select_vector_samples(job, context)
     assert result.counts == {"0": expected[0], "7": expected[1]}
     clamps = [text for text in context.warnings if "Class 0 has 4 pixels, fewer than the 50 asked for" in text]
-    assert len(clamps) == (strategy in ("upto", "constant"))
+    assert len(clamps) == (strategy == "constant")
+    promised = "Class 0 (Class 0): 4 pixels, 4 samples (all: fewer than COUNT 50)."
+    assert (promised in told) == (strategy == "upto")
 
 
 def test_bad_vectors_are_refused_with_a_sentence_and_nothing_is_left(tmp_path, grid):
