@@ -40,6 +40,9 @@ from .vectors import vector_path, write_layer
 OUTSIDE = ("outside the raster", "outside source {}")
 OVER_THE_EDGE = ("over the edge", "over the edge of source {}")
 NO_DATA = ("no-data", "no-data in source {}")
+# A class that loses this share of its samples is named, and at most so many of them.
+_MUCH = 0.1
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def extract_patches(job: ExtractPatches, context: Context) -> PatchesResult:
             raise writing_error(str(output), error) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    _report(reasons, len(accepted), context)
+    _report(reasons, run, context)
     shared = _shared_patches(run, accepted, context)
     return PatchesResult(
         str(output), footprints, len(accepted), len(reasons) - len(accepted), targets.counts, targets.table,
@@ -165,8 +168,15 @@ def _place_reasons(run: _Run) -> npt.NDArray[Any]:
 
 
 def _nothing_accepted(reasons: npt.NDArray[Any], run: _Run) -> BadInput:
-    counted = Counter(reasons)
-    text = ", ".join(f"{count} {reason}" for reason, count in counted.most_common())
+    return BadInput(f"No patch is accepted: {_counted(reasons)}.", _remedy(reasons, run))
+
+
+def _counted(reasons: npt.NDArray[Any]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+
+
+def _remedy(reasons: npt.NDArray[Any], run: _Run) -> str:
+    """Return what to do against the most frequent reason."""
     first = run.plans[0].reader.name
     others = " and the other images" if len(run.plans) > 1 else ""
     remedies = {
@@ -175,16 +185,40 @@ def _nothing_accepted(reasons: npt.NDArray[Any], run: _Run) -> BadInput:
         OVER_THE_EDGE[0]: "Choose a smaller PATCH_SIZE, or EDGE reflect.",
         NO_DATA[0]: "Check NODATA and NODATA_RULE, or allow a share of no-data with MAX_NODATA.",
     }
-    most = counted.most_common(1)[0][0]
-    return BadInput(f"No patch is accepted: {text}.", next(remedies[k] for k in remedies if k[:7] == most[:7]))
+    most = Counter(reasons).most_common(1)[0][0]
+    return next(remedies[k] for k in remedies if k[:7] == most[:7])
 
 
-def _report(reasons: npt.NDArray[Any], accepted: int, context: Context) -> None:
-    counted = Counter(reason for reason in reasons if reason)
-    context.log(f"{accepted} patches accepted, {sum(counted.values())} rejected.")
-    if counted:
-        text = ", ".join(f"{count} {reason}" for reason, count in counted.most_common())
-        context.warn(f"{sum(counted.values())} of {len(reasons)} samples were rejected: {text}.")
+def _report(reasons: npt.NDArray[Any], run: _Run, context: Context) -> None:
+    """Log how many samples are accepted; warn of the others, and of the classes that lose many of theirs."""
+    lost = reasons != ""
+    context.log(f"{np.count_nonzero(~lost)} patches accepted, {np.count_nonzero(lost)} rejected.")
+    if not lost.any():
+        return
+    text = f"{np.count_nonzero(lost)} of {len(reasons)} samples were rejected: {_counted(reasons[lost])}."
+    context.warn(" ".join([text, *_hit_classes(reasons, run)]))
+
+
+def _hit_classes(reasons: npt.NDArray[Any], run: _Run) -> List[str]:
+    """Return which classes lose a tenth or more of their samples, and the remedy; nothing where none of several does.
+
+    A class of few polygons may lie at the edge with most of them, which the number of all samples hides.
+    """
+    found = []
+    for entry in run.samples.classes if len(run.samples.classes) > 1 else ():
+        own = reasons[run.samples.class_ids == entry.value]
+        lost = own[own != ""]
+        if len(lost) and len(lost) >= _MUCH * len(own):
+            share = "all" if len(lost) == len(own) else len(lost)
+            found.append(
+                (len(lost) / len(own), f"class {entry.value} '{entry.name}' loses {share} of its {len(own)}", lost)
+            )
+    if not found:
+        return []
+    found.sort(key=lambda each: -each[0])
+    text = ", ".join(words for _, words, _ in found[:_NAMED])
+    more = f", and {len(found) - _NAMED} other classes a tenth or more" if len(found) > _NAMED else ""
+    return [f"{text[0].upper()}{text[1:]}{more}.", _remedy(np.concatenate([lost for *_, lost in found]), run)]
 
 
 def _shared_patches(run: _Run, accepted: Numbers, context: Context) -> int:

@@ -178,6 +178,22 @@ def test_scale_and_offset_of_the_file_and_of_the_user(tmp_path):
     assert given_by_user.description.sources[0].bands[1].explicit
 
 
+def test_a_class_that_loses_many_samples_is_named(tmp_path):
+    source = write_raster(tmp_path / "i.tif", counting(1, 40, 40))
+    # Of twenty each: class 1 loses none, class 2 one, class 3 two, class 4 all.
+    rows = [20] * 20 + [0] + [20] * 19 + [0] * 2 + [20] * 18 + [0] * 20
+    samples = write_points(
+        tmp_path / "p.gpkg", rows, [*range(10, 30)] * 4, crop=np.repeat(["barley", "maize", "rice", "wheat"], 20)
+    )
+    job = ExtractPatches(source, samples, "crop", str(tmp_path / "d"), patch_size=5)
+    assert extract_patches(job, Context()).warnings == (
+        "23 of 80 samples were rejected: 23 over the edge. Class 4 'wheat' loses all of its 20, class 3 'rice' loses "
+        "2 of its 20. Choose a smaller PATCH_SIZE, or EDGE reflect.",
+    )
+    reflected = dataclasses.replace(job, output=str(tmp_path / "r"), edge="reflect")
+    assert extract_patches(reflected, Context()).warnings == ()
+
+
 def test_footprints_split_and_polygon_of_origin(tmp_path):
     source = write_raster(tmp_path / "i.tif", counting(1, 20, 20))
     samples = write_points(
