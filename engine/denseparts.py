@@ -12,6 +12,7 @@ from ..models.cards import CardSource
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
+from ..tasks.jobs import TrainSegmenter
 from .bandstatistics import BandStatistics
 from .datasets import DatasetScene, DatasetSource
 from .trainingground import Ground
@@ -198,6 +199,27 @@ def card_source(roles: DenseRoles, context: Context) -> CardSource:
 def count_pixels(targets: Targets, classes: int) -> npt.NDArray[np.int64]:
     """Return the labelled pixels of each class ``(K,)``."""
     return np.bincount(targets[targets >= 0].reshape(-1), minlength=classes).astype(np.int64)
+
+
+def is_binary(job: TrainSegmenter, classes: Sequence[ClassEntry]) -> bool:
+    """Tell whether a job's network has one probability that parts two classes.
+
+    Raises:
+        BadInput: TARGET or THRESHOLD do not go with the number of classes.
+    """
+    count = len(classes)
+    if job.target == "binary" and count != 2:
+        names = ", ".join(f"{entry.value} '{entry.name}'" for entry in classes)
+        raise BadInput(
+            f"TARGET is binary, but there are {count} classes: {names}.",
+            "Choose TARGET classes, or leave all classes but two out.",
+        )
+    if job.threshold is not None and (count != 2 or job.target == "classes"):
+        raise BadInput(
+            f"THRESHOLD is {job.threshold:g}, but the model is not binary.",
+            "Leave THRESHOLD empty, or train with TARGET binary on two classes.",
+        )
+    return count == 2 and job.target != "classes"
 
 
 def without(classes: Sequence[ClassEntry], ignored: Optional[int]) -> Tuple[ClassEntry, ...]:

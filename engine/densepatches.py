@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.jobs import TrainSegmenter
-from .denseparts import IGNORED, DensePart, DenseRoles, Floats, Targets, check_classes, count_pixels, without
+from .denseparts import IGNORED, DensePart, DenseRoles, Floats, Targets, check_classes, count_pixels, is_binary, without
 from .metrics import class_positions
 from .patchpools import Part
 from .trainingground import Ground
@@ -75,6 +75,7 @@ def patch_roles(job: TrainSegmenter, context: Context) -> DenseRoles:
     """
     pool, others, every = open_pools(job, context, dense=True)
     classes = without(every, job.ignore_class)
+    is_binary(job, classes)  # refuses what does not go with them, before all patches are read
     for each in (pool, *others.values()):
         # The class of most pixels stands for a patch where parts are balanced; patches without one go where they fall.
         each.labels = np.where(class_positions(each.labels, classes) < 0, classes[0].value, each.labels)

@@ -34,7 +34,7 @@ from .areas import (
 )
 from .datasets import DatasetScene, DatasetSource
 from .denselabels import DenseLabels, open_labels
-from .denseparts import IGNORED, DenseRoles, Floats, Targets, check_classes, without
+from .denseparts import IGNORED, DenseRoles, Floats, Targets, check_classes, is_binary, without
 from .metrics import class_positions
 from .patchreading import dataset_bands, dataset_scene, plan_source, warn_of_alpha
 from .rasters import RasterReader, reading
@@ -287,8 +287,9 @@ class _Opening:
 
     def roles(self) -> DenseRoles:
         """Return them."""
+        drawn = self._drawn_areas()
         self._find_classes()
-        areas, crossing = self._areas()
+        areas, crossing = self._areas(drawn)
         counts, places, starts = self._survey(areas, crossing)
         if not len(starts):
             raise BadInput(
@@ -316,11 +317,17 @@ class _Opening:
         return roles
 
     def _find_classes(self) -> None:
-        """Read all labels once, so that the class table is known."""
+        """Read all labels once, so that the class table is known; that of features is known, and checked, before."""
+        if self._job.label_features is not None:
+            self._take_classes()
         for window in self._strips("looking at the labels"):
             self._labels.read(*window)
         self._labels.finish(self._context)
+        self._take_classes()
+
+    def _take_classes(self) -> None:
         self._reader.classes = without(self._labels.classes, self._job.ignore_class)
+        is_binary(self._job, self._reader.classes)  # refuses what does not go with them, before more is read
 
     def _strips(self, stage: str) -> Iterator[Window]:
         """Yield windows of whole cells that cover the raster, row by row."""
@@ -334,18 +341,25 @@ class _Opening:
 
     # --- areas ---
 
-    def _areas(self) -> Tuple[Areas, Optional[Crossing]]:
+    def _drawn_areas(self) -> Optional[PolygonAreas]:
+        """Return the areas that polygons give; None without. They need no labels, and are checked before these."""
         job, raster = self._job, self._raster
-        if job.areas is not None:
-            areas = PolygonAreas(job.areas, job.area_field, raster.grid, raster.name, self._context)
-            if areas.roles == {"training"}:
-                self._context.warn("The areas hold none for validation: the last epoch is kept, and nothing is judged.")
+        if job.areas is None:
+            return None
+        areas = PolygonAreas(job.areas, job.area_field, raster.grid, raster.name, self._context)
+        if areas.roles == {"training"}:
+            self._context.warn("The areas hold none for validation: the last epoch is kept, and nothing is judged.")
+        return areas
+
+    def _areas(self, drawn: Optional[PolygonAreas]) -> Tuple[Areas, Optional[Crossing]]:
+        job, raster = self._job, self._raster
+        if job.areas is not None and drawn is not None:
             if job.label_features is None:
-                return areas, None
+                return drawn, None
             crossing = Crossing(job.label_features, job.areas, raster.grid, raster.name)
             if crossing.count:
                 self._notes.append(f"{crossing.count} label features cross an area's border: they are not scored.")
-            return areas, crossing
+            return drawn, crossing
         if job.validation_share <= 0:
             return WholeArea(), None
         return self._blocks(), None

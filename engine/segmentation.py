@@ -19,19 +19,20 @@ from torch import nn
 from ..models.build import build_network, parameter_count
 from ..models.cards import Card
 from ..models.pretrained import start_pretrained
-from ..models.registry import PIXEL_NETWORKS, NetworkEntry, network_entry
+from ..models.registry import PIXEL_NETWORKS, network_entry
+from ..models.two_classes import TwoClasses
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainResult, TrainSegmenter
 from . import graphs
 from .checkpoints import Checkpoint, training_key
-from .denseparts import DenseRoles, card_source
+from .denseparts import DenseRoles, card_source, is_binary
 from .densesets import open_dense_roles
 from .devices import SilentContext, device_name, quiet, repeatable, start_fabric, using_threads
 from .fields import field_of
 from .initialmodel import continued
 from .metrics import Scores
-from .modelfiles import module_tensors, save_model, with_suffix
+from .modelfiles import load_model, module_tensors, save_model, with_suffix
 from .ratesearch import search_rate
 from .segmentationfit import Fit, class_weights
 from .segmentationsettings import Settings, choose_settings
@@ -39,6 +40,7 @@ from .trainingreport import Epoch, RunFacts, finish, versions
 from .trainingtime import tell_time
 
 _LEAST_TILE = 256  # pixels on a side of the tiles that a network without a finite margin maps in
+_ANY_BANDS, _ANY_CLASSES = 3, 2  # of a network that is built to learn what windows it takes, which depends on neither
 
 
 def train_segmenter(job: TrainSegmenter, context: Context) -> TrainResult:
@@ -53,7 +55,12 @@ def train_segmenter(job: TrainSegmenter, context: Context) -> TrainResult:
     with quiet(), using_threads(context.threads()), contextlib.ExitStack() as stack:
         fabric = start_fabric(job.device_choice, context, job.precision)
         told = context if fabric.is_global_zero else SilentContext(context)
+        # What cannot work is said before the labels of a large image are read, which takes minutes.
+        rule = _window_rule(job)
+        if job.source is not None:
+            rule.check(job.patch_size, "PATCH_SIZE")
         roles = stack.enter_context(open_dense_roles(job, told))
+        rule.check(roles.source.patch_size, "the patches' size")
         checkpoint = None
         if job.resume:
             data = {role: part.facts() for role, part in roles.parts.items()}
@@ -112,7 +119,6 @@ def _train(
     with repeatable(job.seed, fabric.device):
         card, network = _prepare(job, roles, context)
         settings = choose_settings(job, card, len(roles.training))
-        _check_windows(job, roles, network, network_entry(card.network, PIXEL_NETWORKS))
         if job.find_rate:
             rate = search_rate(fabric, network, card, settings, roles, context)
             settings = replace(settings, optimising=replace(settings.optimising, learning_rate=rate))
@@ -132,13 +138,56 @@ def _train(
 # --- preparation -----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _WindowRule:
+    """What windows a network takes.
+
+    Attributes:
+        title: the network's.
+        least: pixels on a side.
+        grid: the number that height and width must be multiples of.
+    """
+
+    title: str
+    least: int
+    grid: int
+
+    def check(self, size: int, where: str) -> None:
+        """Raise where windows of ``size`` pixels are too small or not on the grid; ``where`` names the setting."""
+        if size < self.least:
+            raise BadInput(f"{where} is {size} pixels, too small for {self.title}.", f"Give {self.least} or more.")
+        if size % self.grid:
+            lower = size // self.grid * self.grid
+            higher = lower + self.grid
+            valid = f"{lower} or {higher}" if lower >= self.least else str(higher)
+            raise BadInput(
+                f"{where} is {size} pixels; {self.title} takes multiples of {self.grid}.", f"Give {valid} pixels."
+            )
+
+
+def _window_rule(job: TrainSegmenter) -> _WindowRule:
+    """Return what windows the job's network takes, without any data.
+
+    Raises:
+        BadInput: there is no such network, it cannot be built with these arguments, or INITIAL_MODEL cannot be read.
+    """
+    entry = network_entry(job.network, PIXEL_NETWORKS)
+    network: Optional[nn.Module]
+    if job.initial_model:
+        network = load_model(job.initial_model).module
+    else:
+        network = build_network(job.network, _ANY_BANDS, _ANY_CLASSES, 0, job.network_arguments)
+    inner = network.network if isinstance(network, TwoClasses) else network
+    return _WindowRule(entry.title, entry.smallest_patch, int(getattr(inner, "grid", 1)))
+
+
 def _prepare(job: TrainSegmenter, roles: DenseRoles, context: Context) -> Tuple[Card, nn.Module]:
     """Return the card (so far) and the network, with its initial weights."""
     ours = card_source(roles, context)
     if job.initial_model:
         return continued(job.initial_model, job.network, ours, roles.classes, context)
     entry = network_entry(job.network, PIXEL_NETWORKS)
-    binary = _is_binary(job, roles)
+    binary = is_binary(job, roles.classes)
     network = build_network(
         job.network, len(ours.bands), len(roles.classes), ours.patch_size, job.network_arguments, binary
     )
@@ -155,39 +204,6 @@ def _prepare(job: TrainSegmenter, roles: DenseRoles, context: Context) -> Tuple[
         crs=roles.scene.crs,
     )
     return card, network
-
-
-def _is_binary(job: TrainSegmenter, roles: DenseRoles) -> bool:
-    count = len(roles.classes)
-    if job.target == "binary" and count != 2:
-        names = ", ".join(f"{entry.value} '{entry.name}'" for entry in roles.classes)
-        raise BadInput(
-            f"TARGET is binary, but there are {count} classes: {names}.",
-            "Choose TARGET classes, or leave all classes but two out.",
-        )
-    if job.threshold is not None and (count != 2 or job.target == "classes"):
-        raise BadInput(
-            f"THRESHOLD is {job.threshold:g}, but the model is not binary.",
-            "Leave THRESHOLD empty, or train with TARGET binary on two classes.",
-        )
-    return count == 2 and job.target != "classes"
-
-
-def _check_windows(job: TrainSegmenter, roles: DenseRoles, network: nn.Module, entry: NetworkEntry) -> None:
-    """Raise where the windows are too small for the network, or not on its grid."""
-    size, least, grid = roles.source.patch_size, entry.smallest_patch, _grid(network)
-    where = "PATCH_SIZE" if job.source is not None else "the patches' size"
-    if size < least:
-        raise BadInput(f"{where} is {size} pixels, too small for {entry.title}.", f"Give {least} or more.")
-    if size % grid:
-        lower = size // grid * grid
-        valid = f"{lower} or {lower + grid}" if lower >= least else str(lower + grid)
-        raise BadInput(f"{where} is {size} pixels; {entry.title} takes multiples of {grid}.", f"Give {valid} pixels.")
-
-
-def _grid(network: nn.Module) -> int:
-    """Return the number that height and width of an image must be multiples of."""
-    return int(getattr(getattr(network, "network", network), "grid", 1))
 
 
 # --- after the fit ---------------------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ def tell_time(
     windows = 0 if roles.validation is None else len(roles.validation)
     epoch = math.ceil(len(roles.training) / settings.batch_size) * step + windows / settings.batch_size * look
     seconds = epoch * settings.epochs
-    text = f"{settings.epochs} epochs take about {duration(seconds)} on this computer"
+    epochs = "1 epoch takes" if settings.epochs == 1 else f"{settings.epochs} epochs take"
+    text = f"{epochs} about {duration(seconds)} on this computer"
     if settings.patience and roles.validation is not None:
         text += ", less where the best epoch comes early"
     if seconds > LONG_S:

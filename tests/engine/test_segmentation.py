@@ -10,6 +10,7 @@ import rasterio
 import torch
 from deepscape.engine import segmentation, segmentationfit, trainingtime
 from deepscape.engine.checkpoints import SUFFIX
+from deepscape.engine.denselabels import FeatureLabels
 from deepscape.engine.inference import classify
 from deepscape.engine.modelfiles import load_model
 from deepscape.engine.segmentation import train_segmenter
@@ -277,6 +278,49 @@ def test_what_cannot_be_is_said(tmp_path, image, labels, changes, message):
         train_segmenter(job(tmp_path / "m", image, labels, **changes), Context())
     assert message in caught.value.message and caught.value.remedy
     assert not (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "remedy"),
+    [
+        ({"patch_size": 50, "network_arguments": {"width": 2, "depth": 4}}, "PATCH_SIZE is 50 pixels", "48 or 64"),
+        ({"network": "smp_unet", "network_arguments": {}, "patch_size": 50}, "PATCH_SIZE is 50 pixels", "32 or 64"),
+        ({"network": "smp_unet", "network_arguments": {"encoder": "resnet999"}}, "'resnet999'", "resnet18"),
+        ({"initial_model": "none.safetensors"}, "none.safetensors", ""),
+    ],
+)
+def test_what_needs_no_labels_is_said_before_they_are_read(
+    tmp_path, monkeypatch, image, labels, changes, message, remedy
+):
+    monkeypatch.setattr(segmentation, "open_dense_roles", lambda *_: pytest.fail("the labels were opened"))
+    with pytest.raises(BadInput) as caught:
+        train_segmenter(job(tmp_path / "m", image, labels, **changes), Context())
+    assert message in caught.value.message and remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"area_field": "part"}, "The layer 'a.gpkg' of AREAS has no field 'part'."),
+        ({"background": True, "target": "classes", "threshold": 0.5}, "THRESHOLD is 0.5, but the model is not binary."),
+    ],
+)
+def test_what_needs_no_pixel_is_said_before_they_are_read(tmp_path, monkeypatch, image, changes, message):
+    monkeypatch.setattr(FeatureLabels, "read", lambda *_: pytest.fail("a pixel was read"))
+    given = job(
+        tmp_path / "m", image, label_features=features(tmp_path / "town.gpkg", (64, 96)),
+        areas=areas(tmp_path / "a.gpkg", train=(0, 48), validation=(48, 96)), legend=jobs.Legend(), **changes,
+    )  # fmt: skip
+    with pytest.raises(BadInput) as caught:
+        train_segmenter(given, Context())
+    assert caught.value.message == message
+    assert "area_field" not in changes or ("AREA_FIELD" in caught.value.remedy and "split" in caught.value.remedy)
+
+
+def test_one_epoch_is_one(tmp_path, image, labels):
+    context = Listener()
+    train_segmenter(job(tmp_path / "m", image, labels, epochs=1), context)
+    assert any(line.startswith("1 epoch takes about") for line in context.lines)
 
 
 def test_an_ignored_class_is_neither_learned_nor_counted(tmp_path, image, labels):
