@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from markupsafe import Markup
 
@@ -24,6 +24,7 @@ from .pairing import (
     Spread,
     difference,
     spoken_difference,
+    spoken_seeds,
     spoken_spread,
     spread,
 )
@@ -178,8 +179,7 @@ def _classes(runs: Sequence[Run]) -> Tuple[ClassEntry, ...]:
 def _sentence(each: Comparison, metric: str) -> str:
     """Return in words what a group adds."""
     found, base = each.difference(metric), "" if each.base is None else each.base.title
-    seeds = f"{found.pairs} seed{'' if found.pairs == 1 else 's'}"
-    by = f"{TITLES[metric]} differs by {spoken_difference(found)} from '{base}' over {seeds}"
+    by = f"{TITLES[metric]} differs by {spoken_difference(found)} from '{base}' over {spoken_seeds(found.pairs)}"
     return {
         ADDS: f"'{each.group.title}' adds accuracy. {by}, more than two standard errors.",
         HARMS: f"'{each.group.title}' harms. {by}, more than two standard errors.",
@@ -265,8 +265,9 @@ def _differences(found: Sequence[Comparison], metric: str) -> Markup:
     for each in others:
         gains = [spoken_difference(each.difference(name)) for name in NUMBERS]
         verdict = each.difference(metric).verdict.replace(" ", "\u00a0")  # on one line, as the numbers
-        rows.append([each.group.title, *gains, _listed(each.seeds), verdict])
-    head = [f"Against {found[0].group.title}", *TITLES.values(), "Seeds", f"Verdict ({TITLES[metric]})"]
+        pairs = f"{spoken_seeds(len(each.seeds))}: {_listed(each.seeds)}"
+        rows.append([each.group.title, *gains, pairs, verdict])
+    head = [f"Against {found[0].group.title}", *TITLES.values(), "Compared", f"Verdict ({TITLES[metric]})"]
     return reports.table(head, rows)
 
 
@@ -319,10 +320,15 @@ def _per_class(found: Sequence[Comparison], classes: Sequence[ClassEntry]) -> Ma
 
 def _facts(found: Sequence[Comparison]) -> Markup:
     facts = [each.group.facts for each in found]
-    rows = [[name.capitalize(), *(each.get(name, "") or "none" for each in facts)] for name in differing(facts)]
+    rows = [[name.capitalize(), *(_fact(each, name) for each in facts)] for name in differing(facts)]
     if not rows:
         return Markup()
     return reports.table(["", *(each.group.title for each in found)], rows, texts=1 + len(found))
+
+
+def _fact(facts: Mapping[str, str], name: str) -> str:
+    """Return a fact in words; a dash where a model has no such setting."""
+    return (facts[name] or "none") if name in facts else "\u2013"
 
 
 def _runs(found: Sequence[Comparison]) -> Markup:

@@ -24,7 +24,7 @@ from .datasets import PatchDataset
 from .edges import edge_errors
 from .folders import filled_folder
 from .inference import classify
-from .pairing import FEWEST_SEEDS, spoken_spread, spread
+from .pairing import FEWEST_SEEDS, spoken_seeds, spoken_spread, spread
 from .patches import extract_patches
 from .resplitting import TEST, TRAIN, Candidates, Resplitter, Splits, split_apart
 from .trials import Trial, train_once
@@ -184,7 +184,7 @@ def _trained(
             train_once(method.network, folder, output, seed, step, epochs=job.epochs, device=job.device_choice)
         )
     kappa = spoken_spread(spread([result.kappa for result in results]))
-    context.log(f"{method.title}: kappa {kappa} over {job.seeds} seeds.")
+    context.log(f"{method.title}: kappa {kappa} over {spoken_seeds(job.seeds)}.")
     return tuple(results)
 
 

@@ -72,6 +72,11 @@ def difference(pairs: Sequence[Tuple[Optional[float], Optional[float]]]) -> Diff
     return Difference(found.mean, error, found.count)
 
 
+def spoken_seeds(count: int) -> str:
+    """Return ``1 seed`` or ``3 seeds``."""
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
 def spoken_spread(found: Spread, digits: int = 3) -> str:
     """Return ``0.912 ± 0.004``; without a deviation the mean alone."""
     if found.mean is None:

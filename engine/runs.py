@@ -16,8 +16,10 @@ _BETWEEN_BANDS = "; "  # formulas may hold commas
 _OWN = ("seed", "device", "processes", "threads", "stopped")
 _TITLES = {entry.id: entry.title for entry in PATCH_NETWORKS + PIXEL_NETWORKS}
 _TITLES["random_forest"] = "Random Forest"
-# What a model is called by, where any of these differ; the other facts then come along in a table.
-_NAMING = ("bands", "network", "arguments", "patch size")
+# What every model is called by where any of these differ, and the arguments that differ among those of its network. Of
+# all other facts names hold what is needed to tell models apart, at most so many if these do; a table has all of them.
+_NAMING = ("bands", "network", "patch size")
+_MOST_FACTS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Run:
         path: its file.
         card: its card.
         seed: of its training.
-        facts: by what it is told from others, everything but the seed.
+        facts: by what it is told from others, everything but the seed; without those that its kind does not have.
     """
 
     path: str
@@ -100,7 +102,6 @@ def _facts(card: Card) -> Dict[str, str]:
     facts = {
         "bands": _BETWEEN_BANDS.join(_band(number, band) for number, band in enumerate(source.bands, start=1)),
         "network": _TITLES.get(card.network, card.network),
-        "arguments": ", ".join(f"{name} {value}" for name, value in sorted(card.arguments.items())),
         "patch size": f"{source.patch_size} pixels",
         "scale and offset": ", ".join(
             f"{band.scale}, {band.offset}" for band in source.bands if (band.scale, band.offset) != (None, None)
@@ -109,7 +110,12 @@ def _facts(card: Card) -> Dict[str, str]:
     }
     ignored = {*_OWN, "learning_rate"} if card.settings.get("find_rate") else set(_OWN)
     named = {key: value for key, value in card.settings.items() if key not in ignored}
-    return {**facts, **{key.replace("_", " "): str(value) for key, value in named.items()}}
+    return {**facts, **{key.replace("_", " "): str(value) for key, value in named.items()}, **_arguments(card)}
+
+
+def _arguments(card: Card) -> Dict[str, str]:
+    """Return the arguments of a card's network, of a kind of their own as facts."""
+    return {name.replace("_", " "): str(value) for name, value in sorted(card.arguments.items())}
 
 
 def _band(number: int, band: CardBand) -> str:
@@ -133,7 +139,7 @@ def grouped_runs(runs: Sequence[Run]) -> Tuple[Group, ...]:
     parted: List[List[Run]] = []
     for alike in found.values():
         parted += [alike] if len({run.seed for run in alike}) == len(alike) else _by_training_data(alike)
-    titles = _titles([members[0].facts for members in parted])
+    titles = _titles([members[0] for members in parted])
     return tuple(
         Group(title, tuple(sorted(members, key=lambda run: run.seed))) for title, members in zip(titles, parted)
     )
@@ -162,13 +168,33 @@ def differing(facts: Sequence[Mapping[str, str]]) -> List[str]:
     return [name for name in names if len({each.get(name, "") for each in facts}) > 1]
 
 
-def _titles(facts: Sequence[Mapping[str, str]]) -> List[str]:
+def _titles(runs: Sequence[Run]) -> List[str]:
+    """Return what the groups of these runs are called by: what sets them apart, and as little more as can be.
+
+    A setting that only another kind of network has is no part of a name, and neither is what no name needs.
+    """
+    facts = [run.facts for run in runs]
+    naming = [name for name in differing(facts) if name in _NAMING]
+    titles = []
+    for run in runs:
+        kin = differing([other.facts for other in runs if other.card.network == run.card.network])
+        titles.append(_title(run.facts, facts[0], [*naming, *(name for name in kin if name in _arguments(run.card))]))
+    for title in dict.fromkeys(titles):
+        alike = [number for number, other in enumerate(titles) if other == title]
+        # They are of one network: where there are others, its name stands in the title.
+        more = _shortest([facts[number] for number in alike])
+        for number in alike:
+            titles[number] = "; ".join(filter(None, (title, _title(facts[number], facts[0], more))))
+    return [title or "all runs" for title in titles]
+
+
+def _shortest(facts: Sequence[Mapping[str, str]]) -> List[str]:
+    """Return the first facts that differ, at most `_MOST_FACTS`, or so many as tell all apart."""
     names = differing(facts)
-    chosen = [name for name in names if name in _NAMING] or names
-    titles = [_title(each, facts[0], chosen) for each in facts]
-    if len(set(titles)) < len(titles):
-        titles = [_title(each, facts[0], names) for each in facts]
-    return titles
+    for count in range(min(_MOST_FACTS, len(names)), len(names)):
+        if len({tuple(each.get(name) for name in names[:count]) for each in facts}) == len(facts):
+            return names[:count]
+    return names
 
 
 def _title(facts: Mapping[str, str], first: Mapping[str, str], names: Sequence[str]) -> str:
@@ -177,11 +203,11 @@ def _title(facts: Mapping[str, str], first: Mapping[str, str], names: Sequence[s
         value = facts.get(name, "") or "none"
         if name == "bands":
             parts.append(_more_bands(value, first.get(name, "")))
-        elif name in ("network", "arguments"):
+        elif name == "network":
             parts.append(value)
         else:
             parts.append(f"{name} {value}")
-    return "; ".join(parts) or "all runs"
+    return "; ".join(parts)
 
 
 def _more_bands(bands: str, first: str) -> str:

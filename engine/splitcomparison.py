@@ -10,7 +10,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RANDOM_FOREST, IsMyAccuracyReal, IsMyAccuracyRealResult
 from . import reports
-from .pairing import FEWEST_SEEDS, spoken_spread
+from .pairing import FEWEST_SEEDS, spoken_seeds, spoken_spread
 from .patchpools import open_dataset
 from .resplitting import (
     TEST,
@@ -72,7 +72,7 @@ def is_my_accuracy_real(job: IsMyAccuracyReal, context: Context) -> IsMyAccuracy
             counts.append((int(np.sum(splits == TRAIN)), int(np.sum(splits == TEST))))
         ways.append(SplitRuns(way, tuple(results), tuple(counts)))
         context.log(
-            f"Split {ways[-1].title}: kappa {spoken_spread(ways[-1].spread('kappa'))} over {job.seeds} seeds, "
+            f"Split {ways[-1].title}: kappa {spoken_spread(ways[-1].spread('kappa'))} over {spoken_seeds(job.seeds)}, "
             f"{ways[-1].shared_pixels:,.0f} pixels shared between training and test patches."
         )
     if job.seeds < FEWEST_SEEDS:

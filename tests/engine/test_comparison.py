@@ -190,6 +190,56 @@ def test_titles_say_what_bands_are_more_and_less(tmp_path):
     assert {group for group, _, _ in table(tmp_path)} == {"8 bands", "without B7", "with NDVI, without B0"}
 
 
+def names(folder):
+    return list(dict.fromkeys(group for group, _, _ in table(folder)))
+
+
+def test_names_hold_what_sets_groups_apart_and_nothing_else(tmp_path):
+    forest = {"kind": "forest", "network": "random_forest", "arguments": {"trees": 100, "features": "window"}}
+    own = {"learning_rate": 0.001, "warm_up": 0.3, "jitter": 0.2, "label_smoothing": 0.1, "flips": True}
+    base = save(tmp_path, "a", 9, settings=own)
+    longer = save(tmp_path, "b", 8, settings={**own, "epochs": 3})
+    trees = save(tmp_path, "c", 7, settings={"max_features": "sqrt"}, **forest)
+    deep = save(tmp_path, "d", 6, settings={"max_features": "sqrt", "max_depth": 5}, **forest)
+    compare([base, trees], tmp_path)
+    assert names(tmp_path) == ["Compact CNN", "Random Forest"]
+    compare([base, longer, trees, deep], tmp_path)
+    assert names(tmp_path) == [
+        "Compact CNN; epochs 9", "Compact CNN; epochs 3", "Random Forest; max depth none", "Random Forest; max depth 5"
+    ]  # fmt: skip
+    page = (tmp_path / "r.html").read_text(encoding="utf-8").split("What differs")[1].split("</section>")[0]
+    rows = " ".join(re.sub("<[^>]*>", " ", page).split())
+    assert "Width 32 32 \u2013 \u2013" in rows and "Max features \u2013 \u2013 sqrt sqrt" in rows
+    # An argument that differs stays in the name where another fact alone would tell the groups apart.
+    wide = save(tmp_path, "e", 6, bands=(*BANDS, NDVI), settings=own, arguments={"width": 64})
+    compare([base, wide, trees], tmp_path)
+    assert names(tmp_path) == [
+        "B3, B4; Compact CNN; width 32",
+        "with NDVI; Compact CNN; width 64",
+        "B3, B4; Random Forest",
+    ]
+    with pytest.raises(BadInput, match=r"No seed is common to 'Random Forest' \(1\) and 'Compact CNN' \(0\)\."):
+        compare([base, save(tmp_path, "f", 7, 1, **forest)], tmp_path)
+
+
+def test_a_name_holds_three_facts_or_as_many_as_tell_groups_apart(tmp_path):
+    facts = {"epochs": 1, "patience": 1, "loss": "dice", "recipe": "course", "monitor": "loss"}
+    paths = [save(tmp_path, "a", 9, settings=dict.fromkeys(facts, 0)), save(tmp_path, "b", 9, settings=facts)]
+    compare(paths, tmp_path)
+    assert names(tmp_path) == ["epochs 0; patience 0; loss 0", "epochs 1; patience 1; loss dice"]
+    compare([*paths, save(tmp_path, "c", 9, settings={**facts, "recipe": "otbtf"})], tmp_path)
+    assert names(tmp_path)[1:] == [
+        "epochs 1; patience 1; loss dice; recipe course", "epochs 1; patience 1; loss dice; recipe otbtf"
+    ]  # fmt: skip
+
+
+def test_the_seeds_of_a_difference_are_counted_and_listed(tmp_path):
+    paths = [save(tmp_path, f"{e}{seed}", e, seed, settings={"epochs": e}) for e in (8, 9) for seed in range(2)]
+    for given, cell in ((paths, "2 seeds: 0, 1"), (paths[::2], "1 seed: 0")):
+        compare(given, tmp_path)
+        assert f">{cell}<" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def test_spread_and_difference():
     assert spread([None, 1.0, 3.0]).mean == 2 and spread([1.0, 3.0]).deviation == pytest.approx(math.sqrt(2))
     assert spread([]).mean is None and spread([1.0]).deviation is None
