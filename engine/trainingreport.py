@@ -25,6 +25,10 @@ OPTIMISTIC = "chosen on these samples: optimistic"
 CROSS_VALIDATED = (
     "Accuracy on every scene by a model that has seen nothing of it. The model that is written learned from all scenes."
 )
+CROSS_VALIDATED_SHARING = (
+    "Accuracy on every scene by a model that did not learn from its patches, which share {} pixels with those that it "
+    "learned from: optimistic. The model that is written learned from all scenes."
+)
 _FOLDS_NOTE = "Each scene was left out once: a model of all the others was judged on its patches."
 _SETTINGS = ("loss", "optimizer", "schedule", "weight_decay", "label_smoothing")
 _MONITORS = {"loss": "loss", "kappa": "kappa", "macro_f1": "macro F1", "mean_iou": "mean IoU"}
@@ -154,8 +158,16 @@ def versions(**more: str) -> Dict[str, str]:
     return {"deepscape": plugin_version(), "python": platform.python_version(), "numpy": np.__version__, **more}
 
 
-def accuracy_sentence(reported: str, chosen: Sequence[str]) -> str:
-    """Return what the reported numbers are worth, where the validation set chose some things."""
+def accuracy_sentence(reported: str, chosen: Sequence[str], shared: int = 0) -> str:
+    """Return what the reported numbers are worth.
+
+    Args:
+        reported: the set that they are of: test, validation or none.
+        chosen: what the validation set chose.
+        shared: pixels of that set that the training has seen, too.
+    """
+    if shared and not (reported == "validation" and chosen):
+        return f"Accuracy on the {reported} samples, which share {shared} pixels with the training patches: optimistic."
     if reported == "test":
         return "Accuracy on the test samples, which neither the training nor the choice of the epoch has seen."
     if reported == "validation":
@@ -178,8 +190,11 @@ def finish(
 ) -> Tuple[Card, TrainResult, Callable[[], None]]:
     """Return the finished card, the job's result, and what writes the report (nothing where none is asked for)."""
     plain: Dict[str, Any] = {} if result is None else metrics_dict(result, card.classes)
-    sentence = CROSS_VALIDATED if run.folds else accuracy_sentence(reported, run.chosen)
     shared = sum(fold.shared_pixels for fold in run.folds) if run.folds else roles.shared_pixels
+    if run.folds:
+        sentence = CROSS_VALIDATED_SHARING.format(shared) if shared else CROSS_VALIDATED
+    else:
+        sentence = accuracy_sentence(reported, run.chosen, shared)
     context.log(sentence)
     if result is not None:
         context.log(

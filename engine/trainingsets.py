@@ -7,6 +7,7 @@ are left out.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -30,6 +31,7 @@ BLOCK_PATCHES = 10  # side of a block of the automatic split, in patches
 _FEWEST_BLOCKS = 10
 _FEWEST_SCENES = 3  # of which one can validate
 FEW_JUDGED = 5  # a class with fewer samples than this in another part is warned about
+_UNEVEN = 0.5  # a class whose held-back share differs by more than this from the one asked for, as its part, is named
 FEW_SAMPLES = 2  # a class with fewer training samples than this is warned about
 
 
@@ -130,7 +132,7 @@ def open_pools(
         What is learned from; what was named for validation and test, by role; and the classes of all.
 
     Raises:
-        BadInput: a dataset cannot be used, or they do not fit each other.
+        BadInput: a dataset cannot be used, is given for two roles, or they do not fit each other.
     """
     pool = open_pool([job.training, *job.more_datasets], context, dense)
     others = {
@@ -138,9 +140,37 @@ def open_pools(
         for role, path in (("validation", job.validation), ("test", job.test))
         if path
     }
+    _check_folders(pool, others)
     for role, other in others.items():
         check_fit(pool.datasets[0], other.datasets[0], f"{role} patches", context)
     return pool, others, class_union([*pool.datasets, *(other.datasets[0] for other in others.values())], context)
+
+
+def _check_folders(pool: PatchPool, others: Mapping[str, PatchPool]) -> None:
+    """Raise where the same patches would have two roles: what learns cannot judge."""
+
+    def same(one: PatchDataset, other: PatchDataset) -> bool:
+        return os.path.samefile(one.folder, other.folder)
+
+    for role, other in others.items():
+        held = other.datasets[0]
+        for number, dataset in enumerate(pool.datasets):
+            if same(dataset, held):
+                raise BadInput(
+                    f"The patch dataset '{held.folder}' is given as {'MORE_DATASETS' if number else 'TRAINING'} and as "
+                    f"{role.upper()}.",
+                    f"Give patches of other places as {role.upper()}, or leave it empty: then the dataset's own "
+                    f"{role} part is used, if it has one.",
+                )
+    # A folder of patches for validation and others for test, told apart by their split, is one for both.
+    if len(others) > 1 and same(*(other.datasets[0] for other in others.values())):
+        missing = next((role for role, other in others.items() if not np.any(other.splits == role)), "")
+        if missing:
+            raise BadInput(
+                f"The patch dataset '{others[missing].datasets[0].folder}' is given as VALIDATION and as TEST, and "
+                f"none of its patches has the 'split' value {missing}.",
+                "Give patches of other places as TEST, or leave it empty.",
+            )
 
 
 def check_scenes(job: TrainingJob, pool: PatchPool) -> None:
@@ -199,7 +229,7 @@ def give_roles(
     if by_scene and validating is None:
         fit, validating = _validating_scenes(fit, len(classes), job.validation_share, job.seed, notes)
     if validating is None and job.validation_share > 0:
-        fit, validating = _cut_validation(fit, len(classes), job.validation_share, job.seed, notes)
+        fit, validating = _cut_validation(fit, classes, job.validation_share, job.seed, notes, context)
     if held:
         testing = _part(pool, ~free, classes)
         notes.append(f"Scenes held out for the test: {', '.join(pool.scenes[number] for number in held)}.")
@@ -280,13 +310,15 @@ def _validating_scenes(
     return part.chosen(~taken[scenes]), part.chosen(taken[scenes])
 
 
-def _cut_validation(part: Part, classes: int, share: float, seed: int, notes: List[str]) -> Tuple[Part, Optional[Part]]:
+def _cut_validation(
+    part: Part, classes: Sequence[ClassEntry], share: float, seed: int, notes: List[str], context: Context
+) -> Tuple[Part, Optional[Part]]:
     """Cut a validation part from the training part: whole polygons, else blocks; None where that cannot be done."""
     groups = part.pool.groups[part.index]
     by_polygon = bool(np.all(groups >= 0)) and len(np.unique(groups)) > 1
     # Every scene gives its share of every class.
-    strata = part.pool.scene_of[part.index] * classes + part.labels
-    count = classes * len(part.pool.scenes)
+    strata = part.pool.scene_of[part.index] * len(classes) + part.labels
+    count = len(classes) * len(part.pool.scenes)
     taken = _take_groups(strata, groups, count, share, seed) if by_polygon else None
     what = "whole polygons"
     if taken is None or not taken.any():
@@ -301,8 +333,43 @@ def _cut_validation(part: Part, classes: int, share: float, seed: int, notes: Li
     notes.append(
         f"{int(taken.sum())} of {len(part)} training patches ({what}) are held back for validation"
         + (f"; {dropped} that touch them are left out." if dropped else ".")
+        + _uneven(part, taken, classes, share)
     )
+    if by_polygon and what == "whole polygons":
+        _warn_of_polygons(part, kept, classes, context)
     return part.chosen(kept), part.chosen(taken)
+
+
+def _uneven(part: Part, taken: Array, classes: Sequence[ClassEntry], share: float) -> str:
+    """Return a sentence on the classes of which far more or less is held back than asked for; empty without any."""
+    named = []
+    for position, entry in enumerate(classes):
+        own = taken[part.labels == position]
+        off = abs(np.count_nonzero(own) - share * len(own))
+        # Of a handful of patches no share is exact; of a class without any the check of the classes tells.
+        if own.any() and off > max(_UNEVEN * share * len(own), FEW_JUDGED):
+            named.append(f"{own.mean():.0%} of class {entry.value} '{entry.name}'")
+    if not named:
+        return ""
+    return f" Asked for are {share:.0%}; as polygons and blocks stay whole, they are {', '.join(named)}."
+
+
+def _warn_of_polygons(part: Part, kept: Array, classes: Sequence[ClassEntry], context: Context) -> None:
+    """Warn of classes of several polygons that learn from one: the model knows no other that looks different."""
+    groups = part.pool.groups[part.index]
+    named: List[str] = []
+    for position, entry in enumerate(classes):
+        own = part.labels == position
+        count = len(np.unique(groups[own]))
+        if count > 1 and len(np.unique(groups[own & kept])) == 1:
+            verb = "" if named else " learns from 1 polygon only"
+            named.append(f"class {entry.value} '{entry.name}'{verb} (of {count})")
+    if named:
+        text = ", ".join(named)
+        context.warn(
+            f"{text[0].upper()}{text[1:]}, as whole polygons validate. Add polygons, or give VALIDATION_SHARE 0 to "
+            "learn from all."
+        )
 
 
 def _blocks(part: Part) -> Indices:

@@ -56,8 +56,8 @@ class Trainer(JobAlgorithm):
                 self.VALIDATION_SHARE,
                 tr("Validation share"),
                 tr(
-                    "Part of the patches that is kept for validation, by blocks, where there is neither a validation "
-                    "dataset nor a split. 0: none."
+                    "Part of the patches that is kept for validation where there is neither a validation dataset nor a "
+                    "split: whole polygons where the samples know theirs, else blocks. 0: none."
                 ),
                 default=0.2,
                 minimum=0,

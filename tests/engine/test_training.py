@@ -303,11 +303,57 @@ def test_a_class_with_one_polygon_trains(tmp_path):
     assert any("validation samples hold no patch of class 3 'water'" in text for text in context.warnings)
 
 
-def test_shared_pixels_are_counted_and_warned_of(train_set):
+def test_a_class_of_two_polygons_that_learns_from_one_is_warned_of(tmp_path):
+    def polygon(row, col):
+        third = col // (patchsets.SIDE // 3)
+        # Water has two polygons, of which the smaller one holds 40 %; the others have many.
+        return int(row < 38) if third == 0 else (row // 12) * 10 + third + 1
+
     context = Listener()
-    found = roles(train_set, test=train_set, share=0, context=context)
-    assert found.shared_pixels > 0
-    assert any(f"{found.shared_pixels} pixels are shared" in text for text in context.warnings)
+    found = roles(patchsets.dataset(tmp_path, rows=(4, 90), groups=polygon), context=context)
+    assert (
+        "Class 3 'water' learns from 1 polygon only (of 2), as whole polygons validate. Add polygons, or give "
+        "VALIDATION_SHARE 0 to learn from all." in context.warnings
+    )
+    note = next(note for note in found.notes if "whole polygons" in note)
+    assert (
+        note.endswith("Asked for are 20%; as polygons and blocks stay whole, they are 41% of class 3 'water'.")
+        and note in context.lines
+    )
+    context = Listener()
+    assert roles(patchsets.dataset(tmp_path, "again", rows=(4, 90), groups=polygon), share=0, context=context)
+    assert not context.warnings
+
+
+def test_shared_pixels_are_counted_and_the_accuracy_is_not_called_unseen(tmp_path, train_set):
+    near = patchsets.dataset(tmp_path, "near", rows=(36, 60))
+    context, report = Listener(), tmp_path / "r.html"
+    result = train_classifier(job(train_set, tmp_path / "m", test=near, report=str(report)), context)
+    assert result.shared_pixels > 0
+    assert any(f"{result.shared_pixels} pixels are shared" in text for text in context.warnings)
+    sentence = (
+        f"Accuracy on the test samples, which share {result.shared_pixels} pixels with the training patches: "
+        "optimistic."
+    )
+    assert sentence in context.lines and sentence == read_card(result.output).metrics["sentence"]
+    assert sentence in report.read_text() and "has seen" not in report.read_text() + " ".join(context.lines)
+
+
+def test_a_folder_of_two_roles_is_refused(tmp_path, train_set, held_out):
+    for role in ("validation", "test"):
+        with pytest.raises(BadInput, match=f"is given as TRAINING and as {role.upper()}") as caught:
+            roles(train_set, **{role: train_set + "/"})
+        assert caught.value.remedy.startswith(f"Give patches of other places as {role.upper()}, or leave it empty")
+    several = jobs.TrainClassifier(train_set, "model", test=held_out, more_datasets=(held_out + "/dataset.json",))
+    with pytest.raises(BadInput, match="is given as MORE_DATASETS and as TEST"):
+        trainingsets.open_plan(several, Listener())
+    with pytest.raises(BadInput, match=r"given as VALIDATION and as TEST, and none .* 'split' value validation"):
+        roles(train_set, validation=held_out, test=held_out)
+    parts = patchsets.dataset(
+        tmp_path, rows=(60, 90), splits=lambda row, _: "validation" if row < 70 else "test" if row > 75 else ""
+    )
+    found = roles(train_set, validation=parts, test=parts)
+    assert not set(found.validation.index) & set(found.test.index)
 
 
 def test_one_class_only_is_named(tmp_path):
