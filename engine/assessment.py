@@ -26,15 +26,16 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import Assess, AssessResult, RasterSource
 from . import assessmentdesign as design
 from . import reports
+from .assessmentbackground import PolygonsOnBackground
 from .assessmentreport import Findings, reach, report_page, write_matrix
 from .assessmenttally import Array, Indices, Pixels, Tally, matrix_of
 from .calibration import Calibration, band_classes
 from .classes import FeatureClasses, feature_classes
 from .crosswalks import Crosswalk, read_crosswalk
-from .denselabels import open_labels
+from .denselabels import BACKGROUND, DenseLabels, open_labels
 from .featurepixels import feature_pixels
 from .legends import read_map_legend
-from .metrics import metrics_dict, scores
+from .metrics import metrics_dict, only_class, scores
 from .rasters import Grid, RasterReader, reading
 from .trainingfield import TrainingField, training_field
 from .vectors import Layer, crs_name, on_grid, read_layer
@@ -62,14 +63,18 @@ def assess(job: Assess, context: Context) -> AssessResult:
         legend = replace(job.legend, layer_classes=job.legend.layer_classes + further)
         field = _field(job, mapped, context)
         with _calibration(job, legend, mapped) as calibration:
-            tally = Tally(mapped, field, calibration, job.leave_out_training)
+            rest = BACKGROUND.value if job.background else None
+            tally = Tally(mapped, field, calibration, job.leave_out_training, rest)
             strata = None
             if job.reference is not None:
                 names = _compare_raster(job, job.reference, tally, context)
                 table = (crosswalk.table if crosswalk else resolve)(tally.values(), legend)
             else:
-                names, classes, strata = _compare_samples(job, legend, crosswalk, tally, context)
-                known = {entry.value: entry for entry in classes.classes}
+                if job.background:
+                    names, found = _compare_on_background(job, legend, crosswalk, tally, context)
+                else:
+                    names, found, strata = _compare_samples(job, legend, crosswalk, tally, context)
+                known = {entry.value: entry for entry in found}
                 table = tuple(known.get(entry.value, entry) for entry in resolve(tally.values(), legend))
         return _result(job, table, tally, (names, strata), legend.layer_classes, context)
 
@@ -118,33 +123,53 @@ def _calibration(job: Assess, legend: Legend, mapped: RasterReader) -> Iterator[
 
 def _compare_raster(job: Assess, source: RasterSource, tally: Tally, context: Context) -> str:
     """Count a reference raster; return its name."""
+    with open_labels(
+        source, None, "", tally.mapped.grid, tally.mapped.name, context, crosswalk=job.crosswalk, map_legend=True
+    ) as reference:
+        _compare_windows(job, reference, tally, context)
+        return reference.name
+
+
+def _compare_on_background(
+    job: Assess, legend: Legend, crosswalk: Optional[Crosswalk], tally: Tally, context: Context
+) -> Tuple[str, Tuple[ClassEntry, ...]]:
+    """Count reference polygons and the background around them; return the layer's name and its classes."""
+    if job.samples is None:
+        raise ValueError("a job with a background has reference samples")
+    if job.field and _nameless(legend):
+        _refuse_names(read_layer(job.samples, Context()), job.field, tally.mapped.name, crosswalk)
+    with PolygonsOnBackground(
+        job.samples, job.field, tally.mapped.grid, tally.mapped.name, context, legend, crosswalk
+    ) as reference:
+        _compare_windows(job, reference, tally, context)
+        return reference.name, reference.classes
+
+
+def _compare_windows(job: Assess, reference: DenseLabels, tally: Tally, context: Context) -> None:
+    """Count a reference that may cover the whole map, by window."""
     grid, margin = tally.mapped.grid, job.erode
     if job.block_size:
         design.check_blocks(grid, job.block_size)
-    with open_labels(
-        source, None, "", grid, tally.mapped.name, context, crosswalk=job.crosswalk, map_legend=True
-    ) as reference:
-        done = 0
-        for top in range(0, grid.height, _TILE):
-            for left in range(0, grid.width, _TILE):
-                context.check()
-                height, width = min(_TILE, grid.height - top), min(_TILE, grid.width - left)
-                around, known = reference.read(top - margin, left - margin, height + 2 * margin, width + 2 * margin)
-                inner = slice(margin, margin + height), slice(margin, margin + width)
-                labels, labelled = around[inner], known[inner]
-                done += height * width
-                context.progress(done, grid.height * grid.width, "Comparing", "pixels")
-                if not labelled.any():
-                    continue
-                near = near_another_class(around, known, margin)[inner][labelled] if margin else None
-                rows, cols = np.nonzero(labelled)
-                rows, cols, nothing = rows + top, cols + left, np.full(len(rows), -1)
-                blocks = design.blocks_of(rows, cols, grid.width, job.block_size) if job.block_size else nothing
-                tally.add(Pixels(rows, cols, labels[labelled], nothing, blocks), (top, left, height, width), near)
-        if not tally.pairs:
-            raise _nothing(reference.name, tally)
-        reference.finish(context)
-        return reference.name
+    done = 0
+    for top in range(0, grid.height, _TILE):
+        for left in range(0, grid.width, _TILE):
+            context.check()
+            height, width = min(_TILE, grid.height - top), min(_TILE, grid.width - left)
+            around, known = reference.read(top - margin, left - margin, height + 2 * margin, width + 2 * margin)
+            inner = slice(margin, margin + height), slice(margin, margin + width)
+            labels, labelled = around[inner], known[inner]
+            done += height * width
+            context.progress(done, grid.height * grid.width, "Comparing", "pixels")
+            if not labelled.any():
+                continue
+            near = near_another_class(around, known, margin)[inner][labelled] if margin else None
+            rows, cols = np.nonzero(labelled)
+            rows, cols, nothing = rows + top, cols + left, np.full(len(rows), -1)
+            blocks = design.blocks_of(rows, cols, grid.width, job.block_size) if job.block_size else nothing
+            tally.add(Pixels(rows, cols, labels[labelled], nothing, blocks), (top, left, height, width), near)
+    if not tally.pairs:
+        raise _nothing(reference.name, tally)
+    reference.finish(context)
 
 
 def near_another_class(labels: Array, known: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
@@ -173,14 +198,14 @@ def near_another_class(labels: Array, known: npt.NDArray[np.bool_], radius: int)
 
 def _compare_samples(
     job: Assess, legend: Legend, crosswalk: Optional[Crosswalk], tally: Tally, context: Context
-) -> Tuple[str, FeatureClasses, Optional[design.Strata]]:
+) -> Tuple[str, Tuple[ClassEntry, ...], Optional[design.Strata]]:
     """Count reference points or polygons; return the layer's name, its classes, and the strata of a sample."""
     if job.samples is None:
         raise ValueError("a job without a reference raster has reference samples")
     grid = tally.mapped.grid
     given = read_layer(job.samples, context)
     layer = on_grid(given, grid, tally.mapped.name, context)
-    if not legend.path and legend.nomenclature == "none" and not legend.layer_classes:
+    if _nameless(legend):
         _refuse_names(layer, job.field, tally.mapped.name, crosswalk)
     classes = feature_classes(layer, job.field, context, legend, crosswalk=crosswalk)
     if job.erode:
@@ -206,7 +231,7 @@ def _compare_samples(
         context.progress(int(stop), len(pixels.rows), "Comparing", "pixels")
     if not tally.pairs:
         raise _nothing(layer.name, tally)
-    return layer.name, classes, strata
+    return layer.name, classes.classes, strata
 
 
 def _units(
@@ -257,6 +282,10 @@ def _refuse_points(layer: Layer, classes: FeatureClasses) -> None:
             f"ERODE leaves out the boundaries of polygons, but '{layer.name}' holds points.",
             "Set ERODE to 0, or give polygons or a reference raster.",
         )
+
+
+def _nameless(legend: Legend) -> bool:
+    return not legend.path and legend.nomenclature == "none" and not legend.layer_classes
 
 
 def _refuse_names(layer: Layer, field: str, map_name: str, crosswalk: Optional[Crosswalk]) -> None:
@@ -335,8 +364,8 @@ def _nothing(name: str, tally: Tally) -> BadInput:
         others = ((tally.unmapped, "where the map is no-data"), (tally.eroded, "near another class (ERODE)"))
         rest = "".join(f", {count} {what}" for count, what in others if count)
         return BadInput(
-            f"Nothing of '{name}' is left to compare: {tally.left_out} of its labelled pixels lie in the field of the "
-            f"training samples{rest}.",
+            f"Nothing of '{name}' is left to compare: {tally.left_out} of its labelled pixels lie in the training "
+            f"area{rest}.",
             "Give a reference from elsewhere, or set LEAVE_OUT_TRAINING to false.",
         )
     if tally.eroded and not tally.unmapped:
@@ -369,7 +398,7 @@ def _result(
     metrics: Dict[str, Any] = {**metrics_dict(found, table), "unmapped": tally.unmapped, "eroded": tally.eroded}
     if job.leave_out_training:
         metrics["left_out"] = tally.left_out
-        context.log(f"{tally.left_out} reference pixels lie in the field of the training samples: they are left out.")
+        context.log(f"{tally.left_out} reference pixels lie in the training area: they are left out.")
     polygons = _polygons(tally, table)
     if polygons:
         metrics["polygons"] = polygons
@@ -379,11 +408,12 @@ def _result(
         estimate, metrics["design"] = design.stratified(tally, strata, table, name, context, legend)
         proportions = estimate.proportions.T
         found = scores(proportions)
-        _estimated(metrics, metrics_dict(found, table))
+        _estimated(metrics, metrics_dict(found, table), estimate.users)
     elif job.design == "clusters":
         intervals = design.bootstrapped(tally, values, job.block_size, context)
         if intervals is not None:
             metrics["design"] = intervals
+    _only_one(job, matrix, table, name, metrics, context)
     if job.erode:
         context.log(f"ERODE {job.erode} leaves out {tally.eroded} reference pixels near another class.")
         if not tally.eroded:
@@ -395,6 +425,9 @@ def _result(
         metrics["whole"] = metrics_dict(scores(matrix_of(tally.whole, values)), table)
     if tally.calibration is not None:
         metrics["calibration"] = tally.calibration.figures(table)
+        if only_class(matrix) is not None:
+            # Every threshold looks better the more it calls the one class.
+            metrics["calibration"].pop("threshold", None)
     metrics["reach"] = reach(job, metrics, name)
     context.log(metrics["reach"])
     findings = Findings(table, matrix, proportions, metrics, tally, name)
@@ -408,12 +441,42 @@ def _result(
     )  # fmt: skip
 
 
-def _estimated(metrics: Dict[str, Any], estimates: Dict[str, Any]) -> None:
-    """Put the numbers of the estimated area shares in the place of those of the points, whose number is a choice."""
+def _estimated(metrics: Dict[str, Any], estimates: Dict[str, Any], users: npt.NDArray[np.float64]) -> None:
+    """Put the numbers of the estimated area shares in the place of those of the points, whose number is a choice.
+
+    ``users``, the user's accuracies ``(K,)``, are known of each class of the map, whatever the points turned out to be.
+    """
     for name in ("overall_accuracy", "kappa", "macro_f1", "mean_iou"):
         metrics[name] = estimates[name]
     for row, estimate in zip(metrics["classes"], estimates["classes"]):
         row.update({name: estimate[name] for name in ("precision", "recall", "f1", "iou")})
+    for row, accuracy in zip(metrics["classes"], users.tolist()):
+        if row["precision"] is None and not math.isnan(accuracy):
+            row["precision"] = accuracy
+
+
+def _only_one(
+    job: Assess, matrix: Indices, table: Tuple[ClassEntry, ...], reference: str, metrics: Dict[str, Any],
+    context: Context,
+) -> None:  # fmt: skip
+    """Warn where the reference holds one class only, and take away the intervals of what it does not tell."""
+    only = only_class(matrix)
+    if only is None:
+        return
+    name = table[only].name
+    if "design" in metrics:
+        design.without_means(metrics["design"])
+    if job.design == "stratified":
+        context.warn(f"All labelled points of '{reference}' are of the class '{name}': kappa and the means are n/a.")
+        return
+    remedy = "Give a reference that holds the other classes, too"
+    if job.samples is not None and not job.background:
+        remedy += f", or, where polygons show all of '{name}' in the map, set BACKGROUND to true"
+    context.warn(
+        f"'{reference}' holds one class only, '{name}': it tells how much of that class the map finds (producer's "
+        "accuracy, here the overall accuracy as well), but not what the map takes for it wrongly: user's accuracies, "
+        f"F1, IoU, their means and kappa are n/a. {remedy}."
+    )
 
 
 def _polygons(tally: Tally, table: Tuple[ClassEntry, ...]) -> Dict[str, Any]:
@@ -445,9 +508,9 @@ def _warn(
         )
     if tally.shared:
         context.warn(
-            f"{tally.shared} of {samples} reference pixels ({100 * tally.shared / samples:.1f} %) lie in the field of "
-            "the training samples: the accuracy is better than elsewhere. Use reference samples apart from them, or "
-            "set LEAVE_OUT_TRAINING to true."
+            f"{tally.shared} of {samples} reference pixels ({100 * tally.shared / samples:.1f} %) lie in the training "
+            "area, where the map's model has learned: the accuracy is better than elsewhere. Use reference samples "
+            "apart from it, or set LEAVE_OUT_TRAINING to true."
         )
     references = {pair[0] for pair in tally.pairs}
     found = {pair[1] for pair in tally.pairs}

@@ -128,6 +128,17 @@ def _plain(interval: Any) -> Optional[List[float]]:
     return [low, high] if high > low else None
 
 
+def without_means(design: Dict[str, Any]) -> None:
+    """Take away the intervals of the numbers that a reference of one class only does not tell (`metrics.scores`).
+
+    A stratified sample was drawn in every class of the map, so that its user's accuracies are known all the same.
+    """
+    design.update(kappa=None, macro_f1=None, mean_iou=None)
+    lost = ("f1", "iou") if design["design"] == "stratified" else ("precision", "f1", "iou")
+    for row in design["classes"]:
+        row.update(dict.fromkeys(lost))
+
+
 # --- a stratified sample ---------------------------------------------------------------------------------------------
 
 
@@ -252,7 +263,7 @@ def _around(value: float, half: float, known: bool = False) -> Optional[List[flo
 
 
 def _outside(tally: Tally) -> str:
-    return " outside the field of the training samples" if tally.leaves_out else ""
+    return " outside the training area" if tally.leaves_out else ""
 
 
 def _classes_of_strata(tally: Tally, name: str, names: Mapping[int, str]) -> Dict[int, int]:

@@ -15,6 +15,7 @@ from ..tasks.context import Context
 from ..tasks.jobs import Assess
 from . import reports
 from .assessmenttally import Indices, Tally
+from .metrics import only_class
 from .reportfigures import matrix_of_shares, plot
 from .reports import Section, decimal, grouped, percent, swatch
 from .textfiles import write_text
@@ -67,19 +68,23 @@ def reach(job: Assess, metrics: Dict[str, Any], reference: str) -> str:
             f"{_clusters(samples, polygons)} They are no probability sample, so no confidence interval is given, and "
             "the figures hold for these places, not for the whole map."
         )
-    if job.samples is not None:
+    if job.samples is not None and not job.background:
         return (
             f"{samples} reference points. Nothing says that they are a probability sample of the map, so no confidence "
             "interval is given, and the figures hold for these places, not for the whole map."
         )
     return (
-        f"{samples} pixels of '{reference}': neighbours repeat each other, and errors of the reference count as errors "
-        "of the map. They are no probability sample, so no confidence interval is given."
+        f"{samples} pixels of '{reference}'{_around(job)}: neighbours repeat each other, and errors of the reference "
+        "count as errors of the map. They are no probability sample, so no confidence interval is given."
     )
 
 
+def _around(job: Assess) -> str:
+    return " and the background around its polygons" if job.background else ""
+
+
 def _estimated_part(leaves_out: bool) -> str:
-    return "the map outside the field of the training samples" if leaves_out else "the whole map"
+    return "the map outside the training area" if leaves_out else "the whole map"
 
 
 def _clusters(samples: int, polygons: Dict[str, Any]) -> str:
@@ -94,7 +99,7 @@ def _clusters(samples: int, polygons: Dict[str, Any]) -> str:
 
 def _reach_of_clusters(job: Assess, samples: int, design: Dict[str, Any], polygons: Optional[Dict[str, Any]]) -> str:
     drawn = f"The 95 % intervals come from drawing the {design['units']} {design['what']} again, 1000 times. "
-    if job.reference is not None:
+    if job.block_size is not None:
         return drawn + (
             "They show how much the numbers vary from place to place in this reference, as far as blocks are larger "
             "than the distance at which errors are alike; they do not speak of places outside it."
@@ -137,6 +142,8 @@ def report_page(job: Assess, findings: Findings, context: Context) -> str:
 def _shares(findings: Findings) -> Section:
     """Return the matrix as shares of its rows and of its columns."""
     weighted = findings.matrix if findings.proportions is None else findings.proportions
+    # Of a reference of one class, every column would be all right or all wrong.
+    told = 1 if findings.proportions is None and only_class(findings.matrix) is not None else 2
     pieces = Markup('<div class="sides">')
     for of, title, note in (
         (
@@ -145,7 +152,7 @@ def _shares(findings: Findings) -> Section:
             "what the map makes of a class of the reference; diagonal: producer's accuracy, recall",
         ),
         ("columns", "Of each column", "what a class of the map is in truth; diagonal: user's accuracy, precision"),
-    ):
+    )[:told]:
         table = matrix_of_shares(weighted, findings.table, of)
         pieces += Markup("<div><p><b>{}</b>: {}</p>{}</div>").format(title, note, table)
     return Section("Confusion matrix, shares", pieces + Markup("</div>"))
@@ -171,6 +178,9 @@ def _headline(findings: Findings) -> Markup:
     counted = f"{grouped(metrics['samples'])} {_units_of(findings)}"
     if polygons:
         counted += f" in {polygons} polygons"
+    only = only_class(findings.matrix)
+    if only is not None:
+        counted += f", all of them {findings.table[only].name}"
     hints = {"overall_accuracy": counted, "kappa": "agreement beyond chance", "macro_f1": "over the classes"}
     items = []
     for name, title in _NAMES:
@@ -376,7 +386,9 @@ def _facts(job: Assess, findings: Findings) -> List[Tuple[str, Any]]:
         rows.append((f"Reference pixels within {job.erode} px of another class", grouped(tally.eroded)))
     if job.crosswalk:
         rows.append(("Classes turned into those of the map by", Path(job.crosswalk).name))
-    rows.append((f"Reference {_units_of(findings)} in the field of the training samples", _in_field(job, tally)))
+    if job.background:
+        rows.append(("The map outside the polygons of the reference", "background, class 0"))
+    rows.append((f"Reference {_units_of(findings)} in the training area", _in_field(job, tally)))
     return rows
 
 

@@ -56,12 +56,13 @@ class Tally:
         by_feature: polygon -> (reference, map) -> pixels.
         by_unit: cluster, block or stratum -> (reference, map) -> pixels.
         unmapped: reference pixels on which the map is no-data.
-        shared: reference pixels in the field of the training samples.
+        shared: reference pixels in the training area.
         left_out: the same, where they are left out of everything else (LEAVE_OUT_TRAINING).
         left_units: cluster, block or stratum -> pixels of it that are left out so.
         leaves_out: whether they are.
         field: where the training samples lie.
         eroded: reference pixels near another class (ERODE).
+        rest: reference class of what nobody labelled; None: there is none. Where the map is no-data, it is not missed.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Tally:
         field: TrainingField,
         calibration: Optional[Calibration] = None,
         leave_out: bool = False,
+        rest: Optional[int] = None,
     ) -> None:
         """Count nothing yet."""
         self.mapped = mapped
@@ -85,6 +87,7 @@ class Tally:
         self.calibration = calibration
         self.field = field
         self.leaves_out = leave_out
+        self.rest = rest
 
     def add(self, pixels: Pixels, window: Window, near: Optional[Mask] = None) -> None:
         """Count pixels of a window (row, col, height, width); those ``near`` another class ``(N,)`` apart."""
@@ -103,7 +106,8 @@ class Tally:
             for own, other, count in combinations(reference, mapped):
                 self.whole[(own, other)] += count
             pixels, found, known = pixels.part(~near), found[~near], known[~near]
-        self.unmapped += int(np.count_nonzero(~known))
+        missed = ~known if self.rest is None else ~known & (pixels.classes != self.rest)
+        self.unmapped += int(np.count_nonzero(missed))
         pixels, mapped = pixels.part(known), whole_numbers(found[known], self.mapped.name)
         if not self.leaves_out:
             self.shared += int(np.count_nonzero(self.field.holds(pixels.rows, pixels.cols)))

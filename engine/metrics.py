@@ -6,6 +6,7 @@ from 0 to 1. Formulas and the test vector: reference-systems.md, section 3.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -24,13 +25,14 @@ class Scores:
     Attributes:
         matrix: ``(K, K)``, rows = reference, columns = map.
         overall_accuracy: share of the samples on the diagonal; None without samples.
-        kappa: Cohen's kappa; None where chance alone would agree everywhere (pe = 1), and without samples.
-        macro_f1: mean F1 over the classes that occur; None without samples.
+        kappa: Cohen's kappa; None without samples, and where the reference holds one class only.
+        macro_f1: mean F1 over the classes that occur; None likewise.
         mean_iou: mean intersection over union, likewise.
-        precision: user's accuracy per class ``(K,)``, 0 where undefined.
-        recall: producer's accuracy per class, likewise.
-        f1: harmonic mean of both, likewise.
-        iou: intersection over union per class, likewise.
+        precision: user's accuracy per class ``(K,)``, 0 where undefined; NaN where the reference holds one class only.
+        recall: producer's accuracy per class, 0 where undefined; where the reference holds one class only, NaN of the
+            others.
+        f1: harmonic mean of both, as precision.
+        iou: intersection over union per class, as precision.
         present: which classes occur in the reference or in the map ``(K,)``; the others are left out of the means.
     """
 
@@ -65,8 +67,18 @@ def class_positions(values: Array, classes: Sequence[ClassEntry]) -> npt.NDArray
     return np.where(table[place] == values, place, -1).astype(np.int64)
 
 
+def only_class(matrix: Array) -> Optional[int]:
+    """Return the position of the class that alone occurs in the reference of a matrix ``(K, K)``; None for others."""
+    occurring = np.flatnonzero(np.asarray(matrix).sum(axis=1) > 0)
+    return int(occurring[0]) if len(occurring) == 1 else None
+
+
 def scores(matrix: Array) -> Scores:
-    """Return the scores of a confusion matrix ``(K, K)`` of counts (or of weights)."""
+    """Return the scores of a confusion matrix ``(K, K)`` of counts (or of weights).
+
+    A reference of one class only shows how much of it was found. Nothing of it can be wrong in the map, nor anything
+    else right, so that user's accuracies, F1, IoU, their means and kappa would tell what was collected, not the map.
+    """
     counts = np.asarray(matrix, dtype=np.float64)
     total, hits = float(counts.sum()), np.diag(counts)
     rows, columns = counts.sum(axis=1), counts.sum(axis=0)
@@ -78,11 +90,13 @@ def scores(matrix: Array) -> Scores:
     if total > 0:
         overall = float(hits.sum() / total)
         chance = float((rows / total * (columns / total)).sum())
-        # Exactly one class in the reference and the same in the map; 1 - chance would be rounding noise otherwise.
-        kappa = (
-            None if np.count_nonzero(rows * columns) == 1 and chance > 1 - 1e-12 else (overall - chance) / (1 - chance)
-        )
-        macro_f1, mean_iou = float(f1[present].mean()), float(iou[present].mean())
+        only = only_class(counts)
+        if only is None:
+            kappa = (overall - chance) / (1 - chance)
+            macro_f1, mean_iou = float(f1[present].mean()), float(iou[present].mean())
+        else:
+            precision, f1, iou = (np.full(len(counts), np.nan) for _ in range(3))
+            recall = np.where(np.arange(len(counts)) == only, recall, np.nan)
     return Scores(matrix, overall, kappa, macro_f1, mean_iou, precision, recall, f1, iou, present)
 
 
@@ -90,12 +104,16 @@ def _ratio(top: Array, bottom: Array) -> npt.NDArray[np.float64]:
     return np.divide(top, bottom, out=np.zeros(len(bottom), dtype=np.float64), where=bottom > 0)
 
 
+def _plain(value: float) -> Optional[float]:
+    return None if math.isnan(value) else float(value)
+
+
 def metrics_dict(result: Scores, classes: Sequence[ClassEntry]) -> Dict[str, Any]:
     """Return the plain form of the scores: the ``metrics`` of TrainResult, AssessResult and of the model card.
 
     Keys: overall_accuracy, kappa, macro_f1, mean_iou, samples, values (class values in the matrix's order), matrix, and
-    classes, a list with value, name, colour, precision, recall, f1, iou (None for a class that does not occur),
-    support (reference samples) and mapped (samples mapped to the class).
+    classes, a list with value, name, colour, precision, recall, f1, iou (None for a class that does not occur, and
+    where they are NaN), support (reference samples) and mapped (samples mapped to the class).
     """
     rows: List[Dict[str, Any]] = []
     for number, entry in enumerate(classes):
@@ -106,7 +124,7 @@ def metrics_dict(result: Scores, classes: Sequence[ClassEntry]) -> Dict[str, Any
                 "name": entry.name,
                 "colour": entry.colour,
                 **{
-                    name: float(getattr(result, name)[number]) if occurs else None
+                    name: _plain(getattr(result, name)[number]) if occurs else None
                     for name in ("precision", "recall", "f1", "iou")
                 },
                 "support": result.matrix[number].sum().item(),

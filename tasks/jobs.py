@@ -1069,9 +1069,10 @@ class Vectorise(Job):
 
 @dataclass(frozen=True)
 class AssessResult:
-    """Accuracy of a map. ``metrics`` as in TrainResult; ``groups`` = number of reference polygons (0 for a raster).
+    """Accuracy of a map. ``metrics`` as in TrainResult; ``groups`` = number of reference polygons.
 
-    ``shared_pixels`` lie in the field of the training samples; with LEAVE_OUT_TRAINING none of them is compared.
+    There are none (0) of a raster, nor of polygons on BACKGROUND, which are compared pixel by pixel likewise.
+    ``shared_pixels`` lie in the training area; with LEAVE_OUT_TRAINING none of them is compared.
     Further keys of ``metrics``: unmapped, eroded, reach, and where they are asked for left_out (LEAVE_OUT_TRAINING),
     design (intervals), whole (with the pixels that ERODE leaves out), polygons, calibration.
     """
@@ -1098,7 +1099,8 @@ class Assess(Job):
     """Compare a map with a reference raster, or with reference points or polygons.
 
     ``training``: the patch dataset of the map's model; empty = as the model's card tells. ``leave_out_training``: what
-    of the reference lies in the field of the training samples is left out of all numbers.
+    of the reference lies in the training area is left out of all numbers. ``background``: the map outside all polygons
+    of ``samples`` is class 0, "background"; without a ``field`` the polygons are of one class, 1.
     """
 
     kind: ClassVar[str] = "assess"
@@ -1123,6 +1125,7 @@ class Assess(Job):
     probabilities: Optional[RasterSource] = None
     areas: str = ""
     leave_out_training: bool = False
+    background: bool = False
 
     def __post_init__(self) -> None:
         _at_least("ERODE", self.erode, 0)
@@ -1132,27 +1135,46 @@ class Assess(Job):
                 "Give exactly one of REFERENCE and REFERENCE_SAMPLES.",
                 "REFERENCE is a raster of reference classes, REFERENCE_SAMPLES points or polygons with a class FIELD.",
             )
-        if self.samples is not None and not self.field:
+        if self.background and self.reference is not None:
+            raise BadInput(
+                "BACKGROUND is for polygons as REFERENCE_SAMPLES, not for a REFERENCE raster.",
+                "Leave it out, and give the background a class in the raster.",
+            )
+        if self.samples is not None and not self.field and not self.background:
             raise BadInput("REFERENCE_SAMPLES needs FIELD.", "Name the field that holds the reference class.")
         self._check_design()
 
     def _check_design(self) -> None:
         clusters, raster = self.design == "clusters", self.reference is not None
+        # Pixels of the background lie in no polygon: what covers the map is drawn again in blocks, as a raster is.
+        covering = raster or self.background
         if self.design == "stratified" and raster:
             raise BadInput(
                 "DESIGN stratified is for REFERENCE_SAMPLES, not for a raster.",
                 "Give the labelled points of 'Sample a map for its assessment'.",
             )
-        if clusters and raster and self.block_size is None:
+        if self.design == "stratified" and self.background:
             raise BadInput(
-                "DESIGN clusters of a REFERENCE raster needs BLOCK_SIZE.",
+                "DESIGN stratified is for points, BACKGROUND for polygons.",
+                "Leave BACKGROUND out, or choose the DESIGN clusters with BLOCK_SIZE, or none.",
+            )
+        if self.cluster_field and self.background:
+            raise BadInput(
+                f"CLUSTER_FIELD '{self.cluster_field}' tells no cluster of the BACKGROUND, which lies in no polygon.",
+                "Leave it empty, and give BLOCK_SIZE with DESIGN clusters.",
+            )
+        if clusters and covering and self.block_size is None:
+            what = "of a REFERENCE raster" if raster else "with BACKGROUND, which lies in no polygon,"
+            raise BadInput(
+                f"DESIGN clusters {what} needs BLOCK_SIZE.",
                 "Give the side of the blocks in pixels of the map, larger than the distance at which errors are alike.",
             )
         if self.block_size is not None:
             _at_least("BLOCK_SIZE", self.block_size, 1)
-            if not (clusters and raster):
+            if not (clusters and covering):
                 raise BadInput(
-                    "BLOCK_SIZE is for a REFERENCE raster with DESIGN clusters.", "Leave it empty, or choose both."
+                    "BLOCK_SIZE is for DESIGN clusters of a REFERENCE raster, or of polygons with BACKGROUND.",
+                    "Leave it empty, or choose these.",
                 )
         if self.cluster_field and (raster or not clusters):
             raise BadInput(

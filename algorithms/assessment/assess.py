@@ -26,6 +26,7 @@ class Assess(JobAlgorithm):
     PROBABILITIES = "PROBABILITIES"
     AREAS = "AREAS"
     LEAVE_OUT_TRAINING = "LEAVE_OUT_TRAINING"
+    BACKGROUND = "BACKGROUND"
     OVERALL_ACCURACY = "OVERALL_ACCURACY"
     KAPPA = "KAPPA"
     MACRO_F1 = "MACRO_F1"
@@ -125,8 +126,9 @@ class Assess(JobAlgorithm):
                     tr(
                         "How the reference was chosen, which decides how far the numbers carry. stratified: points of "
                         "'Sample a map for its assessment', which estimate accuracy and area of the whole map with "
-                        "95 % intervals. clusters: polygons, or blocks of a reference raster, whose pixels are right "
-                        "or wrong together; intervals by bootstrap. none: no interval."
+                        "95 % intervals. clusters: polygons, or blocks of a reference raster or of polygons and "
+                        "background, whose pixels are right or wrong together; intervals by bootstrap. none: no "
+                        "interval."
                     ),
                     jobs.DESIGNS,
                 )
@@ -148,8 +150,9 @@ class Assess(JobAlgorithm):
                     self.BLOCK_SIZE,
                     tr("Block size"),
                     tr(
-                        "For the design clusters with a reference raster: side of the blocks that are drawn, in pixels "
-                        "of the map. Larger than the distance at which errors are alike."
+                        "For the design clusters with a reference raster, or where the rest is background: side of the "
+                        "blocks that are drawn, in pixels of the map. Larger than the distance at which errors are "
+                        "alike."
                     ),
                     minimum=1,
                     advanced=True,
@@ -181,12 +184,23 @@ class Assess(JobAlgorithm):
             p.added(
                 p.flag(
                     self.LEAVE_OUT_TRAINING,
-                    tr("Leave out the training field"),
+                    tr("Leave out the training area"),
                     tr(
                         "Reference pixels inside the patches or windows that the map's model has learned from are left "
                         "out of all numbers, and counted. Otherwise they are only counted."
                     ),
                     advanced=True,
+                )
+            ),
+            p.added(
+                p.flag(
+                    self.BACKGROUND,
+                    tr("The rest is background"),
+                    tr(
+                        "Pixels of the map outside all reference polygons are of a class of their own, 0 'background', "
+                        "as where all buildings of the map are drawn. Polygons without a class field are class 1 then. "
+                        "Otherwise these pixels are not compared."
+                    ),
                 )
             ),
         )
@@ -214,4 +228,5 @@ class Assess(JobAlgorithm):
             probabilities=values.raster(self.PROBABILITIES, required=False),
             areas=values.output(self.AREAS),
             leave_out_training=values.flag(self.LEAVE_OUT_TRAINING),
+            background=values.flag(self.BACKGROUND),
         )

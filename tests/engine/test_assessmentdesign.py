@@ -137,10 +137,10 @@ def test_a_stratified_sample_estimates_the_map_outside_the_training_field(tmp_pa
         assert row["mapped_area"] == pytest.approx(pixels[k] / 100, rel=0.01)
         assert row["area"] == pytest.approx(expected.areas[k], rel=0.01)
         assert row["iou"] == pytest.approx(expected.iou_bounds[k], abs=1e-5)
-    assert result.metrics["reach"].startswith("Estimated for the map outside the field of the training samples from ")
+    assert result.metrics["reach"].startswith("Estimated for the map outside the training area from ")
     assert not context.warnings  # no point is missing: the sample is all there
     page = Path(result.output).read_text(encoding="utf-8")
-    assert "All are those of the map outside the field of the training samples." in page
+    assert "All are those of the map outside the training area." in page
     assert f"<td>{(~outside).sum()}, left out</td>" in page
 
 
@@ -322,15 +322,31 @@ def test_clusters_that_cannot_be_drawn_leave_the_numbers_without_intervals(tmp_p
         ({"design": "random"}, "DESIGN 'random' is not a valid choice"),
         ({"design": "stratified"}, "DESIGN stratified is for REFERENCE_SAMPLES"),
         ({"design": "clusters"}, "needs BLOCK_SIZE"),
-        ({"block_size": 10}, "BLOCK_SIZE is for a REFERENCE raster with DESIGN clusters"),
+        ({"block_size": 10}, "BLOCK_SIZE is for DESIGN clusters of a REFERENCE raster"),
         ({"design": "clusters", "block_size": 0}, "BLOCK_SIZE is 0"),
         ({"design": "clusters", "block_size": 9, "cluster_field": "a"}, "CLUSTER_FIELD is for REFERENCE_SAMPLES"),
+        ({"background": True}, "BACKGROUND is for polygons as REFERENCE_SAMPLES"),
         ({"areas": "a.csv"}, "AREAS are estimated from DESIGN stratified alone"),
     ],
 )
 def test_settings_that_do_not_fit(options, message):
     with pytest.raises(BadInput, match=message):
         Assess(RasterSource("m.tif"), reference=RasterSource("r.tif"), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"background": False, "field": ""}, "REFERENCE_SAMPLES needs FIELD"),
+        ({"design": "clusters"}, "with BACKGROUND, which lies in no polygon, needs BLOCK_SIZE"),
+        ({"design": "clusters", "cluster_field": "a"}, "CLUSTER_FIELD 'a' tells no cluster of the BACKGROUND"),
+        ({"design": "stratified"}, "DESIGN stratified is for points, BACKGROUND for polygons"),
+        ({"block_size": 10}, "BLOCK_SIZE is for DESIGN clusters of a REFERENCE raster, or of polygons with BACKGROUND"),
+    ],
+)
+def test_settings_that_do_not_fit_a_background(options, message):
+    with pytest.raises(BadInput, match=message):
+        Assess(RasterSource("m.tif"), samples=VectorSource("p.gpkg"), **{"background": True, **options})
 
 
 def test_the_numbers_with_and_without_boundaries_stand_side_by_side(tmp_path, scene):
@@ -377,7 +393,8 @@ def test_probabilities_are_read_as_classify_writes_them(tmp_path, byte):
     )
     frame = geopandas.GeoDataFrame({"c": [2]}, geometry=[square(2, 2, 10)], crs="EPSG:32721")
     frame.to_file(tmp_path / "s.gpkg", driver="GPKG")
-    polygon = assess(replace(job, reference=None, samples=VectorSource(str(tmp_path / "s.gpkg")), field="c"), Context())
+    samples = VectorSource(str(tmp_path / "s.gpkg"))
+    polygon = assess(replace(job, output="", reference=None, samples=samples, field="c"), Context())
     assert polygon.metrics["calibration"]["pixels"] == 100
     page = Path(result.output).read_text(encoding="utf-8")
     assert "Calibration of the probabilities" in page and "Forest by threshold" in page

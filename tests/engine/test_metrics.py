@@ -39,14 +39,26 @@ def test_a_class_in_neither_reference_nor_map_is_left_out_of_the_means():
 
 
 def test_a_class_that_only_the_map_holds_counts_as_zero():
-    result = metrics.scores(np.array([[4, 1], [0, 0]]))
+    result = metrics.scores(np.array([[4, 1, 0], [0, 0, 0], [0, 0, 5]]))
     assert result.f1[1] == 0 and result.present[1]
-    assert result.macro_f1 == pytest.approx((8 / 9) / 2)
+    assert result.macro_f1 == pytest.approx((8 / 9 + 0 + 1) / 3)
 
 
-def test_kappa_is_not_available_where_chance_alone_agrees():
-    assert metrics.scores(np.array([[7, 0], [0, 0]])).kappa is None
-    assert metrics.scores(np.array([[0, 7], [0, 0]])).kappa == 0.0
+@pytest.mark.parametrize("row", [[7, 0], [5, 2], [0, 7]])
+def test_a_reference_of_one_class_tells_how_much_of_it_is_found_and_nothing_else(row):
+    matrix = np.array([row, [0, 0]])
+    result = metrics.scores(matrix)
+    assert (result.kappa, result.macro_f1, result.mean_iou) == (None, None, None)
+    assert result.overall_accuracy == result.recall[0] == row[0] / 7
+    for values in (result.precision, result.f1, result.iou, result.recall[1:]):
+        assert np.isnan(values).all()
+    classes = [ClassEntry(1, "building", "#0000ff"), ClassEntry(2, "other", "#00ff00")]
+    building, other = metrics.metrics_dict(result, classes)["classes"]
+    assert [building[name] for name in ("precision", "recall", "f1", "iou")] == [None, row[0] / 7, None, None]
+    assert [other[name] for name in ("precision", "recall", "f1", "iou")] == [None] * 4
+    assert (metrics.only_class(matrix), metrics.only_class(np.eye(2)), metrics.only_class(matrix.T * 0)) == (
+        0, None, None,
+    )  # fmt: skip
 
 
 def test_without_samples_nothing_is_claimed():

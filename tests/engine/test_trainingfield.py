@@ -108,9 +108,9 @@ def test_the_card_tells_the_field_and_its_pixels_are_left_out(cards, job):
     cards["model"] = Card(field=field_at((1, 1)))
     counted = assess(job, Context())
     assert (counted.shared_pixels, counted.sample_count) == (4, 16)
-    assert any("4 of 16 reference pixels (25.0 %) lie in the field of the training" in w for w in counted.warnings)
+    assert any("4 of 16 reference pixels (25.0 %) lie in the training area" in w for w in counted.warnings)
     page = Path(counted.output).read_text(encoding="utf-8")
-    assert "<th>Reference pixels in the field of the training samples</th><td>4</td>" in page
+    assert "<th>Reference pixels in the training area</th><td>4</td>" in page
     left = assess(replace(job, leave_out_training=True), Context())
     outside = np.ones((4, 4), bool)
     outside[CORNER] = False
@@ -119,9 +119,9 @@ def test_the_card_tells_the_field_and_its_pixels_are_left_out(cards, job):
     assert left.metrics["matrix"] == expected.tolist() and (left.shared_pixels, left.sample_count) == (4, 12)
     assert left.kappa == pytest.approx(scores(expected).kappa) and left.metrics["left_out"] == 4
     assert left.overall_accuracy == pytest.approx((MAP == REFERENCE)[outside].mean()) != counted.overall_accuracy
-    assert not any("field" in text for text in left.warnings)
+    assert not any("training area" in text for text in left.warnings)
     page = Path(left.output).read_text(encoding="utf-8")
-    assert "<th>Reference pixels in the field of the training samples</th><td>4, left out</td>" in page
+    assert "<th>Reference pixels in the training area</th><td>4, left out</td>" in page
 
 
 def test_polygons_and_eroded_pixels_are_left_out_of_all_scores(tmp_path, cards, job):
@@ -161,8 +161,7 @@ def test_nothing_left_is_one_sentence(cards, job):
     with pytest.raises(BadInput) as caught:
         assess(replace(job, leave_out_training=True), Context())
     assert caught.value.message == (
-        "Nothing of 'reference.tif' is left to compare: 16 of its labelled pixels lie in the field of the training "
-        "samples."
+        "Nothing of 'reference.tif' is left to compare: 16 of its labelled pixels lie in the training area."
     )
     assert caught.value.remedy.endswith("or set LEAVE_OUT_TRAINING to false.") and not Path(job.output).exists()
 
@@ -196,7 +195,7 @@ def test_a_model_that_does_not_know_its_field_says_so(tmp_path, cards, job, monk
     result = assess(job, Context())
     assert (result.shared_pixels, result.sample_count) == (0, 16)
     page = Path(result.output).read_text(encoding="utf-8").replace("&#39;", "'")
-    assert f"in the field of the training samples</th><td>not known: {reason}</td>" in page
+    assert f"in the training area</th><td>not known: {reason}</td>" in page
     with pytest.raises(BadInput) as caught:
         assess(replace(job, leave_out_training=True), Context())
     assert caught.value.message == f"LEAVE_OUT_TRAINING cannot leave anything out of 'map.tif': {reason}."

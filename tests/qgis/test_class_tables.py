@@ -53,6 +53,14 @@ def test_the_design_of_a_reference_reaches_the_assessment(run, play, image, poly
     assert (blocks["cluster_field"], blocks["areas"]) == ("", "")
 
 
+def test_the_rest_of_the_map_is_background(run, play, image, polygons_file, tmp_path):
+    play("assess", {"write": ["$output", "<html>"]})
+    run("assess", INPUT=image, REFERENCE_SAMPLES=polygons_file, BACKGROUND=True, OUTPUT=str(tmp_path / "a.html"))
+    run("assess", INPUT=image, REFERENCE=image, OUTPUT=str(tmp_path / "b.html"))
+    with_it, without = play.jobs()
+    assert (with_it["background"], with_it["field"], without["background"]) == (True, "", False)
+
+
 def test_a_design_that_does_not_fit_is_refused(run, play, image, tmp_path):
     play("assess", {"write": ["$output", "<html>"]})
     with pytest.raises(Exception, match="needs BLOCK_SIZE"):

@@ -108,7 +108,7 @@ PUBLISHED = {
     "assess": (
         [
             "INPUT", "REFERENCE_SAMPLES", "FIELD", "REFERENCE", "TRAINING", "OUTPUT", "MATRIX", "CROSSWALK", "ERODE",
-            "DESIGN", "CLUSTER_FIELD", "BLOCK_SIZE", "PROBABILITIES", "AREAS", "LEAVE_OUT_TRAINING",
+            "DESIGN", "CLUSTER_FIELD", "BLOCK_SIZE", "PROBABILITIES", "AREAS", "LEAVE_OUT_TRAINING", "BACKGROUND",
         ],
         ["OUTPUT", "MATRIX", "AREAS", *NUMBERS, "SAMPLE_COUNT"],
     ),
@@ -255,6 +255,7 @@ DEFAULTS = {
     ("trainrandomforest", "TREES"): 100,
     ("assess", "BLOCK_SIZE"): None,
     ("assess", "AREAS"): None,
+    ("assess", "BACKGROUND"): False,
     ("classify", "CONTINUE"): False,
     ("classify", "MIN_CONFIDENCE"): None,
     ("classify", "MEMORY"): None,
