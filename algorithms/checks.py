@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, Callable, Dict, List, Mapping
 
 from qgis.core import (
     QgsProcessingFeatureSourceDefinition,
@@ -58,12 +58,23 @@ def _any(algorithm, definition, value, parameters, context) -> str:
     return tr("{0} '{1}' cannot be used. Give another value.").format(definition.name(), value)
 
 
+def chosen_words(definition: Any, value: Any) -> List[Any]:
+    """Return the words of a value of an enumeration; what names no option stays as it is.
+
+    An option may be given by its number, counted from 0: the help of qgis_process offers that, although QGIS knows no
+    numbers where the options are words.
+    """
+    options = definition.options()
+    given = [value]
+    if definition.allowMultiple():
+        given = list(value) if isinstance(value, (list, tuple)) else str(value).split(",")
+    by_number = {str(number): word for number, word in enumerate(options)}
+    return [each if each in options else by_number.get(str(each).strip(), each) for each in given]
+
+
 def _enum(algorithm, definition, value, parameters, context) -> str:
     options = definition.options()
-    chosen = [value]
-    if definition.allowMultiple():
-        chosen = list(value) if isinstance(value, (list, tuple)) else str(value).split(",")
-    wrong = next((word for word in chosen if word not in options), None)
+    wrong = next((word for word in chosen_words(definition, value) if word not in options), None)
     if wrong is None:
         return ""
     return tr("{0} '{1}' is not a valid choice. Valid choices: {2}.").format(

@@ -11,13 +11,14 @@ import shutil
 import tempfile
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from qgis.core import QgsProcessingParameterFeatureSink, QgsProcessingParameterRasterDestination
+from qgis.core import QgsProcessingParameterFeatureSink, QgsProcessingParameterRasterDestination, QgsProperty
 
 from ..tasks import jobfiles
 from ..tasks.classtable import Legend
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Extent, RasterSource, VectorSource
 from . import compat, rasterexport, sinks
+from .checks import chosen_words
 from .destinations import complete_destination
 from .snapshots import RasterSnapshot, VectorSnapshot, is_given
 
@@ -77,14 +78,23 @@ class Values:
 
     def choice(self, name: str) -> str:
         """Return the word of an enumeration."""
-        return str(self._algorithm.parameterAsEnumString(self.parameters, name, self._context))
+        return str(self._algorithm.parameterAsEnumString(self._worded(name), name, self._context))
 
     def choices(self, name: str) -> Tuple[str, ...]:
         """Return the words of an enumeration that takes several; none when it is not given."""
         if not self.given(name):
             return ()
         # QGIS gives one empty word where there is none.
-        return tuple(filter(None, self._algorithm.parameterAsEnumStrings(self.parameters, name, self._context)))
+        return tuple(filter(None, self._algorithm.parameterAsEnumStrings(self._worded(name), name, self._context)))
+
+    def _worded(self, name: str) -> Dict[str, Any]:
+        """Return the parameters with the words of an enumeration where it is given by numbers."""
+        value = self.parameters.get(name)
+        if not is_given(value) or isinstance(value, QgsProperty):
+            return self.parameters
+        definition = self._algorithm.parameterDefinition(name)
+        words = chosen_words(definition, value)
+        return {**self.parameters, name: words if definition.allowMultiple() else words[0]}
 
     def flag(self, name: str) -> bool:
         """Return yes or no."""

@@ -3,7 +3,9 @@
 import re
 
 import pytest
-from qgis.core import QgsProcessing, QgsProcessingException
+from deepscape.algorithms.checks import chosen_words
+from deepscape.algorithms.values import Values
+from qgis.core import QgsProcessing, QgsProcessingException, QgsProcessingParameterEnum
 
 
 @pytest.fixture
@@ -50,6 +52,26 @@ def test_a_wrong_value_among_several(complaint):
         assert complaint("setupengine", EXTRAS=wrong) == (
             "EXTRAS 'tensorrt' is not a valid choice. Valid choices: openvino."
         )
+
+
+def test_a_choice_may_be_given_by_its_number(complaint, algorithm, context):
+    def read(name, method, parameter, value):
+        assert complaint(name, **{parameter: value}) == ""
+        values = Values(algorithm(name), {parameter: value}, context, None, {})
+        values.close()
+        return getattr(values, method)(parameter)
+
+    # What 'qgis_process help' offers: "1: constant".
+    for number in (1, "1", "constant"):
+        assert read("selectsamples", "choice", "STRATEGY", number) == "constant"
+    for several in (0, "0", [0], ["0"], "openvino"):
+        assert read("setupengine", "choices", "EXTRAS", several) == ("openvino",)
+    for wrong in ("5", -1):
+        assert f"STRATEGY '{wrong}' is not a valid choice" in complaint("selectsamples", STRATEGY=wrong)
+    assert "EXTRAS '1' is not a valid choice" in complaint("setupengine", EXTRAS="0,1")
+    # A word counts before a number.
+    digits = QgsProcessingParameterEnum("CONNECTIVITY", "", options=["4", "8", "1"], usesStaticStrings=True)
+    assert [chosen_words(digits, given) for given in ("8", "1", "0", 2)] == [["8"], ["1"], ["4"], ["1"]]
 
 
 def test_wrong_network(complaint):
