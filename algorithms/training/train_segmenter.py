@@ -53,8 +53,9 @@ class TrainSegmenter(Trainer):
 
     CURVES = True
     SUMMARY = (
-        "Trains a network that gives every pixel a class (semantic segmentation), straight from an image and its "
-        "labels, or from a patch dataset that was extracted with labels. The best epoch on the validation part is "
+        "Trains a network that gives every pixel a class (semantic segmentation). Fill in the image, and its labels as "
+        "a raster or as features; or, in place of all three, the patch dataset in the advanced section, which was "
+        "extracted with labels. The best epoch on the validation part is "
         "kept; the accuracy comes from the test part where there is one. While it trains, the panel Plugins > "
         "Deepscape > Training shows the curves and what the network makes of some windows."
     )
@@ -73,9 +74,7 @@ class TrainSegmenter(Trainer):
     def initAlgorithm(self, configuration=None):
         self.add_parameters(
             self._data(),
-            self.datasets(optional=True),
-            # Leaving every scene out in turn is for trainings of minutes.
-            [each for each in self.scenes() if each.name() != self.CROSS_VALIDATION],
+            self._patch_datasets(),
             self._network(),
             self._recipe(),
             p.legend(),
@@ -92,20 +91,31 @@ class TrainSegmenter(Trainer):
         )
         self.add_numbers()
 
+    def _patch_datasets(self):
+        """Return what training from patch datasets takes: advanced, for an image and its labels need none of it."""
+        # Leaving every scene out in turn is for trainings of minutes.
+        found = [*self.datasets(optional=True), *self.scenes()]
+        return [
+            each if each.name() == self.VALIDATION_SHARE else p.described(each, each.help(), advanced=True)
+            for each in found
+            if each.name() != self.CROSS_VALIDATION
+        ]
+
     def _data(self):
         return [
             *p.raster_source(
-                tr("The image to learn from, with labels. Empty: a patch dataset is learned from."), optional=True
+                tr("The image to learn from, with labels. Empty: the patch dataset is learned from (advanced)."),
+                optional=True,
             ),
             p.raster(
                 self.LABELS,
-                tr("Labels"),
+                tr("Labels: a raster"),
                 tr("Raster with the class of every pixel, on any grid. What is no-data in it is not labelled."),
                 optional=True,
             ),
             p.vector(
                 self.LABEL_FEATURES,
-                tr("Label features"),
+                tr("Or label features"),
                 tr(
                     "Polygons with the class of every pixel whose centre they hold, in place of a raster; pixels "
                     "claimed by two classes are not labelled."
@@ -146,8 +156,11 @@ class TrainSegmenter(Trainer):
             ),
             p.integer(
                 self.PATCH_SIZE,
-                tr("Window size in pixels"),
-                tr("Side of the windows that are read from the image. A patch dataset has its own size."),
+                tr("Patch size in pixels"),
+                tr(
+                    "Side of the windows that are read from the image: a multiple of 32 from 96 on suits every "
+                    "network. A patch dataset has its own size."
+                ),
                 default=256,
                 minimum=8,
             ),
