@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...tasks import jobs
+from .. import compat
 from .. import parameters as p
 from ..base import JobAlgorithm
 from ..translate import tr
@@ -52,6 +53,7 @@ class DoesContextHelp(JobAlgorithm):
                     "Points with their class. A field split (train, test) of 'Split samples' is used; without one, "
                     "whole polygons or blocks become the test part, the largest patch apart from the others."
                 ),
+                compat.SOURCE_POINT,
             ),
             p.field(
                 self.FIELD,

@@ -1,6 +1,7 @@
 """Workflows that answer a question in one job: what they ask of the engine, and what they give back."""
 
 import pytest
+from deepscape.algorithms import compat
 from qgis.core import QgsProcessingException
 
 
@@ -22,6 +23,10 @@ def test_is_my_accuracy_real(run, play, dataset, tmp_path):
     assert (job["seeds"], job["test_share"], job["device_choice"]) == (3, 0.3, "auto")
     with pytest.raises(QgsProcessingException, match="TEST_SHARE is 0, which leaves one part empty"):
         run("ismyaccuracyreal", TRAINING=dataset, TEST_SHARE=0, REPORT=report)
+
+
+def test_only_layers_of_points_are_offered_where_patches_of_several_sizes_lie_around_points(algorithm):
+    assert algorithm("doescontexthelp").parameterDefinition("SAMPLES").dataTypes() == [compat.SOURCE_POINT]
 
 
 def test_does_context_help(run, play, image, points_file, tmp_path):
