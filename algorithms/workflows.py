@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Iterator
 
-from qgis.core import QgsMessageLog, QgsProcessingModelAlgorithm
+from qgis.core import QgsMessageLog, QgsProcessingFeatureSourceDefinition, QgsProcessingModelAlgorithm
 
 from . import compat, icons
 from .snapshots import is_given
@@ -48,6 +48,25 @@ class Workflow(QgsProcessingModelAlgorithm):
         copy.setSourceFilePath(self.sourceFilePath())
         copy.setProvider(self.provider())
         return copy
+
+    def checkParameterValues(self, parameters, context):
+        """Refuse a map that is judged by what it was learned from: the dialog offers one layer for both."""
+        learned, reference = (self._features(name, parameters, context) for name in ("POLYGONS", "REFERENCE"))
+        if learned is not None and reference is not None and learned[1:] == reference[1:]:
+            return False, tr(
+                "REFERENCE is '{}', which POLYGONS is too: a map agrees with what it was learned from. Choose other "
+                "polygons, or other features of the layer by a filter or a selection."
+            ).format(reference[0])
+        return super().checkParameterValues(parameters, context)
+
+    def _features(self, name, parameters, context):
+        """Return name and source of a layer, and what of it is chosen; None where there is none."""
+        value, chosen = parameters.get(name), (False, "")
+        if isinstance(value, QgsProcessingFeatureSourceDefinition):
+            chosen = value.selectedFeaturesOnly, getattr(value, "filterExpression", "")
+            value = value.source
+        layer = self.parameterAsVectorLayer({name: value}, name, context) if is_given(value) else None
+        return None if layer is None else (layer.name(), layer.source(), *chosen)
 
     def processAlgorithm(self, parameters, context, feedback):
         """Run with the defaults of the workflow's own inputs; QGIS leaves what is absent to those of the steps."""

@@ -6,9 +6,11 @@ import pytest
 from deepscape.tests.qgis.layers import CLASSES
 from qgis.core import (
     QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
     QgsProcessingModelAlgorithm,
     QgsProcessingOutputLayerDefinition,
     QgsProject,
+    QgsVectorLayer,
 )
 
 
@@ -105,3 +107,30 @@ def test_a_failing_step_ends_the_run(algorithm, context, feedback, played, polyg
         algorithm("landcoverfrompolygons").run(values, context, feedback, {}, False)
     assert "Only one class. Label another." in feedback.warnings
     assert not (tmp_path / "map.tif").exists()
+
+
+def test_a_map_is_not_judged_by_what_it_was_learned_from(algorithm, context, polygons_file, image, tmp_path):
+    workflow = algorithm("landcoverfrompolygons")
+    targets = {
+        name: str(tmp_path / "out.html")
+        for name in [each.name() for each in workflow.parameterDefinitions() if each.isDestination()]
+    }
+    fields = {"FIELD": "class_id", "REFERENCE_FIELD": "class_id"}
+
+    def check(polygons, reference):
+        values = {"IMAGE": image, "POLYGONS": polygons, "REFERENCE": reference, **fields, **targets}
+        return workflow.checkParameterValues(values, context)
+
+    accepted, message = check(polygons_file, polygons_file)
+    assert not accepted and message.startswith("REFERENCE is 'labels', which POLYGONS is too: ")
+    layer = QgsVectorLayer(polygons_file, "my polygons", "ogr")
+    context.temporaryLayerStore().addMapLayer(layer)
+    assert not check(layer, polygons_file)[0] and not check(layer.id(), layer.id())[0]
+    whole, chosen = (QgsProcessingFeatureSourceDefinition(layer.id(), selected) for selected in (False, True))
+    assert not check(whole, layer.id())[0] and not check(chosen, chosen)[0]
+    # Other features of one layer are no reason to refuse.
+    assert check(whole, chosen) == (True, "")
+    other = layer.clone()
+    other.setSubsetString('"class_id" = 1')
+    context.temporaryLayerStore().addMapLayer(other)
+    assert check(layer.id(), other.id()) == (True, "")
