@@ -175,7 +175,7 @@ def read_grounds(training: Mapping[str, Any]) -> Tuple[List[Ground], List[str]]:
     try:
         return [_ground_of(part) for part in field.get("parts", ())], [str(name) for name in field.get("unknown", ())]
     except (AttributeError, KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
-        raise BadInput(f"The model's card tells its training field in no known form ({error}).") from error
+        raise BadInput(f"The model's card tells its training area in no known form ({error}).") from error
 
 
 def _ground_of(part: Mapping[str, Any]) -> Ground:

@@ -81,7 +81,7 @@ def _training_facts(card: Card) -> List[Tuple[str, str]]:
                 parts.append(f"{role}: {part.get('name', '?')}, {part.get(unit, '?')} {unit}")
     return [
         ("Trained on", "; ".join(parts)),
-        ("Training field", _field_text(card.training.get("field"))),
+        ("Training area", _field_text(card.training.get("field"))),
         ("Created", card.created),
         ("Made with", ", ".join(f"{name} {version}" for name, version in card.versions.items())),
     ]
@@ -101,7 +101,7 @@ def _field_text(field: Any) -> str:
 
 
 def card_text(card: Card, indent: Optional[int] = None) -> str:
-    """Return the card as JSON without the packed boxes of its training field, which say nothing to people."""
+    """Return the card as JSON without the packed boxes of its training area, which say nothing to people."""
     plain = json.loads(card.to_json())
     field = plain["training"].get("field")
     for part in field.get("parts", ()) if isinstance(field, dict) else ():

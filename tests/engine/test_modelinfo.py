@@ -56,14 +56,14 @@ def test_the_training_field_is_told_without_its_boxes():
     windows = {"training": {"name": "a.tif (random windows of an epoch)", "windows": 64, "raster": [9, 9]}}
     card = replace(CARD, training={"datasets": windows, "field": field})
     facts = dict(card_facts(card))
-    assert facts["Training field"] == (
+    assert facts["Training area"] == (
         "a.tif (12 boxes of pixels); b.tif (9 boxes of pixels, within 4 pixels); not known of old"
     )
     assert facts["Trained on"] == "training: a.tif (random windows of an epoch), 64 windows"
     shown = json.loads(card_text(card))
     assert shown["training"]["field"]["parts"][1] == {"scene": "b.tif", "boxes": 9, "cell": 4}
     assert "AAAA" in card.to_json() and "AAAA" not in model_page("m", card)
-    assert json.loads(card_text(CARD)) == json.loads(CARD.to_json()) and "Training field" not in dict(card_facts(CARD))
+    assert json.loads(card_text(CARD)) == json.loads(CARD.to_json()) and "Training area" not in dict(card_facts(CARD))
 
 
 def test_computed_bands_show_how_they_are_computed():
