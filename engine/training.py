@@ -248,6 +248,10 @@ class _Run:
                 break
             if context.stopping.is_set():
                 break
+        if len(history) < job.epochs:
+            # Nothing is left to do, which the progress would say otherwise until the job's end.
+            seen = len(history) * len(self.roles.training)
+            context.progress(seen, seen, "training", "patches")
         if best_state is not None:
             self.network.load_state_dict(best_state)
         if context.stopping.is_set():

@@ -250,6 +250,8 @@ def test_patience_ends_training_and_patience_0_runs_every_epoch(train_set, held_
     result = train_classifier(wanted, context)
     # The learning rate rises for 6 epochs; the patience counts from there.
     assert result.best_epoch == 1 and len(context.metrics["train/loss"]) == 10
+    # All that is done, then: no time is left that would be told after the end.
+    assert context.done[-1][0] == context.done[-1][1]
     context = Listener()
     result = train_classifier(job(train_set, tmp_path / "m", validation=held_out, epochs=20, patience=0), context)
     assert result.best_epoch == 20 and len(context.metrics["train/loss"]) == 20
