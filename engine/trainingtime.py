@@ -59,13 +59,11 @@ def tell_time(
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in words: "40 s", "12 min", "3.5 h", "46 h"."""
+    """Return a length of time in words: "40 s", "2.3 min", "12 min", "3.5 h", "46 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
+    length, unit = (seconds / 60, "min") if seconds < 90 * 60 else (seconds / 3600, "h")
+    return f"{length:.1f} {unit}" if length < 9.95 else f"{length:.0f} {unit}"
 
 
 def _one_batch(card: Card, settings: Settings, roles: DenseRoles, context: Context) -> Any:
