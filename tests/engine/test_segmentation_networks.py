@@ -7,6 +7,7 @@ from deepscape.models.build import build_network, parameter_count
 from deepscape.models.pretrained import conv_layers, for_bands, start_convolutions
 from deepscape.models.registry import ARGUMENT_HELP, PIXEL_NETWORKS, network_entry
 from deepscape.models.segnet import pooled, unpooled
+from deepscape.tasks.jobs import OPTIMIZERS
 from torch import nn
 from torch.nn import functional
 
@@ -188,5 +189,7 @@ def test_a_single_band_is_seen_as_a_grey_photograph():
 def test_every_argument_of_every_network_is_explained():
     for entry in PIXEL_NETWORKS:
         assert set(entry.arguments) <= set(ARGUMENT_HELP)
-        # Without a batch size it follows from the windows.
-        assert {"learning_rate", "weight_decay"} <= set(entry.recipe) <= {"learning_rate", "weight_decay", "batch_size"}
+        needed = {"learning_rate", "weight_decay"}
+        # Without a batch size it follows from the windows; without an optimiser it is the recipe's.
+        assert needed <= set(entry.recipe) <= needed | {"batch_size", "optimizer"}
+        assert entry.recipe.get("optimizer", "adamw") in OPTIMIZERS
