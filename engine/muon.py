@@ -38,40 +38,27 @@ class Muon(torch.optim.Optimizer):
             lr: learning rate of the orthogonal steps; AdamW's is a tenth of it.
             weight_decay: of all but biases and scales, in AdamW's learning rate.
         """
-        kinds: Dict[str, List[nn.Parameter]] = {"matrices": [], "decayed": [], "others": []}
-        for parameter in parameters:
-            kind = "matrices" if _is_matrix(parameter) else "decayed" if parameter.ndim > 1 else "others"
-            kinds[kind].append(parameter)
-        decays = {"matrices": weight_decay, "decayed": weight_decay, "others": 0.0}
-        groups = [
-            {"params": found, "weight_decay": decays[kind], "orthogonal": kind == "matrices"}
-            for kind, found in kinds.items()
-            if found
-        ]
-        super().__init__(groups, {"lr": lr})
-        rest = [group for group in self.param_groups if not group["orthogonal"]]
-        self._adamw = torch.optim.AdamW([dict(group) for group in rest], lr) if rest else None
-        if self._adamw is not None:
-            for own, theirs in zip(rest, self._adamw.param_groups):
-                own.update({name: value for name, value in theirs.items() if name not in own})
-            # One list of groups and one state: what is set or kept here is theirs.
-            self._adamw.param_groups, self._adamw.state = rest, self.state
+        matrices = [parameter for parameter in parameters if _is_matrix(parameter)]
+        super().__init__([{"params": matrices}], {"lr": lr, "weight_decay": weight_decay})
+        others = [parameter for parameter in parameters if not _is_matrix(parameter)]
+        self._adamw = torch.optim.AdamW(decay_groups(others, weight_decay), lr)
+        # The same groups and one state: what is set or kept here is AdamW's.
+        self.param_groups += self._adamw.param_groups
+        self._adamw.state = self.state
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Move the weights by their gradients; ``closure`` is not taken."""
-        for group in self.param_groups:
-            if group["orthogonal"]:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._move(parameter, parameter.grad, group["lr"], group["weight_decay"])
-        if self._adamw is not None:
-            rates = [group["lr"] for group in self._adamw.param_groups]
-            for group, rate in zip(self._adamw.param_groups, rates):
-                group["lr"] = _ADAMW_RATE * rate
-            self._adamw.step()
-            for group, rate in zip(self._adamw.param_groups, rates):
-                group["lr"] = rate
+        matrices, *others = self.param_groups
+        for parameter in matrices["params"]:
+            if parameter.grad is not None:
+                self._move(parameter, parameter.grad, matrices["lr"], matrices["weight_decay"])
+        rates = [group["lr"] for group in others]
+        for group, rate in zip(others, rates):
+            group["lr"] = _ADAMW_RATE * rate
+        self._adamw.step()
+        for group, rate in zip(others, rates):
+            group["lr"] = rate
 
     def _move(self, parameter: Tensor, gradient: Tensor, rate: float, decay: float) -> None:
         state = self.state[parameter]
@@ -82,6 +69,14 @@ class Muon(torch.optim.Optimizer):
         step = orthogonal(gradient.lerp(momentum, _MOMENTUM).reshape(len(parameter), -1))
         scale = max(1.0, len(step) / step.shape[1]) ** 0.5
         parameter.mul_(1 - _ADAMW_RATE * rate * decay).add_(step.reshape(parameter.shape), alpha=-rate * scale)
+
+
+def decay_groups(parameters: List[nn.Parameter], weight_decay: float) -> List[Dict[str, Any]]:
+    """Return the groups of AdamW: weights that decay, and biases and scales, which do not."""
+    return [
+        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": weight_decay},
+        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
 def _is_matrix(parameter: Tensor) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Callable, Dict, List, Mapping, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from .muon import Muon
+from .muon import Muon, decay_groups
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,7 @@ class Optimising:
 def _optimizer(network: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if settings.optimizer == "adamw":
-        decayed = [parameter for parameter in trained if parameter.ndim > 1]
-        others = [parameter for parameter in trained if parameter.ndim <= 1]
-        groups: List[Dict[str, Any]] = [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+        return torch.optim.AdamW(decay_groups(trained, settings.weight_decay), lr=settings.learning_rate)
     if settings.optimizer == "muon":
         return Muon(trained, settings.learning_rate, settings.weight_decay)
     if settings.optimizer == "adam":
