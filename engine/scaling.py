@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..models.cards import Card
-from .tracednetworks import constant_of, packet_of, stored
+from .tracednetworks import constant_of, is_unpadded_convolution, stored
 
 # Sums of values that are not centred lose as many digits as the mean is deviations away from zero: here two of seven.
 _FARTHEST_MEAN = 32.0
@@ -82,7 +82,4 @@ def _convolutions_of_image(network: fx.GraphModule) -> List[fx.Node]:
 
 
 def _is_plain(node: fx.Node, image: fx.Node) -> bool:
-    if packet_of(node.target) != torch.ops.aten.conv2d or node.args[0] is not image or node.kwargs:
-        return False
-    margins, groups = node.args[4:5], node.args[6:7]
-    return margins in ((), ([0, 0],)) and groups in ((), (1,))
+    return is_unpadded_convolution(node) and node.args[0] is image and not node.kwargs

@@ -18,7 +18,16 @@ from typing import Any, List, Optional, Tuple
 import torch
 from torch import Tensor, fx
 
-from .tracednetworks import argument_of, constant_of, packet_of, pair, shape_in, stored, with_shapes
+from .tracednetworks import (
+    argument_of,
+    constant_of,
+    is_unpadded_convolution,
+    packet_of,
+    pair,
+    shape_in,
+    stored,
+    with_shapes,
+)
 
 _aten = torch.ops.aten
 
@@ -160,11 +169,8 @@ def _nearest(node: fx.Node) -> Optional[_Upsampling]:
 
 
 def _is_plain_convolution(node: fx.Node) -> bool:
-    if packet_of(node.target) != _aten.conv2d:
-        return False
-    stride, dilation = (pair(argument_of(node, at, name, 1)) for at, name in ((3, "stride"), (5, "dilation")))
-    padding, groups = argument_of(node, 4, "padding", 0), argument_of(node, 6, "groups", 1)
-    return stride == dilation == (1, 1) and padding in (0, [0, 0], (0, 0)) and groups == 1
+    spacing = (pair(argument_of(node, at, name, 1)) for at, name in ((3, "stride"), (5, "dilation")))
+    return is_unpadded_convolution(node) and set(spacing) == {(1, 1)}
 
 
 def _joined(image: Any) -> List[fx.Node]:

@@ -84,6 +84,14 @@ def argument_of(node: fx.Node, position: int, name: str, default: Any = None) ->
     return node.args[position] if position < len(node.args) else node.kwargs.get(name, default)
 
 
+def is_unpadded_convolution(node: fx.Node) -> bool:
+    """Tell whether an operation is a convolution of all channels that adds no margins."""
+    if packet_of(node.target) != _aten.conv2d:
+        return False
+    padding, groups = argument_of(node, 4, "padding", 0), argument_of(node, 6, "groups", 1)
+    return padding in (0, [0, 0], (0, 0)) and groups == 1
+
+
 def pair(value: Any) -> Pair:
     """Return what stands for rows and columns, given once or for each."""
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
