@@ -46,16 +46,16 @@ class PolygonAreas:
         Raises:
             BadInput: the field is missing or holds something else, no polygon trains, or none lies on the image.
         """
-        layer = read_layer(source, Context())
+        # What is said of classes there would be misleading here.
+        silent = Context()
+        layer = read_layer(source, silent)
         if field not in layer.fields:
             raise BadInput(
                 f"The layer '{layer.name}' of AREAS has no field '{field}'.",
                 "Give AREA_FIELD the field that holds train, validation or test; the layer's fields are: "
                 f"{', '.join(layer.fields) or 'none'}.",
             )
-        # What is said of classes there would be misleading here.
-        silent = Context()
-        self._labels = FeatureLabels(source, field, grid, image, silent)
+        self._labels = FeatureLabels(layer, field, grid, image, silent)
         for text in silent.warnings:
             context.warn(text)
         classes = self._labels.classes

@@ -136,11 +136,11 @@ def _compare_on_background(
     """Count reference polygons and the background around them; return the layer's name and its classes."""
     if job.samples is None:
         raise ValueError("a job with a background has reference samples")
+    layer = read_layer(job.samples, context)
     if job.field and _nameless(legend):
-        _refuse_names(read_layer(job.samples, Context()), job.field, tally.mapped.name, crosswalk)
-    with PolygonsOnBackground(
-        job.samples, job.field, tally.mapped.grid, tally.mapped.name, context, legend, crosswalk
-    ) as reference:
+        _refuse_names(layer, job.field, tally.mapped.name, crosswalk)
+    grid, name = tally.mapped.grid, tally.mapped.name
+    with PolygonsOnBackground(layer, job.field, grid, name, context, legend, crosswalk) as reference:
         _compare_windows(job, reference, tally, context)
         return reference.name, reference.classes
 

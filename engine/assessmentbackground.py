@@ -10,13 +10,13 @@ from typing import Optional, Tuple
 import numpy as np
 import shapely
 
-from ..tasks.classtable import ClassEntry, Legend, resolve
+from ..tasks.classtable import ClassEntry, Legend
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from ..tasks.jobs import VectorSource
 from .crosswalks import Crosswalk
-from .denselabels import BACKGROUND, FeatureLabels, Labels, Mask, Window
+from .denselabels import BACKGROUND, FeatureLabels, Labels, Mask, Window, background_of
 from .rasters import Grid
+from .vectors import Layer
 
 # Share of the map that the polygons' bounds cover, below which it is asked whether all of it was searched for them.
 _LITTLE = 0.5
@@ -29,15 +29,15 @@ class PolygonsOnBackground(FeatureLabels):
     """
 
     def __init__(
-        self, source: VectorSource, field: str, grid: Grid, image: str, context: Context, legend: Legend = Legend(),
+        self, layer: Layer, field: str, grid: Grid, image: str, context: Context, legend: Legend = Legend(),
         crosswalk: Optional[Crosswalk] = None,
     ) -> None:  # fmt: skip
-        """Read the layer; the arguments are those of `denselabels.open_labels`.
+        """Take a layer, which is not to be used any more; the other arguments are those of `denselabels.open_labels`.
 
         Raises:
-            BadInput: it cannot be read, lies outside the image, holds other features than polygons, or one of class 0.
+            BadInput: it lies outside the image, holds other features than polygons, or one of class 0.
         """
-        super().__init__(source, field, grid, image, context, legend, crosswalk=crosswalk)
+        super().__init__(layer, field, grid, image, context, legend, crosswalk=crosswalk)
         if (shapely.get_dimensions(self._geometries) < 2).any():
             raise BadInput(
                 f"BACKGROUND needs polygons, but '{self.name}' holds points or lines: the rest of the map is not what "
@@ -51,8 +51,7 @@ class PolygonsOnBackground(FeatureLabels):
                 "already.",
                 "Give its polygons another class value, leave them out with a filter, or set BACKGROUND to false.",
             )
-        found = resolve([BACKGROUND.value], legend)[0]
-        self._rest = BACKGROUND if found == resolve([BACKGROUND.value])[0] else found
+        self._rest = background_of(legend)
         on_it = self._windows[:, self._windows[2] > 0]
         covered = np.prod(on_it[2:].max(axis=1) - on_it[:2].min(axis=1)) / (grid.width * grid.height)
         if covered < _LITTLE:

@@ -35,7 +35,7 @@ from .classes import check_keep_list, feature_classes
 from .crosswalks import Crosswalk, read_crosswalk
 from .featurepixels import burnt_chunks, feature_pixels
 from .rasters import Grid, RasterReader
-from .vectors import crs_name, on_grid, read_layer
+from .vectors import Layer, crs_name, on_grid, read_layer
 
 Array = npt.NDArray[Any]
 Labels = npt.NDArray[np.int64]
@@ -183,11 +183,17 @@ def open_labels(
     if raster is not None:
         labels = RasterLabels(raster, grid, name, context, legend, classes, table)
     elif features is not None:
-        labels = FeatureLabels(features, field, grid, name, context, legend, classes, table)
+        labels = FeatureLabels(read_layer(features, context), field, grid, name, context, legend, classes, table)
     else:
         raise ValueError("labels come from a raster or from features")
     with labels:
         yield OnBackground(labels, legend) if background else labels
+
+
+def background_of(legend: Legend) -> ClassEntry:
+    """Return class 0 as a legend calls it, else `BACKGROUND`."""
+    found = resolve([BACKGROUND.value], legend)[0]
+    return BACKGROUND if found == resolve([BACKGROUND.value])[0] else found
 
 
 class OnBackground(DenseLabels):
@@ -197,8 +203,7 @@ class OnBackground(DenseLabels):
         """Take labels; the legend may call class 0 otherwise."""
         super().__init__(labels.grid, labels.image, labels.name)
         self._labels = labels
-        found = resolve([BACKGROUND.value], legend)[0]
-        self._background = BACKGROUND if found == resolve([BACKGROUND.value])[0] else found
+        self._background = background_of(legend)
 
     def close(self) -> None:
         """Close the labels."""
@@ -608,11 +613,11 @@ class FeatureLabels(DenseLabels):
     """
 
     def __init__(
-        self, source: VectorSource, field: str, grid: Grid, image: str, context: Context, legend: Legend = Legend(),
+        self, layer: Layer, field: str, grid: Grid, image: str, context: Context, legend: Legend = Legend(),
         classes: Tuple[int, ...] = (), crosswalk: Optional[Crosswalk] = None,
     ) -> None:  # fmt: skip
-        """Read the layer; the arguments are those of `open_labels`."""
-        layer = on_grid(read_layer(source, context), grid, image, context, consume=True)
+        """Take a layer, which is not to be used any more; the other arguments are those of `open_labels`."""
+        layer = on_grid(layer, grid, image, context, consume=True)
         super().__init__(grid, image, layer.name)
         if not field:
             # All features are of one class, called as the layer is.
