@@ -94,7 +94,7 @@ def work(network, field, run, side):
     if run["exact"]:
         module = unpadded_network(network, BANDS, field.stride, field.margin)
         module = convolved_before_upsampling(module, BANDS, 2 * field.margin + field.stride)
-    module, network = module.to("meta"), copy.deepcopy(network).to("meta")
+    module, network = (copy.deepcopy(each).to("meta") for each in (module, network))
     on_grid = (lambda length: length // field.stride * field.stride) if run["exact"] else int
     computed = sum(count * of(module, on_grid(height), on_grid(width)) for height, width, count in run["windows"])
     return computed / of(network, side, side)
