@@ -24,7 +24,7 @@ from .datasets import PatchDataset
 from .edges import edge_errors
 from .folders import filled_folder
 from .inference import classify
-from .pairing import FEWEST_SEEDS, spoken_seeds, spoken_spread, spread
+from .pairing import FEWEST_SEEDS, listed_seeds, spoken_seeds, spoken_spread, spread
 from .patches import extract_patches
 from .resplitting import TEST, TRAIN, Candidates, Resplitter, Splits, split_apart
 from .trials import Trial, train_once
@@ -209,6 +209,6 @@ def _facts(job: DoesContextHelp, splits: Splits, sizes: Tuple[int, ...]) -> List
         ("Patch sizes", ", ".join(f"{size} x {size}" for size in sizes)),
         ("Points", f"{int(np.sum(splits == TRAIN))} train, {int(np.sum(splits == TEST))} test, {left} left out"),
         ("Methods", "Pixel network (1 x 1), Compact CNN, Random Forest on pixel, mean and deviation of the patch"),
-        ("Seeds", f"0 to {job.seeds - 1} of the training; the maps are of seed 0"),
+        ("Seeds", f"{listed_seeds(job.seeds)}, of the training; the maps are of seed 0"),
         ("Epochs", f"{job.epochs}, the last one is kept"),
     ]

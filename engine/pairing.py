@@ -77,6 +77,11 @@ def spoken_seeds(count: int) -> str:
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
+def listed_seeds(count: int) -> str:
+    """Return the seeds of so many runs, which are counted from 0: ``0``, or ``0 to 2``."""
+    return "0" if count == 1 else f"0 to {count - 1}"
+
+
 def spoken_spread(found: Spread, digits: int = 3) -> str:
     """Return ``0.912 ± 0.004``; without a deviation the mean alone."""
     if found.mean is None:

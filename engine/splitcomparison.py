@@ -10,7 +10,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RANDOM_FOREST, IsMyAccuracyReal, IsMyAccuracyRealResult
 from . import reports
-from .pairing import FEWEST_SEEDS, spoken_seeds, spoken_spread
+from .pairing import FEWEST_SEEDS, listed_seeds, spoken_seeds, spoken_spread
 from .patchpools import open_dataset
 from .resplitting import (
     TEST,
@@ -86,7 +86,7 @@ def is_my_accuracy_real(job: IsMyAccuracyReal, context: Context) -> IsMyAccuracy
         ("Patches", f"{len(dataset)} of {size} x {size} pixels from {len(np.unique(patches.groups))} polygons"),
         ("Test share", f"{share:g}"),
         ("Blocks", f"{block_side(patches)} x {block_side(patches)} pixels, guard {size} pixels"),
-        ("Seeds", f"0 to {job.seeds - 1}: of the split and of the training"),
+        ("Seeds", f"{listed_seeds(job.seeds)}: of the split and of the training"),
         *([] if job.network == RANDOM_FOREST else [("Epochs", f"{job.epochs}, the last one is kept")]),
     ]
     page = split_page(title_of(job.network), name, facts, ways, share, context.warnings)

@@ -66,6 +66,7 @@ def test_context_helps_where_only_texture_tells(tmp_path):
         assert (raster.width, raster.height) == (96, 96) and set(np.unique(raster.read(1))) <= {3, 7, 300}
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 5 and "Random Forest" in page and "At borders" in page
+    assert "<td>0 to 1, of the training; the maps are of seed 0</td>" in page
     assert context.done == sorted(context.done) and context.done[-1] == pytest.approx(1)
     assert any(line.startswith("Context helps: with") for line in context.lines)
     assert any("points are left out of all sizes" in text for text in context.warnings)

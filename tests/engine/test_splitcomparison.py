@@ -90,17 +90,18 @@ def test_candidates_are_positions_among_all_samples(tmp_path):
     assert all(everywhere[number] == place for number, place in own)
 
 
-@pytest.mark.parametrize("network", ["random_forest", "compact_cnn"])
-def test_the_job_reports_all_splits(tmp_path, network):
+@pytest.mark.parametrize(("network", "seeds", "listed"), [("random_forest", 1, "0"), ("compact_cnn", 2, "0 to 1")])
+def test_the_job_reports_all_splits(tmp_path, network, seeds, listed):
     folder = polygons(tmp_path, step=4)
     report = tmp_path / "report"
     context = Told()
-    job = jobs.IsMyAccuracyReal(folder, str(report), network=network, epochs=4, seeds=2)
+    job = jobs.IsMyAccuracyReal(folder, str(report), network=network, epochs=4, seeds=seeds)
     result = is_my_accuracy_real(job, context)
     assert min(result.random_kappa, result.polygon_kappa, result.block_kappa) > 0.9
     assert result.report == str(report) + ".html"
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for text in ("Kappa at random", "by polygon", "by block, with guard", "Shared pixels", "forest", "0 to 1"):
+    seeds_row = f"<td>{listed}: of the split"
+    for text in ("Kappa at random", "by polygon", "by block, with guard", "Shared pixels", "forest", seeds_row):
         assert text in page
     assert any(line.startswith("Split by block, with guard: kappa") and ", 0 pixels" in line for line in context.lines)
     assert context.done == sorted(context.done) and context.done[-1] == 1
