@@ -46,14 +46,14 @@ def whole_blocks_hold(
         scale = max(scale, float(np.abs(expected[finite]).max(initial=0.0)))
     if difference > TOLERANCE * scale:
         context.warn(
-            f"The evaluation over whole blocks differs from that patch by patch (by {difference:.2g}): the scene is "
-            "mapped patch by patch, which takes longer."
+            f"Mapped in large pieces, this scene gets other scores than patch by patch (by up to {difference:.2g}): it "
+            "is mapped patch by patch, which takes longer."
         )
         return False
     if windows:
         context.log(
-            f"The network is evaluated over whole blocks; on {windows} windows it differs from patch by patch by "
-            f"{difference:.1g} at most."
+            "The scene is mapped in large pieces in place of one patch for each pixel, which is faster and gives the "
+            f"same: on {windows} patches the scores differ by {difference:.1g} at most, which is rounding."
         )
     return True
 

@@ -170,10 +170,10 @@ def test_the_form_for_whole_blocks_is_used_only_where_it_proves_equal(monkeypatc
     tiles = [block_of(card, 40, 40, seed=seed) for seed in (1, 2)]
     right, wrong = Log(), Log()
     TorchRuntime(in_memory(module, card), "cpu", Wishes(), right, tiles)
-    assert any("over whole blocks; on 64 windows" in line for line in right.lines) and not right.warnings
+    assert any("in large pieces" in line and "on 64 patches" in line for line in right.lines) and not right.warnings
     monkeypatch.setattr(torch_runtime, "dense_network", shifted)
     runtime = TorchRuntime(in_memory(module, card), "cpu", Wishes(), wrong, tiles)
-    assert "differs from that patch by patch" in wrong.warnings[0]
+    assert "gets other scores than patch by patch" in wrong.warnings[0]
     values, wanted = tiles[0]
     assert_equal(runtime.scores(values, wanted)[:, wanted], expected_of(module, card, values, wanted))
 
@@ -183,7 +183,7 @@ def test_a_scene_without_a_tile_is_compared_on_values_as_it_was_trained_on(monke
     nothing = [(np.full((3, 16, 16), NAN, np.float32), np.zeros((10, 10), bool))] * 3
     context = Log()
     create_runtime(in_memory(module, card), Wishes(device="cpu"), context, nothing)
-    assert any("on 64 windows" in line for line in context.lines)
+    assert any("on 64 patches" in line for line in context.lines)
 
 
 def test_few_tiles_are_read_where_all_are_nodata():
