@@ -26,6 +26,7 @@ from .rasters import Grid, RasterReader
 from .textfiles import csv_text, write_text
 from .trainingfield import TrainingField
 from .vectors import Layer
+from .wording import decimals_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -391,9 +392,11 @@ def write_areas(path: str, metrics: Mapping[str, Any], table: Sequence[ClassEntr
     rows = []
     for entry, found, estimate in zip(table, metrics["design"]["classes"], metrics["classes"]):
         area, half = found["area"], found["area_interval"]
-        figures: List[Optional[float]] = [found["mapped_area"], area, half, max(0.0, area - half), area + half]
+        areas = (found["mapped_area"], area, half, max(0.0, area - half), area + half)
+        # Four decimals of a hectare are a square metre, which may be all there is on a map of a drone.
+        texts = [f"{value:.{max(4, decimals_of(value, 6))}f}" for value in areas]
         for name in _ACCURACIES.values():
-            figures += [estimate[name], *(found[name] or (None, None))]
-        texts = ("" if figure is None else f"{figure:.4f}" for figure in figures)
+            figures = (estimate[name], *(found[name] or (None, None)))
+            texts += ["" if figure is None else f"{figure:.4f}" for figure in figures]
         rows.append({"class_id": entry.value, "name": entry.name, **dict(zip(columns[2:], texts))})
     return write_text(path, ".csv", csv_text(columns, rows))

@@ -19,6 +19,7 @@ from .metrics import only_class
 from .reportfigures import matrix_of_shares, plot
 from .reports import Section, decimal, grouped, percent, swatch
 from .textfiles import write_text
+from .wording import decimals_of
 
 _NAMES = (
     ("overall_accuracy", "Overall accuracy"),
@@ -207,11 +208,13 @@ def _estimates(findings: Findings) -> Section:
     unit = "ha" if design["area_unit"] == "hectares" else "pixels"
     rows: List[List[Any]] = []
     for entry, row in zip(findings.table, design["classes"]):
-        digits = 1 if unit == "ha" and row["area"] < 1000 else 0
-        mapped, area, half = (_number(row[name], digits) for name in ("mapped_area", "area", "area_interval"))
-        low = _number(max(0.0, row["area"] - row["area_interval"]), digits)
-        high = _number(row["area"] + row["area_interval"], digits)
-        rows.append([swatch(entry), mapped, area, f"\u00b1 {half}", f"{low} to {high}"])
+        mapped, area, half = row["mapped_area"], row["area"], row["area_interval"]
+        # An estimate and its interval end at the same digit; pixels are counted whole.
+        digits = decimals_of(half or area) if unit == "ha" else 0
+        low, high = max(0.0, area - half), area + half
+        found = [_number(value, digits) for value in (area, half, low, high)]
+        own = _number(mapped, decimals_of(mapped) if unit == "ha" else 0)
+        rows.append([swatch(entry), own, found[0], f"\u00b1 {found[1]}", f"{found[2]} to {found[3]}"])
     head = ["Class", f"Map ({unit})", f"Estimate ({unit})", "\u00b1 (95 %)", "95 % interval"]
     note = (
         "Counting pixels adds the map's errors to the areas; the estimate corrects them by what the points show. "

@@ -25,6 +25,7 @@ from .grids import Grid
 from .legends import read_map_legend
 from .rasters import RasterReader, reading
 from .vectors import LayerWriter
+from .wording import decimals_of
 
 Shapes = npt.NDArray[np.object_]
 Values = npt.NDArray[np.int64]
@@ -244,8 +245,13 @@ def _write(
                 {
                     "class_id": own,
                     "class_name": np.array([names[int(value)] for value in own], object),
-                    "area_m2": sizes[:, 0].round(2),
-                    "perimeter_m": sizes[:, 1].round(2),
+                    "area_m2": _rounded(sizes[:, 0]),
+                    "perimeter_m": _rounded(sizes[:, 1]),
                 },
             )
     return total
+
+
+def _rounded(sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return sizes ``(N,)`` rounded to a hundredth, the small ones to three significant digits."""
+    return np.array([round(size, max(2, decimals_of(size))) for size in sizes.tolist()])

@@ -144,6 +144,28 @@ def test_a_stratified_sample_estimates_the_map_outside_the_training_field(tmp_pa
     assert f"<td>{(~outside).sum()}, left out</td>" in page
 
 
+def test_areas_of_a_map_of_small_pixels_have_more_digits(tmp_path, scene, monkeypatch):
+    # Pixels of 5 cm: the map is 12 square metres, a class of it some ten thousandths of a hectare.
+    monkeypatch.setitem(globals(), "TRANSFORM", Affine(0.05, 0, 500_000, 0, -0.05, 9_800_000))
+    _, mapped, truth = scene
+    source = write(tmp_path / "small.tif", mapped)
+    samples = labelled(tmp_path, source, truth)[0]
+    result = assess(
+        Assess(source, str(tmp_path / "r"), samples=samples, field="reference", design="stratified",
+               areas=str(tmp_path / "areas")),
+        Context(),
+    )  # fmt: skip
+    page = Path(result.output).read_text(encoding="utf-8")
+    with open(result.areas, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row, found in zip(rows, result.metrics["design"]["classes"]):
+        area, half, own = found["area"], found["area_interval"], found["mapped_area"]
+        assert 1e-4 < area < 1e-3 and 1e-5 < half < 1e-4
+        assert f"<td>{own:.6f}</td>" in page and f"<td>{area:.7f}</td>" in page and f"\u00b1 {half:.7f}" in page
+        assert float(row["estimated_hectares"]) == pytest.approx(area, rel=1e-5)
+        assert float(row["half_width_95"]) == pytest.approx(half, rel=1e-5)
+
+
 def test_reference_classes_that_the_map_lacks_have_an_area(tmp_path, scene):
     source, _, truth = scene
     truth[truth == 5] = 9

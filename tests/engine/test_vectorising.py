@@ -89,6 +89,13 @@ def test_small_parts_and_holes_are_left_out(tmp_path):
     assert layer.area_m2[0] == pytest.approx(4 * (18 * 18 - 16), rel=2e-3)  # on the ground: UTM is 0.04 % off here
 
 
+def test_sizes_of_small_pixels_have_more_digits(tmp_path):
+    # One pixel of 3 cm: 0.0009 square metres, which two decimals make nothing of.
+    source = write(tmp_path / "m.tif", np.eye(1, dtype=int), transform=from_origin(500_000, 4_000_000, 0.03, 0.03))
+    layer = polygons(tmp_path, source, simplify=0)[1]
+    assert layer.area_m2[0] == 0.000901 and layer.perimeter_m[0] == 0.12
+
+
 def test_areas_are_those_on_the_ground(tmp_path):
     # A square of 0.01 degrees on the equator and one at 60 degrees north, which is half as wide.
     sizes = []
