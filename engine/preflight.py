@@ -33,6 +33,16 @@ SPREAD_LIMIT = 5.0
 # Bands (the median band) that vary this many times less: refused, as after a division by 255 or 10,000. A scene of one
 # land cover varies 10 times less by nature.
 FLATNESS_LIMIT = 100.0
+# Bands that are all this many times what they were, or this part of it: warned of where the limits above let it pass,
+# as values of 0 to 40 in place of 0 to 255 in a scene of high contrast. A change of scale leaves one factor for means
+# and deviations of all bands, which other ground hardly ever does: of the demo's scene, water has 0.3 to 1.0 of the
+# means and 0.06 to 0.4 of the deviations. Of 19,700 pairs of parts, and of land covers, of 34 scenes (Sentinel-2,
+# Landsat, Sentinel-1, aerial) none was warned of, with their first three bands alone 15 (parts with and without clouds
+# of a scene of 104 x 110 pixels); of the same pairs at 1/6.4 of their values, where those are not refused, 94 %. An
+# offset that is not refused cannot be told from other ground in this way.
+SCALE_LIMIT = 4.0
+# Share of the bands whose difference one factor has to explain: an index or a height among them has a scale of its own.
+SCALED_BANDS = 0.75
 # A handful of pixels has no mean to speak of: not compared.
 FEWEST_PIXELS = 100
 # A cause is named when undoing it leaves less than this share of the misfit.
@@ -50,7 +60,7 @@ def check_scene(
     continue_anyway: bool,
     context: Context,
 ) -> None:
-    """Refuse a scene whose bands do not look like the training scene's.
+    """Refuse a scene whose bands do not look like the training scene's; warn where it only seems to have another scale.
 
     Args:
         statistics: of the scene, in the order of ``bands``.
@@ -71,9 +81,19 @@ def check_scene(
     finding, cause = fit.finding(), ""
     if finding:
         cause = fit.cause()
-    elif computed:
-        finding = _Fit(statistics, bands, computed).computed_finding(scene, context)
-        cause = "the bands that it is computed from look as in training, so they go together in another way here"
+    else:
+        scale = fit.scale_finding()
+        if computed:
+            finding = _Fit(statistics, bands, computed).computed_finding(scene, context)
+            cause = "the bands that it is computed from look as in training, so they go together in another way here"
+            if scale:
+                cause = f"the likely cause is the scale of the bands that it is computed from: {scale}"
+        if scale and not finding:
+            context.warn(
+                f"'{scene}' seems to have another scale than the scene that the model was trained on: {scale}. Unless "
+                "the ground itself is like that, the map is wrong: give the image the training scene's scale, and map "
+                "it again."
+            )
     if not finding:
         return
     message = f"'{scene}' does not look like the scene that the model was trained on: {finding}; {cause}."
@@ -117,6 +137,32 @@ class _Fit:
             return f"{self.names[flattest]} varies {ratio[flattest]:.2g} times as much as in training"
         return ""
 
+    def scale_finding(self) -> str:
+        """Return in words which factor most bands differ by, in mean and deviation alike; empty when there is none.
+
+        A factor explains a band when undoing it leaves less than `EXPLAINED` of its misfit. The best one is
+        sought among the ratios of the means and of the deviations, where the misfit of a band is least.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factors = np.concatenate([self.mean / self.card_mean, self.std / self.card_std])
+        factors = factors[np.isfinite(factors) & (factors > 0)]
+        if not len(factors):
+            return ""
+        # A band that is as in training has nothing to explain, and shall not divide by 0.
+        before = np.maximum(self._misfits(self.mean, self.std), 1e-9)
+        shares = np.array([self._misfits(self.mean / factor, self.std / factor) / before for factor in factors])
+        left = np.quantile(shares, SCALED_BANDS, axis=1, method="inverted_cdf")
+        best = int(np.argmin(left))
+        factor = float(factors[best])
+        if left[best] >= EXPLAINED or max(factor, 1 / factor) < SCALE_LIMIT:
+            return ""
+        band = int(np.argmax(np.where(shares[best] < EXPLAINED, before, 0.0)))
+        return (
+            f"all values are about {_factor_text(factor, 2)} what they were "
+            f"({self.names[band]} has mean {self.mean[band]:.4g} and deviation {self.std[band]:.4g}, in training "
+            f"{self.card_mean[band]:.4g} and {self.card_std[band]:.4g})"
+        )
+
     def _distance_text(self, band: int) -> str:
         distance = (self.mean[band] - self.card_mean[band]) / self.card_std[band]
         return (
@@ -144,11 +190,15 @@ class _Fit:
             )
         return ""
 
-    def _misfit(self, mean: Floats, std: Floats) -> float:
-        """Return the mean over the bands of the distance in training deviations and of the deviations' log ratio."""
+    def _misfits(self, mean: Floats, std: Floats) -> Floats:
+        """Return of each band ``(C,)`` the distance in training deviations and the deviations' log ratio together."""
         tiny = np.finfo(float).tiny
         spread = np.abs(np.log(np.maximum(std, tiny) / self.card_std))
-        return float(np.mean(np.abs(mean - self.card_mean) / self.card_std + spread))
+        return np.asarray(np.abs(mean - self.card_mean) / self.card_std + spread)
+
+    def _misfit(self, mean: Floats, std: Floats) -> float:
+        """Return the mean of `_misfits` over the bands."""
+        return float(np.mean(self._misfits(mean, std)))
 
     def cause(self) -> str:
         """Return the likely cause: the one whose undoing leaves the least misfit, if that is little."""
@@ -228,8 +278,8 @@ class _Fit:
         return () if order == tuple(range(len(order))) else order
 
 
-def _factor_text(factor: float) -> str:
-    return f"{factor:.4g} times" if factor >= 1 else f"1/{1 / factor:.4g} of"
+def _factor_text(factor: float, digits: int = 4) -> str:
+    return f"{factor:.{digits}g} times" if factor >= 1 else f"1/{1 / factor:.{digits}g} of"
 
 
 def check_resolution(reader: RasterReader, card: Card, context: Context) -> None:

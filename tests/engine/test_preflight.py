@@ -120,6 +120,70 @@ def test_a_few_wild_ratios_are_a_warning(demo):
     assert len(context.warnings) == 1
 
 
+# Mean and deviation of an orthophoto of high contrast: three bands whose means lie within two deviations of 0.
+AERIAL = SceneStatistics(np.array([107.7, 108.6, 102.5]), np.array([51.7, 45.4, 44.5]), np.full(3, 10_000))
+
+
+def scaled(statistics, mean, std=None):
+    return SceneStatistics(statistics.mean * mean, statistics.std * (mean if std is None else std), statistics.count)
+
+
+def warnings_of(statistics, bands):
+    context = Context()
+    check_scene(statistics, bands, scene="dark.tif", continue_anyway=False, context=context)
+    return context.warnings
+
+
+def test_another_scale_that_is_not_refused_is_warned_of():
+    bands = bands_of(AERIAL)
+    [text] = warnings_of(scaled(AERIAL, 40 / 255), bands)
+    assert "'dark.tif' seems to have another scale" in text and "all values are about 1/6.4 of what they were" in text
+    assert "band 2 has mean 17.04 and deviation 7.122, in training 108.6 and 45.4" in text
+    assert "the map is wrong: give the image the training scene's scale" in text
+    # Other ground at another scale, too: the bands need not agree to the digit.
+    other = SceneStatistics(AERIAL.mean * [1.1, 0.9, 1.2], AERIAL.std * [0.8, 0.9, 1.0], AERIAL.count)
+    assert "another scale" in warnings_of(scaled(other, 40 / 255), bands)[0]
+    radar = SceneStatistics(np.array([0.1, 0.02]), np.array([0.2, 0.03]), np.full(2, 10_000))
+    assert "about 4.5 times what they were" in warnings_of(scaled(radar, 4.5), bands_of(radar))[0]
+
+
+def test_a_band_of_a_scale_of_its_own_hides_no_other_scale():
+    index = SceneStatistics(np.append(AERIAL.mean, 0.4), np.append(AERIAL.std, 0.25), np.full(4, 10_000))
+    dark = SceneStatistics(np.append(AERIAL.mean * 0.157, 0.4), np.append(AERIAL.std * 0.157, 0.25), index.count)
+    assert "another scale" in warnings_of(dark, bands_of(index))[0]
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.34, 0.34), (0.4, 0.05), (0.9, 0.1), (1.0, 0.157), (0.3, 0.9)])
+def test_darker_or_flatter_ground_is_no_other_scale(mean, std):
+    assert warnings_of(scaled(AERIAL, mean, std), bands_of(AERIAL)) == []
+
+
+def test_water_alone_is_no_other_scale(demo, values):
+    water = values[2] > values[7]
+    assert 5000 < water.sum() < 10_000
+    count = np.full(12, water.sum())
+    found = SceneStatistics(values[:, water].mean(axis=1), values[:, water].std(axis=1), count)
+    assert warnings_of(found, bands_of(demo)) == []
+
+
+def test_a_refused_scale_is_not_warned_of_as_well(demo, values):
+    context = Context()
+    with pytest.raises(BadInput):
+        check_scene(
+            statistics_of(values / 10000), bands_of(demo), scene="s", continue_anyway=False, context=context
+        )  # fmt: skip
+    assert context.warnings == []
+
+
+def test_a_computed_band_is_refused_for_the_scale_of_those_it_is_computed_from():
+    difference = CardBand("D", 60.0, 10.0, 60.0, 10.0, expression="B1 - B2")
+    dark = scaled(AERIAL, 40 / 255)
+    found = SceneStatistics(np.append(dark.mean, 9.4), np.append(dark.std, 1.6), np.full(4, 10_000))
+    message = refusal(found, [*bands_of(AERIAL), difference])
+    assert "the computed band D differs by -5.1 training deviations" in message
+    assert "the likely cause is the scale of the bands that it is computed from: all values are about 1/6.4" in message
+
+
 def test_an_unexplained_difference_says_so(demo, values):
     other = values.copy()
     other[3] *= 7
