@@ -43,6 +43,7 @@ from .runtimes.combined import band_orders, create_combined, wanted_geometry
 from .scenes import Scene, open_scene
 from .tiling import MEMORY_MB, Tiling, plan, with_tiles
 from .traversal import in_order
+from .wording import duration
 
 if TYPE_CHECKING:
     from .modelfiles import LoadedModel
@@ -370,15 +371,8 @@ def _traverse(mapper: Mapper, context: Context) -> None:
                 told = True
                 rate = (done - before) / passed
                 if (total - before) / rate >= _LONG_S:
-                    context.log(
-                        f"At {rate / 1e6:.2g} million pixels a second, {_duration((total - done) / rate)} more."
-                    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 5400:
-        return f"about {max(1, round(seconds / 60))} minutes"
-    return f"about {seconds / 3600:.1f} hours"
+                    left = duration((total - done) / rate)
+                    context.log(f"At {rate / 1e6:.2g} million pixels a second, about {left} more.")
 
 
 def _common(tile: Window, window: Window) -> Window:

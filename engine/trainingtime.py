@@ -19,6 +19,7 @@ from .denseparts import DenseRoles
 from .loading import batches_of
 from .rehearsal import Rehearsal
 from .segmentationsettings import Settings
+from .wording import duration
 
 TIMED = 3
 _LEAST_S = 1.5  # of timed batches; where they are quick, more than three
@@ -56,14 +57,6 @@ def tell_time(
         text += "; or run the job file elsewhere with 'deepscape run'"
     context.log(text + ".")
     return seconds
-
-
-def duration(seconds: float) -> str:
-    """Return a length of time in words: "40 s", "2.3 min", "12 min", "3.5 h", "46 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    length, unit = (seconds / 60, "min") if seconds < 90 * 60 else (seconds / 3600, "h")
-    return f"{length:.1f} {unit}" if length < 9.95 else f"{length:.0f} {unit}"
 
 
 def _one_batch(card: Card, settings: Settings, roles: DenseRoles, context: Context) -> Any:
