@@ -1,8 +1,8 @@
-"""Pictures of what a network makes of some patches: image, reference and prediction side by side."""
+"""Pictures of what a network makes of some patches: image, reference and prediction."""
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,17 @@ from ..tasks.classtable import ClassEntry
 Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
 
-_GAP = 4  # pixels between the three pictures
+# What the pictures of a patch show, in their order.
+TITLES = ("Image", "Reference", "Prediction")
+_GAP = 4  # pixels between pictures side by side
 _UNLABELLED = 0x26  # grey of pixels without a class
 _DARKEST, _BRIGHTEST = 2, 98  # percentiles that become black and white
 
 
-def strip(values: Array, targets: Array, predicted: Array, classes: Sequence[ClassEntry]) -> bytes:
-    """Return image, reference and prediction side by side, as PNG.
+def pictures_of(
+    values: Array, targets: Array, predicted: Array, classes: Sequence[ClassEntry]
+) -> Tuple[Picture, Picture, Picture]:
+    """Return image, reference and prediction, each ``(3, H, W)``.
 
     Args:
         values: of the bands ``(C, H, W)``, in any unit, NaN where no-data; three bands make a colour picture.
@@ -27,9 +31,14 @@ def strip(values: Array, targets: Array, predicted: Array, classes: Sequence[Cla
         predicted: class positions ``(H, W)``.
         classes: the class table.
     """
-    parts = [image_picture(values), class_picture(targets, classes), class_picture(predicted, classes)]
-    gap = np.full((3, parts[0].shape[1], _GAP), 255, np.uint8)
-    return png(np.concatenate([parts[0], gap, parts[1], gap, parts[2]], axis=2))
+    return image_picture(values), class_picture(targets, classes), class_picture(predicted, classes)
+
+
+def strip(pictures: Sequence[Picture]) -> bytes:
+    """Return pictures ``(3, H, W)`` of one height side by side, as PNG."""
+    gap = np.full((3, pictures[0].shape[1], _GAP), 255, np.uint8)
+    parts = [part for picture in pictures for part in (picture, gap)][:-1]
+    return png(np.concatenate(parts, axis=2))
 
 
 def image_picture(values: Array) -> Picture:

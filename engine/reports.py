@@ -58,6 +58,9 @@ h1 { font-size: 26px; line-height: 1.25; margin: 0; }
 header p { margin: 4px 0 0; color: var(--soft); }
 h2 { font-size: 18px; margin: 30px 0 8px; }
 img.picture { max-width: 100%; image-rendering: pixelated; }
+.gallery { display: grid; gap: 16px; }
+.gallery figure { margin: 0; }
+.gallery img { width: 100%; display: block; image-rendering: pixelated; }
 section > p { margin: 0 0 10px; color: var(--soft); max-width: 75ch; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
@@ -183,6 +186,18 @@ _PICTURE = TEMPLATES.from_string('<p><img class="picture" alt="" src="data:image
 def picture(png: bytes) -> Markup:
     """Return a picture, which becomes part of the page."""
     return fill(_PICTURE, data=base64.b64encode(png).decode("ascii"))
+
+
+_GALLERY = TEMPLATES.from_string("""<div class="gallery" style="grid-template-columns:repeat({{ titles|length }},1fr)">
+{% for row in rows %}{% for title, data in row %}
+<figure><figcaption>{{ title }}</figcaption><img alt="{{ title }}" src="data:image/png;base64,{{ data }}"></figure>
+{% endfor %}{% endfor %}</div>""")
+
+
+def gallery(titles: Sequence[str], rows: Sequence[Sequence[bytes]]) -> Markup:
+    """Return rows of pictures (PNG), enlarged to the width of the page, each below its column's title."""
+    data = [[base64.b64encode(png).decode("ascii") for png in row] for row in rows]
+    return fill(_GALLERY, titles=titles, rows=[list(zip(titles, row)) for row in data]) if rows else Markup()
 
 
 _TABLE = TEMPLATES.from_string("""<div class="wide"><table>

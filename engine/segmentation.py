@@ -108,7 +108,7 @@ class _Trained:
     result: Optional[Scores]
     reported: str
     stopped: bool
-    examples: Tuple[bytes, ...]
+    examples: Tuple[Tuple[bytes, ...], ...]
     shares: Tuple[float, ...]
 
 

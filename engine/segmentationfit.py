@@ -334,26 +334,30 @@ class Fit:
         if not self._fabric.is_global_zero or (self._shown and now - self._shown < PREVIEW_S and not last):
             return
         self._shown = now
-        for number, picture in enumerate(self.examples(), start=1):
+        for number, pictures in enumerate(self._pictures(), start=1):
             caption = "Image, reference and prediction"
-            self._context.picture(f"example {number}", picture, self.progress.epoch, caption)
+            self._context.picture(f"example {number}", previews.strip(pictures), self.progress.epoch, caption)
+
+    def examples(self) -> Tuple[Tuple[bytes, ...], ...]:
+        """Return pictures (PNG) of what the network makes of some windows, of each `previews.TITLES`."""
+        return tuple(tuple(previews.png(picture) for picture in pictures) for pictures in self._pictures())
 
     @torch.no_grad()
-    def examples(self) -> Tuple[bytes, ...]:
-        """Return pictures of what the network makes of some windows: image, reference and prediction, as PNG."""
+    def _pictures(self) -> List[Tuple[previews.Picture, ...]]:
+        """Return pictures of what the network makes of some windows, spread over the part."""
         part = self._roles.validation or self._roles.training
         count = min(PREVIEWS, len(part))
         numbers = [int(place) for place in (np.arange(count) + 0.5) * len(part) / count]
         self._module.eval()
-        pictures = []
+        pictures: List[Tuple[previews.Picture, ...]] = []
         plan = [(step, [number]) for step, number in enumerate(numbers)]
         flowing = batches_of(part, self._card, plan, 0, None, self._settings.seed, self._context)
         for number, (standardised, targets) in zip(numbers, flowing):
             placed, _ = self._placed(standardised, targets)
             found = self._decided(self._module(placed).float())[0].cpu().numpy()
             values, wanted = part.read([number])
-            pictures.append(previews.strip(values[0], wanted[0], found, self._card.classes))
-        return tuple(pictures)
+            pictures.append(previews.pictures_of(values[0], wanted[0], found, self._card.classes))
+        return pictures
 
     # --- the checkpoint ---
 

@@ -18,6 +18,7 @@ from ..tasks.protocol import plugin_version
 from . import reports
 from .crossvalidation import NUMBERS, Fold, fold_summary
 from .metrics import Scores, metrics_dict
+from .previews import TITLES
 from .reports import Section
 from .trainingground import Ground, written
 
@@ -131,7 +132,7 @@ class RunFacts:
         extra: further (name, value) facts.
         folds: the scenes that were left out, each with what a model of the others makes of it.
         unit: what is counted: samples (of which each is a patch), or pixels.
-        examples: pictures (PNG) of the kept weights' answers on some windows.
+        examples: pictures (PNG) of the kept weights' answers on some windows, of each `previews.TITLES`.
     """
 
     title: str
@@ -145,7 +146,7 @@ class RunFacts:
     extra: Tuple[Tuple[str, str], ...] = ()
     folds: Tuple[Fold, ...] = ()
     unit: str = "samples"
-    examples: Tuple[bytes, ...] = ()
+    examples: Tuple[Tuple[bytes, ...], ...] = ()
 
     @property
     def chosen(self) -> Tuple[str, ...]:
@@ -272,7 +273,7 @@ def training_page(
             Section("Accuracy per class", reports.scores_table(card.metrics)),
         ]
     sections += [
-        Section("Examples", _examples(run), "Image, reference and what the model makes of it."),
+        Section("Examples", reports.gallery(TITLES, run.examples), _examples_note(roles)),
         Section(f"Classes and {run.unit}", _samples(card, roles, run), " ".join(roles.notes)),
         Section("Bands", _bands(card), "Means and deviations are those of the training patches; the model is given "
                 "(value - mean) / deviation." if card.kind == "network" else ""),
@@ -344,8 +345,9 @@ def _curves_note(run: RunFacts) -> str:
     return f"{chosen} Training numbers are taken while the network learns, on augmented patches and with dropout."
 
 
-def _examples(run: RunFacts) -> Markup:
-    return Markup().join(reports.picture(png) for png in run.examples)
+def _examples_note(roles: RolesLike) -> str:
+    part = "validation" if "validation" in roles.parts else "training"
+    return f"Windows of the {part} part. Colours are those of the classes below; what is not labelled is dark grey."
 
 
 def _samples(card: Card, roles: RolesLike, run: RunFacts) -> Markup:

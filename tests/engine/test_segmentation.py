@@ -118,7 +118,9 @@ def test_a_scene_is_learned_and_mapped(tmp_path, image, labels):
     assert context.pictures and context.pictures[0][1].startswith(b"\x89PNG")
     assert any("epochs take about" in line for line in context.lines)
     page = (tmp_path / "r.html").read_text()
-    assert "data:image/png;base64," in page and "pixels" in page
+    assert "Windows of the validation part" in page and "pixels" in page
+    for title in ("Image", "Reference", "Prediction"):
+        assert page.count(f'<figcaption>{title}</figcaption><img alt="{title}" src="data:image/png;base64,') == 4
     assert not (tmp_path / ("modèle.safetensors" + SUFFIX)).exists()
     mapped = classify(jobs.Classify(jobs.RasterSource(image), made.output, str(tmp_path / "map.tif")), Context())
     with rasterio.open(mapped.output) as raster, rasterio.open(labels) as truth:
@@ -364,14 +366,3 @@ def test_weights_of_classes_have_a_mean_of_one_over_the_pixels():
 def test_a_class_of_few_pixels_is_not_all_that_counts():
     found = segmentationfit.class_weights(np.array([1_000_000, 1_000_000, 10]), "balanced")
     assert found[2] / found[0] == pytest.approx(10 * 3 / 2, rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(8.4, "8 s"), (89.0, "89 s"), (141.0, "2.4 min"), (596.0, "9.9 min"), (597.0, "10 min"), (5399.0, "90 min"),
-     (5400.0, "1.5 h"), (166_000.0, "46 h")],
-)  # fmt: skip
-def test_durations_are_told_to_a_tenth(seconds, text):
-    from deepscape.engine.trainingtime import duration
-
-    assert duration(seconds) == text
