@@ -32,7 +32,7 @@ from .devices import SilentContext, device_name, quiet, repeatable, start_fabric
 from .fields import field_of
 from .initialmodel import continued
 from .metrics import Scores
-from .modelfiles import load_model, module_tensors, save_model, with_suffix
+from .modelfiles import LoadedModel, load_model, module_tensors, save_model, with_suffix
 from .ratesearch import search_rate
 from .segmentationfit import Fit, class_weights
 from .segmentationsettings import Settings, choose_settings
@@ -56,7 +56,8 @@ def train_segmenter(job: TrainSegmenter, context: Context) -> TrainResult:
         fabric = start_fabric(job.device_choice, context, job.precision)
         told = context if fabric.is_global_zero else SilentContext(context)
         # What cannot work is said before the labels of a large image are read, which takes minutes.
-        rule = _window_rule(job)
+        initial = load_model(job.initial_model) if job.initial_model else None
+        rule = _window_rule(job, initial)
         if job.source is not None:
             rule.check(job.patch_size, "PATCH_SIZE")
         roles = stack.enter_context(open_dense_roles(job, told))
@@ -65,7 +66,7 @@ def train_segmenter(job: TrainSegmenter, context: Context) -> TrainResult:
         if job.resume:
             data = {role: part.facts() for role, part in roles.parts.items()}
             checkpoint = Checkpoint(output, training_key(job, data))
-        done = _train(job, roles, fabric, checkpoint, told)
+        done = _train(job, initial, roles, fabric, checkpoint, told)
         threads = torch.get_num_threads()
     facts = RunFacts(
         title=network_entry(done.card.network).title,
@@ -113,11 +114,12 @@ class _Trained:
 
 
 def _train(
-    job: TrainSegmenter, roles: DenseRoles, fabric: Fabric, checkpoint: Optional[Checkpoint], context: Context
-) -> _Trained:
+    job: TrainSegmenter, initial: Optional[LoadedModel], roles: DenseRoles, fabric: Fabric,
+    checkpoint: Optional[Checkpoint], context: Context,
+) -> _Trained:  # fmt: skip
     """Train the network, choose its threshold, find how far it looks, and evaluate it once."""
     with repeatable(job.seed, fabric.device):
-        card, network = _prepare(job, roles, context)
+        card, network = _prepare(job, initial, roles, context)
         settings = choose_settings(job, card, len(roles.training))
         if job.find_rate:
             rate = search_rate(fabric, network, card, settings, roles, context)
@@ -165,27 +167,29 @@ class _WindowRule:
             )
 
 
-def _window_rule(job: TrainSegmenter) -> _WindowRule:
-    """Return what windows the job's network takes, without any data.
+def _window_rule(job: TrainSegmenter, initial: Optional[LoadedModel]) -> _WindowRule:
+    """Return what windows the job's network, or that of the ``initial`` model, takes, without any data.
 
     Raises:
-        BadInput: there is no such network, it cannot be built with these arguments, or INITIAL_MODEL cannot be read.
+        BadInput: there is no such network, or it cannot be built with these arguments.
     """
     entry = network_entry(job.network, PIXEL_NETWORKS)
     network: Optional[nn.Module]
-    if job.initial_model:
-        network = load_model(job.initial_model).module
+    if initial is not None:
+        network = initial.module
     else:
         network = build_network(job.network, _ANY_BANDS, _ANY_CLASSES, 0, job.network_arguments)
     inner = network.network if isinstance(network, TwoClasses) else network
     return _WindowRule(entry.title, entry.smallest_patch, int(getattr(inner, "grid", 1)))
 
 
-def _prepare(job: TrainSegmenter, roles: DenseRoles, context: Context) -> Tuple[Card, nn.Module]:
+def _prepare(
+    job: TrainSegmenter, initial: Optional[LoadedModel], roles: DenseRoles, context: Context
+) -> Tuple[Card, nn.Module]:
     """Return the card (so far) and the network, with its initial weights."""
     ours = card_source(roles, context)
-    if job.initial_model:
-        return continued(job.initial_model, job.network, ours, roles.classes, context)
+    if initial is not None:
+        return continued(initial, job, ours, roles.classes, context)
     entry = network_entry(job.network, PIXEL_NETWORKS)
     binary = is_binary(job, roles.classes)
     network = build_network(

@@ -33,7 +33,7 @@ from .crossvalidation import cross_validate, pooled
 from .devices import SilentContext, device_name, quiet, repeatable, start_fabric, using_threads
 from .initialmodel import continued
 from .metrics import Scores, scores
-from .modelfiles import module_tensors, save_model, with_suffix
+from .modelfiles import load_model, module_tensors, save_model, with_suffix
 from .patchpools import Part
 from .trainingbatches import Recipe, StandardisedPatches, augment, batches, choose_recipe
 from .trainingreport import Epoch, RunFacts, finish, tell_epoch, versions
@@ -130,7 +130,7 @@ def _prepare(job: TrainClassifier, roles: Roles, context: Context) -> Tuple[Card
     source = roles.training.pool.source
     ours = card_source(roles.training, *band_statistics(roles.training, context))
     if job.initial_model:
-        return continued(job.initial_model, job.network, ours, roles.classes, context)
+        return continued(load_model(job.initial_model), job, ours, roles.classes, context)
     network = build_network(
         job.network, len(source.bands), len(roles.classes), source.patch_size, job.network_arguments
     )

@@ -340,12 +340,14 @@ def test_the_learning_rate_is_found(tmp_path, image, labels):
     assert 1e-6 <= rate <= 1 and rate != 0.01
 
 
-def test_training_goes_on_from_a_model(tmp_path, image, labels):
+def test_training_goes_on_from_a_model(tmp_path, monkeypatch, image, labels):
     first = train_segmenter(job(tmp_path / "first", image, labels), Context())
+    loaded = []
+    monkeypatch.setattr(segmentation, "load_model", lambda path: loaded.append(path) or load_model(path))
     made = train_segmenter(
         job(tmp_path / "m", image, labels, initial_model=first.output, epochs=1, learning_rate=1e-6), Context()
     )
-    assert made.overall_accuracy == pytest.approx(first.overall_accuracy, abs=0.05)
+    assert made.overall_accuracy == pytest.approx(first.overall_accuracy, abs=0.05) and loaded == [first.output]
 
 
 def test_no_thread_is_left(tmp_path, image, labels):
