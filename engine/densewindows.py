@@ -33,9 +33,10 @@ from .areas import (
     counts_by_role,
 )
 from .datasets import DatasetScene, DatasetSource
-from .denselabels import DenseLabels, open_labels
+from .denselabels import BACKGROUND, DenseLabels, open_labels
 from .denseparts import IGNORED, DenseRoles, Floats, Targets, check_classes, is_binary, without
 from .metrics import class_positions
+from .nodatasamples import tell_of_losses
 from .patchreading import dataset_bands, dataset_scene, plan_source, warn_of_alpha
 from .rasters import RasterReader, reading
 from .trainingground import Ground, coverage, mask_ground
@@ -43,6 +44,7 @@ from .trainingsets import balanced_groups
 
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 _FEWEST_WINDOWS, _MOST_WINDOWS = 64, 2000
 # The training area is known by cells of a window's side divided by this; windows begin anywhere.
@@ -78,13 +80,10 @@ class WindowReader:
             targets[~valid.all(axis=0)] = IGNORED
         return values, targets
 
-    def scored(self, window: Window) -> Targets:
-        """Return class positions ``(H, W)`` as `read` does, `IGNORED` where the image has no data."""
-        targets = self.targets(window)
+    def lacking(self, window: Window) -> Optional[Mask]:
+        """Return where the image has no data ``(H, W)``; None where it has data everywhere."""
         valid = self.raster.read_known(*window, self.rule)[1]
-        if valid is not None:
-            targets[~valid.all(axis=0)] = IGNORED
-        return targets
+        return None if valid is None else np.asarray(~valid.all(axis=0))
 
     def targets(self, window: Window) -> Targets:
         """Return class positions ``(H, W)`` by the labels alone."""
@@ -403,12 +402,17 @@ class _Opening:
         tiles = -(-grid.height // self._size), -(-grid.width // self._size)
         held = {role: np.zeros(tiles, bool) for role in (VALIDATION, TEST)}
         counts = {role: np.zeros(classes, np.int64) for role in (TRAINING, VALIDATION, TEST)}
+        lost = np.zeros(classes, np.int64)
         for window in self._strips("finding windows"):
             row, height = window[0], window[2]
-            codes, targets = areas.read(window), self._reader.scored(window)
+            codes, targets = areas.read(window), self._reader.targets(window)
             across = None if crossing is None else crossing.read(window)
             if across is not None:
                 targets = np.where(across & (codes != TRAINING), IGNORED, targets)
+            empty = self._reader.lacking(window)
+            if empty is not None:
+                lost += sum(counts_by_role(codes, np.where(empty, targets, IGNORED), classes).values())
+                targets[empty] = IGNORED
             for role, found in counts_by_role(codes, targets, classes).items():
                 counts[role] += found
             trains = codes == TRAINING
@@ -418,8 +422,25 @@ class _Opening:
             for role, tile in held.items():
                 rows, cols = np.nonzero((codes == role) & (targets >= 0))
                 tile[(rows + row) // self._size, cols // self._size] = True
+        self._tell_of_no_data(lost, lost + sum(counts.values()))
         places = {role: np.argwhere(tile) * self._size for role, tile in held.items()}
         return counts, places, self._starts(inside, labelled)
+
+    def _tell_of_no_data(self, lost: Counts, labelled: Counts) -> None:
+        """Tell of the labelled pixels of each class ``(K,)`` where the image has no data, but for background."""
+        named = {
+            entry.value: number
+            for number, entry in enumerate(self._reader.classes)
+            if not (self._job.background and entry.value == BACKGROUND.value)
+        }
+        tell_of_losses(
+            f"labelled pixels lie where '{self._raster.name}' has no data and are left out",
+            {value: int(lost[number]) for value, number in named.items()},
+            {value: int(labelled[number]) for value, number in named.items()},
+            self._reader.classes,
+            "Check that labels and image cover the same place, and NODATA and NODATA_RULE.",
+            self._context,
+        )
 
     def _starts(self, inside: npt.NDArray[np.bool_], labelled: Counts) -> Counts:
         """Return row and column of the cells where a window lies inside the training area and holds labels."""

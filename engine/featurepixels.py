@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource
 from .classes import FeatureClasses
+from .nodatasamples import losses_text
 from .rasters import Grid, RasterReader, open_mask_on
 from .vectors import Layer, crs_name
 
@@ -82,21 +83,25 @@ def pixel_chunks(
     """
     geometries = np.asarray(layer.frame.geometry.values, dtype=object)
     chosen = np.flatnonzero(classes.known)
-    outside, missed, eroded = 0, _Listed(layer), _Listed(layer)
+    outside = np.zeros(len(classes.ids), dtype=bool)
+    missed, eroded = _Listed(layer), _Listed(layer)
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_mask_on(mask, grid)) if mask else None
         done = 0
         for positions in _groups(geometries, chosen, grid):
             context.check()
             chunk, vanished = _burnt_chunk(geometries, positions, grid, erode)
-            outside += int(np.count_nonzero(chunk.outside))
+            outside[positions[chunk.outside]] = True
             eroded.add(positions[vanished])
             missed.add(positions[(chunk.counts == 0) & ~chunk.outside & ~vanished])
             yield _where_valid(chunk, reader, grid) if reader is not None else chunk
             done += len(positions)
             context.progress(done, len(chosen), "Finding pixels", "features")
-    if outside:
-        context.warn(f"{outside} of {len(chosen)} features of '{layer.name}' lie outside the raster.")
+    if outside.any():
+        context.warn(
+            f"{np.count_nonzero(outside)} of {len(chosen)} features of '{layer.name}' lie outside the raster: "
+            f"{losses_text(_counted(classes.ids[outside]), _counted(classes.ids[chosen]), classes.classes)}."
+        )
     if missed.count:
         context.warn(
             f"{missed.count} features of '{layer.name}' hold no pixel centre and give no sample: id {missed.text}."
@@ -123,6 +128,11 @@ class _Listed:
     def text(self) -> str:
         more = self.count - len(self._first)
         return ", ".join(self._first) + (f" and {more} more" if more else "")
+
+
+def _counted(ids: Keys) -> Dict[int, int]:
+    values, numbers = np.unique(ids, return_counts=True)
+    return {int(value): int(number) for value, number in zip(values, numbers)}
 
 
 def extent_text(layer: Layer) -> str:

@@ -106,8 +106,7 @@ class Scan:
         self._least = job.min_labelled
         self._balance = job.split == "balanced"
         # Where neither a number nor a mask nor NaN can occur, there is nothing to look for.
-        holes = image.masked or image.dtype.kind == "f" or all(band.nodata is not None for band in image.bands)
-        self._image = image if holes else None
+        self._image = image if image.may_lack("all") else None
         self._labels = labels
         # Areas are those of the file that is read, or of the larger one of two.
         first = self._image or (labels if isinstance(labels, RasterReader) else None)

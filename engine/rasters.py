@@ -322,6 +322,11 @@ class RasterReader:
             self.damaged.update(dict.fromkeys(lost))
         return raw, read
 
+    def may_lack(self, rule: str = "any") -> bool:
+        """Tell, without reading, whether a pixel may be no-data by ``rule``: by a mask, NaN or a no-data number."""
+        numbers = [number is not None for number in self._numbers]
+        return self.masked or self.dtype.kind == "f" or (all if rule == "all" else any)(numbers)
+
     def absent(self, window: Box, bands: Sequence[int], rule: str = "any") -> bool:
         """Tell, without reading, whether a window inside the raster is no-data because no block of it is stored.
 

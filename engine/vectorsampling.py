@@ -18,7 +18,9 @@ from ..tasks.jobs import SamplesResult, SelectVectorSamples
 from .classes import FeatureClasses, class_texts, feature_classes
 from .crosswalks import read_crosswalk
 from .featurepixels import extent_text, nothing_labelled, pixel_chunks
-from .rasters import Grid, reading
+from .nodatasamples import tell_of_losses, without_data
+from .patchreading import plan_source
+from .rasters import Grid, RasterReader, reading
 from .rastersampling import points_at
 from .rates import Rate, class_rates, rate, read_required, write_rates
 from .samplingreport import ClassSamples, write_samples_report
@@ -73,7 +75,8 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
         DiskFull: no room left.
     """
     vector_path(job.output)
-    with reading(job.raster) as reader:
+    # The image is looked at for no-data alone: what of it is damaged, the next step refuses.
+    with reading(job.raster, salvage=True) as reader:
         layer = read_layer(job.vector, context)
         extent = extent_text(layer)
         layer = on_grid(layer, reader.grid, reader.name, context, consume=True)
@@ -92,6 +95,7 @@ def select_vector_samples(job: SelectVectorSamples, context: Context) -> Samples
         listed = read_required(job.rates_file) if job.rates_file and job.strategy == "byclass" else {}
         rates = _rates(job, pixels, classes, texts, _by_text(listed, classes, texts, context))
         chosen = _choose(job, pixels, classes, rates, reader.grid, context)
+        _tell_of_no_data(reader, pixels, chosen, classes, context)
         rates_path = write_rates(job.rates, _shown(rates, pixels, classes, listed)) if job.rates else ""
         counts = {value: len(places) for value, places in chosen.items()}
         path = _write(job, layer, classes, pixels, np.concatenate(list(chosen.values())), reader.grid, context)
@@ -286,6 +290,27 @@ def _thinned(
         if len(places) < wanted[value]:
             context.warn(thinned_sentence(distance, f"{value} ({names[value]})", wanted[value], len(places)))
     return {value: np.sort(offers[value][kept[value]]) for value in chosen if len(kept[value])}
+
+
+def _tell_of_no_data(
+    reader: RasterReader,
+    pixels: _FeaturePixels,
+    chosen: Dict[int, npt.NDArray[np.int64]],
+    classes: FeatureClasses,
+    context: Context,
+) -> None:
+    """Tell of samples where the image has no data. They stay: the reference, too, selects by the polygons alone."""
+    rule = plan_source(1, reader, "auto", 0.0).rule
+    rows, cols = np.divmod(pixels.keys[np.concatenate(list(chosen.values()))].astype(np.int64), reader.grid.width)
+    lacking = without_data(reader, rule, rows, cols, context.check)
+    totals = {value: len(places) for value, places in chosen.items()}
+    parts = np.split(lacking, np.cumsum(list(totals.values()))[:-1])
+    lost = {value: int(np.count_nonzero(part)) for value, part in zip(totals, parts)}
+    tell_of_losses(
+        f"samples lie where '{reader.name}' has no data", lost, totals, classes.classes,
+        "'Extract patches' leaves them out: sample with a MASK of the pixels that have data, or correct the image's "
+        "no-data value if it is wrong.", context,
+    )  # fmt: skip
 
 
 def _write(

@@ -101,6 +101,24 @@ def test_windows_hold_the_pixels_of_the_files(job, image, truth):
                 assert (np.array(CLASSES)[target[known]] == truth[rows, cols][known]).all()
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_labels_where_the_image_has_no_data_are_told_by_class(job, tmp_path, image, background):
+    image[:, :, :13] = -1
+    roofs = layer(
+        tmp_path / "roofs.gpkg", [box(0, 0, 20, 30), box(40, 0, 60, 100), box(70, 50, 90, 90)], code=[2, 2, 5]
+    )
+    source = write(tmp_path / "cut.tif", image, nodata=-1)
+    fields = {"labels": None, "label_features": roofs, "label_field": "code", "source": source}
+    context = Context()
+    with open_dense_roles(replace(job, **fields, background=background), context) as roles:
+        counts = sum(part.pixels for part in roles.parts.values())
+    assert counts[-2:].tolist() == [20 * 17 + 20 * 87, 800]
+    assert [text for text in context.warnings if "no data" in text] == [
+        "520 of 3400 labelled pixels lie where 'cut.tif' has no data and are left out: 520 of 2600 of class 2 "
+        "'Class 2'. Check that labels and image cover the same place, and NODATA and NODATA_RULE."
+    ]
+
+
 def test_a_fourth_band_called_alpha_is_told(job, tmp_path):
     path = tmp_path / "photograph.tif"
     with rasterio.open(

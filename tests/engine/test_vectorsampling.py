@@ -96,13 +96,62 @@ def test_mask_overlaps_and_polygons_without_pixels(tmp_path, grid):
     assert pixels_of(result.output) == [(0, 1), (0, 2), (0, 3), (0, 5)]
     assert pyogrio.read_dataframe(result.output)["originfid"].tolist() == [1, 1, 2, 3]
     text = " ".join(context.warnings)
-    assert "1 of 5 features" in text and "no pixel centre and give no sample: id 4" in text
+    assert "1 of 5 features of 'v.gpkg' lie outside the raster: 1 of 3 of class 2 'Class 2'." in text
+    assert "no pixel centre and give no sample: id 4" in text
     assert "1 pixels are claimed by features of two classes" in text
     small = label_raster(tmp_path / "s.tif", mask[:5])
     with pytest.raises(BadInput, match=r"mask 's.tif' \(20 x 5\)"):
         select_vector_samples(
             SelectVectorSamples(source, "code", grid, str(tmp_path / "p.gpkg"), mask=small), Context()
         )
+
+
+def test_samples_where_the_image_has_no_data_are_told_by_class_and_stay(tmp_path):
+    values = np.full((20, 20), 7, "uint8")
+    whole = label_raster(tmp_path / "whole.tif", values)
+    values[:, :2] = 0
+    source = vector(
+        tmp_path / "v.gpkg", [box(1000, 1900, 1100, 2000), box(1100, 1900, 1200, 2000)], code=[5, 2], name=["lake", "b"]
+    )
+    points = {}
+    for name, raster in (("whole", whole), ("cut", label_raster(tmp_path / "cut.tif", values, nodata=0))):
+        context = Context()
+        job = SelectVectorSamples(source, "code", raster, str(tmp_path / f"{name}.gpkg"), strategy="all")
+        points[name] = pixels_of(select_vector_samples(job, context).output)
+        sentences = [text for text in context.warnings if "no data" in text]
+        if name == "whole":
+            assert sentences == []
+        else:
+            assert sentences[0].startswith(
+                "20 of 200 samples lie where 'cut.tif' has no data: 20 of 100 of class 5 'lake'. 'Extract patches' "
+                "leaves them out: sample with a MASK"
+            )
+    assert points["cut"] == points["whole"]
+    # What is told is what the next step does.
+    patches = ExtractPatches(
+        RasterSource(str(tmp_path / "cut.tif")), VectorSource(str(tmp_path / "cut.gpkg")), "class_id",
+        str(tmp_path / "patches"), patch_size=1,
+    )  # fmt: skip
+    assert extract_patches(patches, Context()).rejected == 20
+
+
+def test_a_damaged_image_is_sampled_all_the_same(tmp_path):
+    path = tmp_path / "damaged.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=64, height=32, count=1, dtype="float32", crs="EPSG:32654", tiled=True,
+        blockxsize=32, blockysize=32, compress="deflate", transform=from_origin(1000, 2000, 10, 10),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.random.default_rng(0).random((1, 32, 64), "float32"))
+    with rasterio.open(path) as dataset:
+        place = int(dataset.get_tag_item("BLOCK_OFFSET_1_0", "TIFF", bidx=1))
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(b"\0" * 300)
+    source = vector(tmp_path / "v.gpkg", [box(1000, 1680, 1640, 2000)], code=[1])
+    context = Context()
+    job = SelectVectorSamples(source, "code", RasterSource(str(path)), str(tmp_path / "p.gpkg"), strategy="all")
+    assert select_vector_samples(job, context).counts == {"1": 2048}
+    assert "1024 of 2048 samples lie where 'damaged.tif' has no data" in " ".join(context.warnings)
 
 
 @pytest.mark.parametrize("sampler", ["spread", "random", "periodic"])
