@@ -42,7 +42,7 @@ from .destinations import destination_text, is_file_destination
 from .snapshots import is_given, raster_snapshot, vector_snapshot
 from .translate import tr
 from .values import Values
-from .waiting import run_and_listen
+from .waiting import in_main_thread, run_and_listen
 
 HOMEPAGE = "https://github.com/deepscape/deepscape"
 ENGINE_SETTING = "deepscape/engine_python"
@@ -220,6 +220,10 @@ class JobAlgorithm(DeepscapeAlgorithm):
     ASIDE: ClassVar[Tuple[str, ...]] = ()
     CURVES: ClassVar[bool] = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._painted_rasters: list[str] = []
+
     def flags(self):
         return super().flags() | compat.SUPPORTS_BATCH
 
@@ -233,6 +237,12 @@ class JobAlgorithm(DeepscapeAlgorithm):
 
     def painters(self, values: Values, result: Any) -> Dict[str, styling.Painter]:
         """Return how outputs are painted, by their names; none by default."""
+        return {}
+
+    def postProcessAlgorithm(self, context, feedback):
+        """Load the rasters that are painted before QGIS does; in the main thread, where layers live."""
+        if in_main_thread():
+            styling.load_with_style(self._painted_rasters, context)
         return {}
 
     def canExecute(self):
@@ -317,6 +327,8 @@ class JobAlgorithm(DeepscapeAlgorithm):
         styling.style_in_context(destination, painter, context)
         styling.style_when_loaded(destination, painter, context, name not in self.ASIDE)
         styling.save_sidecar(destination, painter, is_raster)
+        if is_raster:
+            self._painted_rasters.append(destination)
 
     def _name_layers(self, values: Values, outputs: Mapping[str, Any], context: Any) -> None:
         label = values.label(self.NAMED_AFTER)

@@ -225,6 +225,25 @@ def name_when_loaded(destination: str, plain: Sequence[str], better: str, contex
             details.name = better
 
 
+def load_with_style(destinations: Iterable[str], context: Any) -> None:
+    """Load rasters that QGIS is about to load, and would load without their style; it takes them from the context."""
+    for destination in destinations:
+        if context.willLoadLayerOnCompletion(destination):
+            layer = _styled_raster(destination, context.layerToLoadOnCompletionDetails(destination).name)
+            if layer.isValid():
+                context.temporaryLayerStore().addMapLayer(layer)
+
+
+def _styled_raster(path: str, name: str) -> QgsRasterLayer:
+    """Return a raster with the style that the engine wrote beside it.
+
+    Without it, QGIS stretches the contrast of the first three bands. Where one holds a single value, as the probability
+    of a class that a part of a scene lacks, GDAL then complains on stderr that "dfMax should be strictly greater than
+    dfMin" (seen on 3.22).
+    """
+    return QgsRasterLayer(path, name)
+
+
 def style_in_context(destination: str, painter: Painter, context: Any) -> None:
     """Paint a layer that lives in the context (a memory layer), so that the next step of a model sees its classes."""
     layer = context.temporaryLayerStore().mapLayer(destination)
@@ -237,11 +256,7 @@ def save_sidecar(destination: str, painter: Painter, is_raster: bool) -> None:
     path = destination.split("|")[0]
     if not os.path.isfile(path):
         return
-    layer = (
-        QgsRasterLayer(path, "style", "gdal", QgsRasterLayer.LayerOptions(False))
-        if is_raster
-        else QgsVectorLayer(destination, "style", "ogr")
-    )
+    layer = _styled_raster(path, "style") if is_raster else QgsVectorLayer(destination, "style", "ogr")
     if layer.isValid():
         painter(layer)
         layer.saveNamedStyle(os.path.splitext(path)[0] + ".qml")

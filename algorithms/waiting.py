@@ -15,13 +15,18 @@ from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QThread
 STEP_S = 0.01
 
 
+def in_main_thread() -> bool:
+    """Tell whether the caller runs in QGIS's main thread."""
+    application = QCoreApplication.instance()
+    return application is not None and QThread.currentThread() == application.thread()
+
+
 def run_and_listen(work: Callable[[Callable[[Any], None]], Any], listen: Callable[[Any], None]) -> Any:
     """Return ``work(on_message)``; every message reaches ``listen`` in the thread of the caller.
 
     In the main thread the work is done in another one, while QGIS's events (redrawing, the Cancel button) go on.
     """
-    application = QCoreApplication.instance()
-    if application is None or QThread.currentThread() != application.thread():
+    if not in_main_thread():
         return work(listen)
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with futures.ThreadPoolExecutor(1, "deepscape-job") as pool:

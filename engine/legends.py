@@ -60,8 +60,13 @@ def write_sidecars(path: str, classes: Sequence[ClassEntry], counts: Mapping[int
 _SURENESS = ("#00204d", "#414d6b", "#7c7b78", "#bcae6c", "#ffea46")
 
 
-def write_ramp(path: str, kind: str) -> None:
-    """Write ``<name>.qml`` for a raster of confidence, entropy or margin, from 0 to 1 in one even ramp.
+def write_ramp(path: str, kind: str, band: int = 1) -> None:
+    """Write ``<name>.qml`` for a raster of probabilities, confidence, entropy or margin: 0 to 1 in one even ramp.
+
+    Args:
+        path: the raster.
+        kind: see `products`.
+        band: the one that is shown, counted from 1.
 
     Raises:
         DiskFull: no room left.
@@ -72,7 +77,7 @@ def write_ramp(path: str, kind: str) -> None:
     renderer = ElementTree.SubElement(
         ElementTree.SubElement(root, "pipe"), "rasterrenderer",
         {
-            "type": "singlebandpseudocolor", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": "",
+            "type": "singlebandpseudocolor", "band": str(band), "opacity": "1", "alphaBand": "-1", "nodataColor": "",
             "classificationMin": "0", "classificationMax": "1",
         },
     )  # fmt: skip

@@ -370,8 +370,8 @@ class RasterFiles:
                 _compare(part, written, check)
                 if product.kind == CLASSES:
                     write_sidecars(part, self._classes, counts)
-                elif product.kind != PROBABILITIES:
-                    write_ramp(part, product.kind)
+                else:
+                    write_ramp(part, product.kind, self._shown(counts) if product.kind == PROBABILITIES else 1)
             except (OSError, RasterioError) as error:
                 raise writing_error(product.path, error) from error
         for product, part in zip(self._products, self._parts):
@@ -385,6 +385,11 @@ class RasterFiles:
                         os.replace(name(part), name(final))
             except OSError as error:
                 raise writing_error(final, error) from error
+
+    def _shown(self, counts: Mapping[int, int]) -> int:
+        """Return the band of probabilities that is shown: that of the class with the most pixels."""
+        pixels = [counts.get(entry.value, 0) for entry in self._classes]
+        return 1 + pixels.index(max(pixels))
 
     def _optimise(self, product: Product, part: str) -> None:
         """Turn a raster into a cloud-optimised one with overviews."""

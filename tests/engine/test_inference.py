@@ -188,6 +188,10 @@ def test_outputs_agree_with_each_other_and_with_the_scene(compact):
     assert {int(v): a["pixels"] for v, a in result.class_areas.items()} == {
         v: int((classes == v).sum()) for v in (1, 2, 3, 9)
     }
+    # Of the probabilities, the style shows the band of the most frequent class.
+    most = 1 + int(np.argmax([area["pixels"] for area in result.class_areas.values()]))
+    style = Path(job.probabilities).with_suffix(".qml").read_text(encoding="utf-8")
+    assert f'type="singlebandpseudocolor" band="{most}"' in style
     hectares = sum(area["hectares"] for area in result.class_areas.values())
     assert hectares == pytest.approx(237 * 247 * 9.9649**2 / 1e4, rel=1e-3)
 

@@ -172,6 +172,50 @@ def test_of_probabilities_the_band_of_the_most_frequent_class_is_shown(run, play
     assert (shown.classificationMin(), shown.classificationMax()) == (0, 1)
 
 
+@pytest.fixture
+def complaints():
+    """What GDAL complains of, in place of printing it."""
+    found = []
+    gdal.PushErrorHandler(lambda _kind, _number, text: found.append(text))
+    yield found
+    gdal.PopErrorHandler()
+
+
+def test_a_class_that_occurs_nowhere_makes_gdal_complain_of_nothing(
+    run, play, model, image, tmp_path, context, feedback, complaints
+):
+    from deepscape.algorithms import styling
+    from qgis.core import QgsProcessingOutputLayerDefinition
+
+    # Probabilities in steps of 0.004, of classes that the part of a scene lacks: bands of one value.
+    written = str(tmp_path / "three.tif")
+    each = gdal.GetDriverByName("GTiff").Create(written, 4, 3, 3)
+    each.SetGeoTransform((0, 1, 0, 3, 0, -1))
+    for number in (1, 2, 3):
+        each.GetRasterBand(number).SetScale(0.004)
+        each.GetRasterBand(number).Fill(250 if number == 2 else 0)
+    del each  # closes the file
+    plain = QgsRasterLayer(written, "without a style")
+    assert any("dfMax should be" in text for text in complaints)
+    styling.confidence(plain)
+    plain.saveNamedStyle(str(tmp_path / "ramp.qml"))
+    complaints.clear()
+    target = tmp_path / "each.tif"
+    play(
+        "classify",
+        {"copy": [image, "$output"]},
+        {"copy": [written, "$probabilities"]},
+        {"copy": [str(tmp_path / "ramp.qml"), str(target.with_suffix(".qml"))]},
+        {"result": {"classes": CLASSES}},
+    )
+    run(
+        "classify", INPUT=image, MODEL=model, OUTPUT=str(tmp_path / "map.tif"),
+        PROBABILITIES=QgsProcessingOutputLayerDefinition(str(target), QgsProject.instance()),
+    )  # fmt: skip
+    layer = load_as_qgis_does(context, feedback)["Probabilities (scène 1)"]
+    assert isinstance(layer.renderer(), QgsSingleBandPseudoColorRenderer) and complaints == []
+
+
 def test_a_name_given_by_a_model_stays(run, play, model, image, tmp_path, context, feedback):
     target = str(tmp_path / "map.tif")
     context.addLayerToLoadOnCompletion(target, details(context, "Land-cover map", "map:OUTPUT"))
