@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
-from qgis.core import QgsMessageLog, QgsProcessingFeatureSourceDefinition, QgsProcessingModelAlgorithm
+from qgis import utils
+from qgis.core import (
+    QgsMapLayer,
+    QgsMessageLog,
+    QgsProcessingFeatureSourceDefinition,
+    QgsProcessingModelAlgorithm,
+    QgsProject,
+    QgsVectorLayer,
+)
 
 from . import compat, icons
 from .snapshots import is_given
 from .translate import tr
+from .waiting import in_main_thread
 
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 
@@ -47,6 +56,10 @@ class Workflow(QgsProcessingModelAlgorithm):
         copy.loadVariant(self.toVariant())
         copy.setSourceFilePath(self.sourceFilePath())
         copy.setProvider(self.provider())
+        definition = copy.parameterDefinition("REFERENCE")
+        if definition is not None and in_main_thread():
+            # For dialogs alone. None takes away what this copy has from the one before.
+            definition.setGuiDefaultValueOverride(_other_polygons())
         return copy
 
     def checkParameterValues(self, parameters, context):
@@ -77,6 +90,24 @@ class Workflow(QgsProcessingModelAlgorithm):
         }
         given = {name: value for name, value in parameters.items() if is_given(value)}
         return super().processAlgorithm({**defaults, **given}, context, feedback)
+
+
+def _other_polygons() -> Optional[str]:
+    """Return the id of a layer of polygons that dialogs do not preselect for training; None where there is none.
+
+    QGIS preselects the active layer in every parameter that takes it, the first one by name where none is active.
+    """
+    layers = [layer for layer in QgsProject.instance().mapLayers().values() if _is_of_polygons(layer)]
+    layers.sort(key=lambda layer: layer.name().lower())
+    active = utils.iface.activeLayer() if utils.iface is not None else None
+    training = active or next(iter(layers), None)
+    if training not in layers:
+        return None
+    return next((layer.id() for layer in layers if layer.source() != training.source()), None)
+
+
+def _is_of_polygons(layer: QgsMapLayer) -> bool:
+    return isinstance(layer, QgsVectorLayer) and layer.geometryType() == compat.POLYGON_GEOMETRY
 
 
 def load() -> Iterator[Workflow]:

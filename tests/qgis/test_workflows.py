@@ -1,9 +1,11 @@
 """The designer workflow: its steps, and a whole run with a worker that plays."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
-from deepscape.tests.qgis.layers import CLASSES
+from deepscape.tests.qgis.layers import CLASSES, memory_polygons, save
+from qgis import utils
 from qgis.core import (
     QgsProcessingException,
     QgsProcessingFeatureSourceDefinition,
@@ -134,3 +136,30 @@ def test_a_map_is_not_judged_by_what_it_was_learned_from(algorithm, context, pol
     other.setSubsetString('"class_id" = 1')
     context.temporaryLayerStore().addMapLayer(other)
     assert check(layer.id(), other.id()) == (True, "")
+
+
+def test_its_dialog_offers_other_polygons_as_reference(algorithm, monkeypatch, qgis_app, tmp_path):
+    workflow, project, chosen = algorithm("landcoverfrompolygons"), QgsProject.instance(), []
+    monkeypatch.setattr(utils, "iface", SimpleNamespace(activeLayer=lambda: chosen[-1] if chosen else None))
+
+    def offered():
+        copy = workflow.create()  # its parameters die with it
+        reference = copy.parameterDefinition("REFERENCE")
+        # A script that names no reference gets none.
+        assert reference.defaultValue() is None
+        return reference.defaultValueForGui()
+
+    first, second = (
+        QgsVectorLayer(save(memory_polygons(), tmp_path / f"{name}.gpkg"), name, "ogr") for name in ("a", "b")
+    )
+    points = QgsVectorLayer("Point?crs=EPSG:4326", "points", "memory")
+    try:
+        project.addMapLayers([first, points])
+        assert offered() is None  # no other polygons
+        project.addMapLayers([second])
+        assert offered() == second.id()  # QGIS offers the first one for training
+        for active, other in ((second, first.id()), (first, second.id()), (points, None)):
+            chosen.append(active)
+            assert offered() == other
+    finally:
+        project.removeAllMapLayers()
