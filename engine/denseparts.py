@@ -83,6 +83,7 @@ class DenseRoles:
         scenes: names of the scenes.
         shared_pixels: pixels that are scored and lie in a training window.
         notes: how the parts came about, for the log and the report.
+        choosing_pixels: pixels that lie in validation patches, which choose the epoch, and in test patches.
     """
 
     classes: Tuple[ClassEntry, ...]
@@ -94,6 +95,7 @@ class DenseRoles:
     scenes: Tuple[str, ...]
     shared_pixels: int = 0
     notes: Tuple[str, ...] = ()
+    choosing_pixels: int = 0
 
     @property
     def parts(self) -> Mapping[str, DensePart]:

@@ -89,7 +89,9 @@ def patch_roles(job: TrainSegmenter, context: Context) -> DenseRoles:
         check_classes(found[0], name, inside, _EXTRACT_AGAIN)
 
     roles = give_roles(job, pool, classes, named, held, context, check)
-    return replace(found[0], shared_pixels=roles.shared_pixels, notes=roles.notes)
+    return replace(
+        found[0], shared_pixels=roles.shared_pixels, choosing_pixels=roles.choosing_pixels, notes=roles.notes
+    )
 
 
 def _dense(roles: Roles, classes: Tuple[ClassEntry, ...]) -> DenseRoles:

@@ -107,6 +107,11 @@ class RolesLike(Protocol):
         ...
 
     @property
+    def choosing_pixels(self) -> int:
+        """Return the pixels that lie in validation and in the test set."""
+        ...
+
+    @property
     def notes(self) -> Sequence[str]:
         """Return how the sets came about."""
         ...
@@ -159,21 +164,27 @@ def versions(**more: str) -> Dict[str, str]:
     return {"deepscape": plugin_version(), "python": platform.python_version(), "numpy": np.__version__, **more}
 
 
-def accuracy_sentence(reported: str, chosen: Sequence[str], shared: int = 0) -> str:
+def accuracy_sentence(reported: str, chosen: Sequence[str], shared: int = 0, choosing: int = 0) -> str:
     """Return what the reported numbers are worth.
 
     Args:
         reported: the set that they are of: test, validation or none.
         chosen: what the validation set chose.
         shared: pixels of that set that the training has seen, too.
+        choosing: pixels of the test set that validation has seen, too.
     """
+    what = " and the ".join(chosen)
     if shared and not (reported == "validation" and chosen):
         return f"Accuracy on the {reported} samples, which share {shared} pixels with the training patches: optimistic."
+    if reported == "test" and choosing and chosen:
+        return (
+            f"Accuracy on the test samples, which share {choosing} pixels with the validation patches, which chose the "
+            f"{what}: optimistic."
+        )
     if reported == "test":
         return "Accuracy on the test samples, which neither the training nor the choice of the epoch has seen."
     if reported == "validation":
         if chosen:
-            what = " and the ".join(chosen)
             return f"Accuracy on the validation samples, which also chose the {what} ({OPTIMISTIC})."
         return "Accuracy on the validation samples, which were used for nothing else."
     return "There are neither test nor validation samples: the accuracy of this model is unknown."
@@ -195,7 +206,7 @@ def finish(
     if run.folds:
         sentence = CROSS_VALIDATED_SHARING.format(shared) if shared else CROSS_VALIDATED
     else:
-        sentence = accuracy_sentence(reported, run.chosen, shared)
+        sentence = accuracy_sentence(reported, run.chosen, shared, roles.choosing_pixels)
     context.log(sentence)
     if result is not None:
         context.log(
@@ -389,12 +400,7 @@ def _facts(card: Card, roles: RolesLike, run: RunFacts) -> List[Tuple[str, Any]]
             rows.append(("Threshold", f"'{card.classes[1].name}' from a probability of {card.threshold:g}"))
     rows += [
         ("Seed", settings.get("seed", "")),
-        (
-            "Shared pixels",
-            f"{reports.grouped(card.training['shared_pixels'])} between training and {card.metrics['accuracy_set']}",
-        )
-        if len(roles.parts) > 1 or run.folds
-        else ("Shared pixels", "nothing to compare with"),
+        ("Shared pixels", _shared_text(card, roles, run)),
         ("Time", f"{run.seconds:.1f} s on {run.device}"),
         ("Versions", ", ".join(f"{name} {value}" for name, value in card.versions.items())),
     ]
@@ -402,3 +408,13 @@ def _facts(card: Card, roles: RolesLike, run: RunFacts) -> List[Tuple[str, Any]]
         unit = "windows" if run.unit == "pixels" else "patches"
         rows.append((f"{role.capitalize()} data", f"{part.facts()['name']}: {reports.grouped(len(part))} {unit}"))
     return rows
+
+
+def _shared_text(card: Card, roles: RolesLike, run: RunFacts) -> str:
+    """Return how many pixels the parts share that should not."""
+    if len(roles.parts) < 2 and not run.folds:
+        return "nothing to compare with"
+    text = f"{reports.grouped(card.training['shared_pixels'])} between training and {card.metrics['accuracy_set']}"
+    if not {"validation", "test"} <= set(roles.parts):
+        return text
+    return f"{text}, {reports.grouped(roles.choosing_pixels)} between validation and test"

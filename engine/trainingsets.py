@@ -46,6 +46,7 @@ class Roles:
         test: what is evaluated once, at the end; None without.
         shared_pixels: pixels that lie in training patches and in those of the set whose numbers are reported.
         notes: how the sets came about, for the log and the report.
+        choosing_pixels: pixels that lie in validation patches, which choose the epoch, and in test patches.
     """
 
     classes: Tuple[ClassEntry, ...]
@@ -54,6 +55,7 @@ class Roles:
     test: Optional[Part]
     shared_pixels: int = 0
     notes: Tuple[str, ...] = ()
+    choosing_pixels: int = 0
 
     @property
     def parts(self) -> Dict[str, Part]:
@@ -237,10 +239,12 @@ def give_roles(
         testing = None
     roles = Roles(classes, fit, validating, testing)
     (check or _check_classes)(roles, job.training, context)
-    shared = _count_shared(roles, context)
+    # Of a forest, and without patience, validation chooses nothing.
+    choosing = not isinstance(job, TrainRandomForest) and job.patience != 0
+    shared, chosen_by = _count_shared(roles, choosing, context)
     for note in notes:
         context.log(note)
-    return replace(roles, shared_pixels=shared, notes=tuple(notes))
+    return replace(roles, shared_pixels=shared, choosing_pixels=chosen_by, notes=tuple(notes))
 
 
 def _part(pool: PatchPool, mask: Array, classes: Tuple[ClassEntry, ...]) -> Part:
@@ -469,28 +473,48 @@ def _check_classes(roles: Roles, folder: str, context: Context) -> None:
             context.warn(f"The {role} samples hold {', '.join(few)} only: too few to judge these classes by.")
 
 
-def _count_shared(roles: Roles, context: Context) -> int:
-    """Log how many pixels training shares with the other parts, warn where any, return that of the reported set."""
+def _count_shared(roles: Roles, choosing: bool, context: Context) -> Tuple[int, int]:
+    """Log how many pixels the parts share, warn where any flatter the accuracy.
+
+    Args:
+        roles: with their parts.
+        choosing: whether validation chooses the epoch.
+        context: takes the log.
+
+    Returns:
+        The pixels that training shares with the reported set, and those that validation shares with the test set.
+    """
     reported = 0
-    for role, part in list(roles.parts.items())[1:]:
-        reported, touched = _shared_between(roles.training, part, context)
-        text = f"{reported} pixels are shared between training and {role} patches"
-        if not all(one.pool.placed[one.index].all() for one in (roles.training, part)):
-            context.warn(
-                f"It is not known where all training and {role} patches lie: shared pixels were not looked for, "
-                "and the accuracy may be optimistic."
-            )
-        else:
-            context.log(text + ".")
-        if reported:
-            context.warn(
-                f"{text} ({touched} of {len(part)} {role} patches): the accuracy is optimistic. Use smaller "
-                "patches, or split the samples again with a GUARD."
-            )
-    return reported
+    parts = list(roles.parts.items())
+    for other in parts[1:]:
+        reported = _tell_of_shared(parts[0], other, "the accuracy is optimistic", context)
+    if roles.validation is None or roles.test is None:
+        return reported, 0
+    harm = "the accuracy is optimistic, for validation chooses the epoch" if choosing else ""
+    return reported, _tell_of_shared(parts[1], parts[2], harm, context)
 
 
-def _shared_between(training: Part, other: Part, context: Context) -> Tuple[int, int]:
+def _tell_of_shared(one: Tuple[str, Part], other: Tuple[str, Part], harm: str, context: Context) -> int:
+    """Log how many pixels two parts (role, patches) share, and return it; warn of ``harm`` where it is not empty."""
+    (first, _), (second, part) = one, other
+    shared, touched = _shared_between(one[1], part, context)
+    text = f"{shared} pixels are shared between {first} and {second} patches"
+    if all(each.pool.placed[each.index].all() for _, each in (one, other)):
+        context.log(text + ".")
+    elif first == "training":  # which is told of each of the others, and so of both of them
+        context.warn(
+            f"It is not known where all {first} and {second} patches lie: shared pixels were not looked for, "
+            "and the accuracy may be optimistic."
+        )
+    if shared and harm:
+        context.warn(
+            f"{text} ({touched} of {len(part)} {second} patches): {harm}. Use smaller patches, or split the samples "
+            "again with a GUARD."
+        )
+    return shared
+
+
+def _shared_between(one: Part, other: Part, context: Context) -> Tuple[int, int]:
     """Return the pixels that two parts share and the other's patches that hold one, over all pairs of datasets.
 
     Ground that several datasets show counts once for each pair.
@@ -498,9 +522,9 @@ def _shared_between(training: Part, other: Part, context: Context) -> Tuple[int,
     pixels, touched, notes = 0, 0, set()
     for theirs, their_mask in other.masks():
         most = 0
-        for ours, our_mask in training.masks():
+        for ours, our_mask in one.masks():
             context.check()
-            a, b = training.pool.datasets[ours], other.pool.datasets[theirs]
+            a, b = one.pool.datasets[ours], other.pool.datasets[theirs]
             overlap = shared_pixels(a, *_near(a, our_mask, b, their_mask))
             pixels += int(overlap.pixels)
             notes.add(overlap.note)

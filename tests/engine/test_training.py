@@ -341,6 +341,37 @@ def test_shared_pixels_are_counted_and_the_accuracy_is_not_called_unseen(tmp_pat
     assert sentence in report.read_text() and "has seen" not in report.read_text() + " ".join(context.lines)
 
 
+def test_pixels_that_validation_shares_with_the_test_are_counted_where_it_chooses_the_epoch(
+    tmp_path, train_set, held_out
+):
+    near = patchsets.dataset(tmp_path, "near", rows=(56, 64))
+    context, report = Listener(), tmp_path / "r.html"
+    judged = {"validation": near, "test": held_out}
+    result = train_classifier(job(train_set, tmp_path / "m", **judged, report=str(report)), context)
+    # Validation's patches hold rows 54 to 64, those of the test 58 to 62, 63 to 67 ...: 7 rows of 18 patches of 5.
+    pixels, tests = 7 * 90, len(PatchDataset(held_out))
+    assert result.shared_pixels == 0 and "0 pixels are shared between training and test patches." in context.lines
+    line = f"{pixels} pixels are shared between validation and test patches."
+    assert line in context.lines
+    [warning] = [text for text in context.warnings if "shared" in text]
+    assert warning == (
+        f"{pixels} pixels are shared between validation and test patches (36 of {tests} test patches): the "
+        "accuracy is optimistic, for validation chooses the epoch. Use smaller patches, or split the samples again "
+        "with a GUARD."
+    )
+    sentence = (
+        f"Accuracy on the test samples, which share {pixels} pixels with the validation patches, which chose the "
+        "epoch: optimistic."
+    )
+    assert sentence in context.lines and sentence == read_card(result.output).metrics["sentence"]
+    assert f"0 between training and test, {pixels} between validation and test" in report.read_text()
+    # Where it chooses nothing, it does no harm.
+    context = Listener()
+    train_classifier(job(train_set, tmp_path / "n", **judged, patience=0), context)
+    assert line in context.lines and not any("shared" in text for text in context.warnings)
+    assert any("which neither the training nor the choice of the epoch has seen" in text for text in context.lines)
+
+
 def test_a_folder_of_two_roles_is_refused(tmp_path, train_set, held_out):
     for role in ("validation", "test"):
         with pytest.raises(BadInput, match=f"is given as TRAINING and as {role.upper()}") as caught:
