@@ -242,8 +242,9 @@ def _announce(
     log = math.ceil(sum(sizes.values()))
     # What an interrupted job left of it need not find room again.
     needed[products[0].path] += max(0, log - (os.path.getsize(journal) if os.path.isfile(journal) else 0))
+    many = f" ({pixels / 1e6:.3g} million)" if pixels >= 1e6 else ""
     context.log(
-        f"Mapping {window[2]} x {window[3]} pixels ({pixels / 1e6:.3g} million) with {runtime.name} on "
+        f"Mapping {window[2]} x {window[3]} pixels{many} with {runtime.name} on "
         f"{runtime.device}, in tiles of {tiling.height} x {tiling.width}: about {bytes_text(tiling.memory)} of memory, "
         f"at most {bytes_text(sum(needed.values()))} on the disk."
     )
