@@ -308,8 +308,8 @@ def _tell_of_no_data(
     lost = {value: int(np.count_nonzero(part)) for value, part in zip(totals, parts)}
     tell_of_losses(
         f"samples lie where '{reader.name}' has no data", lost, totals, classes.classes,
-        "'Extract patches' leaves them out: sample with a MASK of the pixels that have data, or correct the image's "
-        "no-data value if it is wrong.", context,
+        "'Extract patches' leaves them out: give a MASK of the pixels that have data (the image itself, if its values "
+        "are above 0), or correct the image's no-data value if it is wrong.", context,
     )  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def test_samples_where_the_image_has_no_data_are_told_by_class_and_stay(tmp_path
         else:
             assert sentences[0].startswith(
                 "20 of 200 samples lie where 'cut.tif' has no data: 20 of 100 of class 5 'lake'. 'Extract patches' "
-                "leaves them out: sample with a MASK"
+                "leaves them out: give a MASK"
             )
     assert points["cut"] == points["whole"]
     # What is told is what the next step does.
@@ -133,6 +133,11 @@ def test_samples_where_the_image_has_no_data_are_told_by_class_and_stay(tmp_path
         str(tmp_path / "patches"), patch_size=1,
     )  # fmt: skip
     assert extract_patches(patches, Context()).rejected == 20
+    # And the remedy is one.
+    context = Context()
+    cut = RasterSource(str(tmp_path / "cut.tif"))
+    select_vector_samples(SelectVectorSamples(source, "code", cut, str(tmp_path / "m.gpkg"), mask=cut), context)
+    assert not any("no data" in text for text in context.warnings)
 
 
 def test_a_damaged_image_is_sampled_all_the_same(tmp_path):
