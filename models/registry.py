@@ -55,6 +55,10 @@ ARGUMENT_HELP: Dict[str, str] = {
         "A name of segmentation-models-pytorch (resnet18, resnet34, mobilenet_v2, efficientnet-b0, mit_b0, ...) or of "
         "timm."
     ),
+    "full_resolution": (
+        "Whether the encoder keeps the image's resolution at its beginning: for things of few pixels; about four times "
+        "the work."
+    ),
     "pretrained": "Start from an encoder that was trained on photographs, where this machine can fetch its weights.",
     "dropout": "Share of the features that are left out in training.",
     "residual_dropout": "Share of the corrections that are left out in training.",
@@ -213,7 +217,7 @@ PIXEL_NETWORKS: Tuple[NetworkEntry, ...] = (
         ),
         target="models.smp:SmpUnet",
         smallest_patch=64,
-        arguments={"encoder": "resnet18", "pretrained": True},
+        arguments={"encoder": "resnet18", "pretrained": True, "full_resolution": False},
         recipe={"learning_rate": 3e-4, "weight_decay": 1e-2, "batch_size": 8},
         source="P. Iakubovskii, Segmentation Models Pytorch (2019)",
         output="pixels",

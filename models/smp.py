@@ -164,7 +164,54 @@ class SmpNetwork(nn.Module):
 
 
 class SmpUnet(SmpNetwork):
-    """U-Net (O. Ronneberger, P. Fischer, T. Brox, 2015)."""
+    """U-Net (O. Ronneberger, P. Fischer, T. Brox, 2015).
+
+    Encoders that were made for photographs halve the resolution in their first convolution: the decoder sees no
+    feature of a single pixel, and edges of things of few pixels are lost. At `full_resolution` that convolution takes
+    no steps: all features have twice the resolution, the weights are the same, and the work is about four times as
+    much. It is what enlarging the image twice would do, for all layers but the first.
+    """
+
+    def __init__(
+        self, bands: int, classes: int, encoder: str = "resnet18", pretrained: bool = False,
+        full_resolution: bool = False,
+    ) -> None:  # fmt: skip
+        """Build the network, with random weights.
+
+        Args:
+            bands: input channels.
+            classes: outputs.
+            encoder: as `SmpNetwork` takes it.
+            pretrained: as `SmpNetwork` takes it.
+            full_resolution: whether the encoder's first features have the image's resolution, not half of it.
+
+        Raises:
+            BadInput: there is no such encoder, or it does not go with this network.
+        """
+        super().__init__(bands, classes, encoder, pretrained)
+        if full_resolution:
+            self._keep_resolution(bands)
+
+    def _keep_resolution(self, bands: int) -> None:
+        """Let the encoder's first convolution take no steps.
+
+        Raises:
+            BadInput: that does not give features of twice the resolution.
+        """
+        encoder = self.network.encoder
+        halving = (layer for layer in encoder.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2))
+        first = next(halving, None)
+        if first is not None:
+            first.stride = (1, 1)
+            self.grid //= 2
+        side = 2 * self.grid
+        wanted = [side, *(side >> level for level in range(len(encoder.out_channels) - 1))]
+        if first is None or _sides(encoder, bands, side) != wanted:
+            raise BadInput(
+                f"The encoder '{self.encoder_name}' cannot keep the full resolution: it has no first step that can "
+                "be left out.",
+                "Choose an encoder such as resnet18, mobilenet_v2 or tu-efficientnet_b0, or leave FULL_RESOLUTION out.",
+            )
 
 
 class SmpUnetPlusPlus(SmpNetwork):
@@ -195,6 +242,18 @@ class SmpUPerNet(SmpNetwork):
     """UPerNet (T. Xiao et al., 2018). Its pyramid of means over the image makes its context "tile"."""
 
     architecture = "UPerNet"
+
+
+def _sides(encoder: nn.Module, bands: int, side: int) -> List[int]:
+    """Return the rows of an encoder's features of an image ``(1, bands, side, side)``; none where it cannot take it."""
+    training = encoder.training
+    try:
+        with torch.inference_mode():
+            return [feature.shape[2] for feature in encoder.eval()(torch.zeros(1, bands, side, side))]
+    except RuntimeError:  # branches that no longer have the same size
+        return []
+    finally:
+        encoder.train(training)
 
 
 def _encoder_name(encoder: str) -> str:

@@ -35,6 +35,7 @@ class TrainSegmenter(Trainer):
     DEPTH = "DEPTH"
     ENCODER = "ENCODER"
     PRETRAINED = "PRETRAINED"
+    FULL_RESOLUTION = "FULL_RESOLUTION"
     RECIPE = "RECIPE"
     TARGET = "TARGET"
     THRESHOLD = "THRESHOLD"
@@ -207,6 +208,15 @@ class TrainSegmenter(Trainer):
                     "machine can fetch them; where it cannot, the log says so and the start is random."
                 ),
                 default=True,
+                advanced=True,
+            ),
+            p.flag(
+                self.FULL_RESOLUTION,
+                tr("Encoder at full resolution"),
+                tr(
+                    "Let the encoder of smp_unet begin at the image's resolution in place of half of it: sharper edges "
+                    "and smaller things, such as buildings of few pixels, for about four times the time."
+                ),
                 advanced=True,
             ),
         ]
@@ -396,6 +406,7 @@ class TrainSegmenter(Trainer):
             self.WIDTH: values.optional_integer(self.WIDTH),
             self.DEPTH: values.optional_integer(self.DEPTH),
             self.ENCODER: values.text(self.ENCODER) or None,
+            self.FULL_RESOLUTION: values.flag(self.FULL_RESOLUTION) or None,
         }
         arguments = {}
         for name, value in given.items():

@@ -118,6 +118,48 @@ def test_an_encoder_that_does_not_fit_is_told_with_the_remedy():
     assert "Good ones" in caught.value.remedy
 
 
+# --- an encoder at full resolution -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "mobilenet_v2", "tu-efficientnet_b0", TINY, "tf_efficientnet_lite0"])
+def test_at_full_resolution_features_have_twice_the_resolution_and_the_weights_are_the_same(encoder):
+    usual, fine = (
+        build_network("smp_unet", 4, 2, 0, {"encoder": encoder, "full_resolution": full}).eval()
+        for full in (False, True)
+    )
+    assert fine.grid * 2 == usual.grid
+    assert {name: array.shape for name, array in module_tensors(fine).items()} == {
+        name: array.shape for name, array in module_tensors(usual).items()
+    }
+    with torch.inference_mode():
+        image = torch.zeros(1, 4, 64, 64)
+        halves = [feature.shape[2] for feature in usual.network.encoder(image)]
+        whole = [feature.shape[2] for feature in fine.network.encoder(image)]
+        assert whole == [64, *(2 * side for side in halves[1:])] and whole[1] == 64
+        assert fine(image).shape == (1, 2, 64, 64)
+
+
+def test_at_full_resolution_a_single_pixel_is_seen_by_the_decoder_s_last_step():
+    """A pattern of single pixels that the encoder's first step skips is told apart only without that step."""
+    torch.manual_seed(0)
+    odd, even = torch.zeros(2, 1, 1, 64, 64)
+    even[..., ::2, ::2] = 1
+    odd[..., 1::2, ::2] = 1
+    fine = build_network("smp_unet", 1, 2, 0, {"encoder": TINY, "full_resolution": True}).eval()
+    with torch.inference_mode():
+        first, second = (fine.network.encoder(image)[1] for image in (even, odd))
+    # Moving the pattern by one pixel moves the features by one pixel.
+    assert torch.allclose(first[..., 8:40, 8:40], second[..., 9:41, 8:40], atol=1e-6)
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+@pytest.mark.parametrize("encoder", ["vgg11_bn", "mit_b0", "tu-convnext_atto", "efficientnet-b0"])
+def test_an_encoder_whose_first_step_cannot_be_left_out_is_refused_at_full_resolution(encoder):
+    with pytest.raises(BadInput, match=f"'{encoder}' cannot keep the full resolution") as caught:
+        build_network("smp_unet", 3, 2, 0, {"encoder": encoder, "pretrained": False, "full_resolution": True})
+    assert "resnet18" in caught.value.remedy
+
+
 # --- pretrained weights ----------------------------------------------------------------------------------------------
 
 
