@@ -35,7 +35,7 @@ from .mapmasks import MapMask, open_mask, within_border
 from .maps import MapWriter, class_areas, raster_path
 from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
 from .priors import deciding
-from .products import CLASSES, CONFIDENCE, ENTROPY, MARGIN, PROBABILITIES, Product, products_of
+from .products import CLASSES, CONFIDENCE, ENTROPY, MARGIN, PROBABILITIES, Product, confidence, products_of
 from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
 from .runtimes.base import Floats, first_largest
@@ -288,7 +288,7 @@ class Mapper:
         turns: to compute; one window more than there are turns is read meanwhile.
         mask: pixels to be mapped; None = all.
         needed: leave out pixels around which the raster does not hold these margins; None = leave out none.
-        least: probability below which a pixel is no-data; None = any.
+        least: probability of its class below which a pixel is no-data; None = any.
     """
 
     scene: Scene
@@ -327,7 +327,7 @@ class Mapper:
     def _with_probabilities(self, scores: Array, wanted: Mask) -> bytes:
         positions, probabilities = first_largest(scores), self.runtime.probabilities(scores)
         if self.least is not None:
-            wanted = wanted & ~(probabilities.max(axis=0) < self.least)
+            wanted = wanted & ~(confidence(probabilities, positions) < self.least)
         return self.outputs.pack(positions, wanted, probabilities if self.outputs.wants_probabilities else None)
 
     def _computed(self, tile: Window, part: Window) -> Window:

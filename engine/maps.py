@@ -156,7 +156,7 @@ class MapWriter:
             elif probabilities is None:
                 raise ValueError(f"the window has no probabilities for '{product.kind}'")
             else:
-                bands = product.values(probabilities, scored)
+                bands = product.values(probabilities, kept, scored)
             streams += [_packed(bands[:, row : row + _STRIP]) for row in range(0, bands.shape[1], _STRIP)]
         return b"".join([_LENGTH.pack(len(stream)) for stream in streams] + streams)
 

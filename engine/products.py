@@ -57,13 +57,20 @@ class Product:
         """Return what a journal's key says of it."""
         return f"{self.kind} {self.stored}"
 
-    def values(self, probabilities: Floats, valid: Array) -> Array:
-        """Return its bands ``(B, H, W)``, as they are stored, from probabilities ``(K, H, W)`` of the valid pixels."""
+    def values(self, probabilities: Floats, positions: Array, valid: Array) -> Array:
+        """Return its bands ``(B, H, W)``, as they are stored.
+
+        Args:
+            probabilities: of the classes ``(K, H, W)``.
+            positions: of the class that was chosen ``(H, W)``.
+            valid: False where a pixel has no class ``(H, W)``.
+        """
         if self.kind == PROBABILITIES:
             found = probabilities
+        elif self.kind == ENTROPY:
+            found = entropy(probabilities)[None]
         else:
-            measure = {CONFIDENCE: _confidence, ENTROPY: entropy, MARGIN: margin}[self.kind]
-            found = measure(probabilities)[None]
+            found = {CONFIDENCE: confidence, MARGIN: margin}[self.kind](probabilities, positions)[None]
         if self.stored == "float32":
             result: Array = found.astype(np.float32)
             result[:, ~valid] = math.nan
@@ -79,8 +86,9 @@ def products_of(classes: Sequence[ClassEntry], paths: Sequence[str], stored: str
 
     Args:
         classes: the class table.
-        paths: of the rasters of classes, probabilities, confidence (the largest probability), entropy (0 = sure, 1 =
-            all classes alike) and margin (the largest probability less the second); empty or left out = not wanted.
+        paths: of the rasters of classes, probabilities, confidence (probability of the class that was chosen), entropy
+            (0 = sure, 1 = all classes alike) and margin (confidence less the best other class's probability, at least
+            0); empty or left out = not wanted.
         stored: float32, or uint8 for one byte a value, with a scale of 0.004 in the file; of all but the classes.
 
     Raises:
@@ -154,9 +162,17 @@ def stored_positions(positions: Optional[Array], valid: Array, classes: int) -> 
 # --- measures --------------------------------------------------------------------------------------------------------
 
 
-def _confidence(probabilities: Floats) -> Floats:
-    largest: Floats = probabilities.max(axis=0)
-    return largest
+def confidence(probabilities: Floats, positions: Array) -> Floats:
+    """Return the probability ``(H, W)`` of the class that was chosen, which a threshold may make the smaller one.
+
+    Args:
+        probabilities: of the classes ``(K, H, W)``.
+        positions: of the class that was chosen ``(H, W)``; where it is none of them, the result means nothing.
+    """
+    if len(probabilities) == 1:
+        return probabilities[0]
+    found: Floats = np.take_along_axis(probabilities, _places(probabilities, positions)[None], axis=0)[0]
+    return found
 
 
 def entropy(probabilities: Floats) -> Floats:
@@ -168,10 +184,22 @@ def entropy(probabilities: Floats) -> Floats:
     return np.clip(found, 0, 1, out=found)
 
 
-def margin(probabilities: Floats) -> Floats:
-    """Return the largest of probabilities ``(K, H, W)`` less the second largest ``(H, W)``."""
-    first, second = probabilities[0].copy(), np.zeros_like(probabilities[0])
-    for band in probabilities[1:]:
-        np.maximum(second, np.minimum(first, band), out=second)
-        np.maximum(first, band, out=first)
-    return first - second
+def margin(probabilities: Floats, positions: Array) -> Floats:
+    """Return the probability of the class that was chosen less the largest of the others, at least 0 ``(H, W)``.
+
+    0 also where a threshold chose the class of the smaller probability: to the probabilities, the other one is ahead.
+
+    Args:
+        probabilities: of the classes ``(K, H, W)``.
+        positions: of the class that was chosen ``(H, W)``; where it is none of them, the result means nothing.
+    """
+    places, others = _places(probabilities, positions), np.zeros_like(probabilities[0])
+    for place, band in enumerate(probabilities):
+        np.maximum(others, band, out=others, where=places != place)
+    found: Floats = confidence(probabilities, positions) - others
+    return np.maximum(found, 0, out=found)
+
+
+def _places(probabilities: Floats, positions: Array) -> Array:
+    """Return positions of classes whatever stands in for "none": numbers that index the probabilities."""
+    return np.minimum(positions, len(probabilities) - 1).astype(np.intp)

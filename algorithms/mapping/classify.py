@@ -87,7 +87,10 @@ class Classify(JobAlgorithm):
             p.raster_output(
                 self.CONFIDENCE,
                 tr("Confidence"),
-                tr("Probability of the class that was chosen, from 0 to 1."),
+                tr(
+                    "Probability of the class that was chosen, from 0 to 1; below 0.5 where THRESHOLD chose the less "
+                    "probable of two classes."
+                ),
                 optional=True,
             ),
         )
@@ -104,7 +107,10 @@ class Classify(JobAlgorithm):
                 p.raster_output(
                     self.MARGIN,
                     tr("Margin"),
-                    tr("Probability of the class that was chosen less that of the second, from 0 to 1."),
+                    tr(
+                        "Probability of the class that was chosen less the largest of the others, from 0 to 1; 0 also "
+                        "where THRESHOLD chose the class of the smaller probability."
+                    ),
                     optional=True,
                 )
             ),

@@ -4,7 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from deepscape.engine.products import entropy, margin, positions_type, products_of, stored_positions
+from deepscape.engine.products import (
+    confidence,
+    entropy,
+    margin,
+    positions_type,
+    products_of,
+    stored_positions,
+)
 from deepscape.tasks.classtable import ClassEntry
 
 CLASSES = tuple(ClassEntry(value, f"name {value}", "#000000") for value in (2, 5, 9))
@@ -16,18 +23,33 @@ def of(*columns):
 
 def test_measures():
     p = of([1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3], [0.2, 0.7, 0.1])
-    assert margin(p)[0] == pytest.approx([1, 0, 0, 0.5], abs=1e-6)
+    assert margin(p, p.argmax(0))[0] == pytest.approx([1, 0, 0, 0.5], abs=1e-6)
     expected = -(0.2 * math.log(0.2) + 0.7 * math.log(0.7) + 0.1 * math.log(0.1)) / math.log(3)
     assert entropy(p)[0] == pytest.approx([0, math.log(2) / math.log(3), 1, expected], abs=1e-6)
     assert entropy(p).min() >= 0 and entropy(p).max() <= 1
     one = np.ones((1, 1, 2), np.float32)
-    assert entropy(one).tolist() == [[0, 0]] and margin(one).tolist() == [[1, 1]]
+    none = np.zeros((1, 2), np.uint8)
+    assert entropy(one).tolist() == [[0, 0]]
+    assert margin(one, none).tolist() == confidence(one, none).tolist() == [[1, 1]]
+
+
+def test_confidence_and_margin_are_those_of_the_class_that_was_chosen():
+    """A threshold of 0.1 maps the second class from 0.1 on: its confidence is not that of the first."""
+    p = of([0.95, 0.05], [0.85, 0.15], [0.3, 0.7])
+    chosen = np.array([[0, 1, 1]], np.uint8)
+    assert confidence(p, chosen)[0] == pytest.approx([0.95, 0.15, 0.7])
+    # The range is that of the legend and of one byte: the class that was chosen is not behind another by less than 0.
+    assert margin(p, chosen)[0] == pytest.approx([0.9, 0, 0.4], abs=1e-6)
+    three = of([0.5, 0.3, 0.2])
+    assert margin(three, np.array([[1]]))[0, 0] == 0
+    # No-data and "no finite score" stand in for a position.
+    assert confidence(three, np.array([[255]], np.uint8)).shape == (1, 1)
 
 
 def test_margin_equals_the_two_largest_of_a_sort():
     p = np.random.default_rng(0).dirichlet(np.ones(7), (20, 30)).astype(np.float32).transpose(2, 0, 1)
     top = np.sort(p, axis=0)[-2:]
-    assert (margin(p) == top[1] - top[0]).all()
+    assert (margin(p, p.argmax(0)) == top[1] - top[0]).all() and (confidence(p, p.argmax(0)) == top[1]).all()
 
 
 def test_only_what_is_asked_for_is_made():
@@ -40,15 +62,19 @@ def test_only_what_is_asked_for_is_made():
 
 @pytest.mark.parametrize(("stored", "tolerance"), [("float32", 0), ("uint8", 0.002)])
 def test_values_and_no_data(stored, tolerance):
-    p = of([0.2, 0.7, 0.1], [1, 0, 0], [math.nan] * 3)
-    valid = np.array([[True, True, False]])
+    p = of([0.2, 0.7, 0.1], [1, 0, 0], [math.nan] * 3, [0.4, 0.6, 0])
+    valid = np.array([[True, True, False, True]])
+    chosen = np.array([[1, 0, 255, 0]], np.uint8)
     products = products_of(CLASSES, ["m.tif", "p.tif", "c.tif", "e.tif", "g.tif"], stored)
-    expected = {"probabilities": p, "confidence": p.max(0), "entropy": entropy(p), "margin": margin(p)}
+    expected = {
+        "probabilities": p, "entropy": entropy(p), "confidence": np.array([[0.7, 1, math.nan, 0.4]]),
+        "margin": np.array([[0.5, 1, math.nan, 0]]),
+    }  # fmt: skip
     for product in products[1:]:
-        found = product.values(p, valid)
-        assert found.dtype == stored and found.shape == (product.bands, 1, 3)
+        found = product.values(p, chosen, valid)
+        assert found.dtype == stored and found.shape == (product.bands, 1, 4)
         missing = np.isnan(found) if stored == "float32" else found == product.nodata
-        assert (missing == [False, False, True]).all()
+        assert (missing == [False, False, True, False]).all()
         meant = found[:, valid] * product.scale
         wanted = np.broadcast_to(expected[product.kind], found.shape)[:, valid]
         assert np.abs(meant - wanted).max() <= tolerance + 1e-7

@@ -459,3 +459,24 @@ def test_measures_are_styled_by_a_sidecar(job, tmp_path):
     for kind, first in (("entropy", "#ffea46"), ("margin", "#00204d")):
         text = (tmp_path / f"{kind}.qml").read_text()
         assert 'type="singlebandpseudocolor"' in text and text.index(first) < text.index("#7c7b78")
+
+
+@pytest.mark.parametrize(("threshold", "sure", "ahead"), [(0.8, 0.25, 0.0), (0.75, 0.75, 0.5)])
+def test_confidence_is_that_of_the_class_that_a_threshold_chose(job, tmp_path, threshold, sure, ahead):
+    """The tree gives class 7 a probability of 0 or 0.75: from a threshold of 0.8 on it is mapped nowhere."""
+    asked = replace(job, threshold=threshold, margin=str(tmp_path / "margin.tif"), probability_type="uint8")
+    classify(asked, Log(tmp_path / "scratch"))
+
+    def read(name):
+        with rasterio.open(tmp_path / name) as dataset:
+            return dataset.read(1) * dataset.scales[0]
+
+    with rasterio.open(tmp_path / "s.tif") as dataset:
+        values = dataset.read(1)
+    many, few = values > 24.5, values < 24.5
+    assert set(np.unique(read("map.tif")[many])) == {4 if threshold == 0.8 else 7}
+    for name, expected in (("sure.tif", sure), ("margin.tif", ahead)):
+        assert np.unique(read(name)[many]) == pytest.approx([expected], abs=0.0021), name
+        assert np.unique(read(name)[few]) == pytest.approx([1])
+    result = classify(replace(asked, min_confidence=0.5), Log(tmp_path / "scratch"))
+    assert result.pixels == np.count_nonzero(few) + (np.count_nonzero(many) if sure > 0.5 else 0)
