@@ -23,14 +23,14 @@ import rasterio
 
 from ..models.cards import Card, read_card
 from ..tasks.context import Context
-from ..tasks.errors import BadInput
+from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
 from ..tasks.worker import give_back
 from .bandstatistics import SceneStatistics, sampled_statistics
 from .blending import with_overlap
 from .damage import pixels_in, place_of
-from .journal import SUFFIX, job_key, tiles_of
+from .journal import SUFFIX, job_key, journal_file, journal_files, tiles_of
 from .mapmasks import MapMask, open_mask, within_border
 from .maps import MapWriter, class_areas, raster_path
 from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
@@ -40,7 +40,7 @@ from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
 from .runtimes.base import Floats, first_largest
 from .runtimes.combined import band_orders, create_combined, wanted_geometry
-from .scenes import Scene, open_scene
+from .scenes import Scene, open_scene, with_alpha
 from .tiling import MEMORY_MB, Tiling, plan, with_tiles
 from .traversal import in_order
 from .wording import duration
@@ -87,8 +87,9 @@ def map_scene(
     products = _products(job, card)
     _check_outputs(job, [product.path for product in products])
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(reading(job.source, salvage=job.damaged == "nodata"))
-        scene = open_scene(reader, card, job.continue_anyway, context)
+        source = with_alpha(job.source, card, context)
+        reader = stack.enter_context(reading(source, salvage=job.damaged == "nodata"))
+        scene = open_scene(reader, card, job.continue_anyway, context, chosen=bool(job.source.bands))
         mask = stack.enter_context(open_mask(job, reader.grid, reader.name, context))
         _preflight(scene, cards, orders, job.continue_anyway, context)
         window = _window(job, reader.grid)
@@ -105,11 +106,11 @@ def map_scene(
         tiling = _tiling(scene, runtime, job, tile, key, context)
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=tiling.cache))
         tiles = list(tiling.windows(window, reader.layout))
-        _announce(products, len(card.classes), window, runtime, tiling, _journal_of(job), context)
-        _tell_of_margins(card, runtime.geometry, tiling, window, context)
         windows = [_moved(_common(each, window), window) for each in tiles]
-        grid = reader.grid.crop(*window)
         facts = key(windows, tiling)
+        _announce(products, len(card.classes), window, runtime, tiling, job, facts, context)
+        _tell_of_margins(card, runtime.geometry, tiling, window, context)
+        grid = reader.grid.crop(*window)
         outputs = stack.enter_context(_map_writer(job, cards, runtime, products, grid, windows, facts, context))
         mapper = Mapper(
             scene,
@@ -215,7 +216,7 @@ def _tiling(
     if side is not None:
         return Tiling(side, side, -(-facts[0].width // side) * side, found.cache, found.memory)
     journal = _journal_of(job)
-    kept = tiles_of(journal, key((), None)) if os.path.isfile(journal) else ()
+    kept = tiles_of(journal, key((), None)) if journal else ()
     if not kept or kept == (found.height, found.width, found.band):
         return found
     height, width, band = kept
@@ -227,10 +228,20 @@ def _tiling(
 
 
 def _announce(
-    products: Sequence[Product], classes: int, window: Window, runtime: Runtime, tiling: Tiling, journal: str,
-    context: Context,
+    products: Sequence[Product], classes: int, window: Window, runtime: Runtime, tiling: Tiling, job: Classify,
+    key: Mapping[str, Any], context: Context,
 ) -> None:  # fmt: skip
     """Say what the job will take, and refuse it where the outputs may not find room.
+
+    Args:
+        products: the rasters.
+        classes: number of them.
+        window: that is mapped.
+        runtime: what computes.
+        tiling: its tiles.
+        job: what is asked for.
+        key: what its windows depend on.
+        context: for the log.
 
     Raises:
         DiskFull: there is too little.
@@ -240,7 +251,8 @@ def _announce(
     # The log of finished windows holds the same once more, beside the first of them.
     needed = {path: math.ceil(size) for path, size in sizes.items()}
     log = math.ceil(sum(sizes.values()))
-    # What an interrupted job left of it need not find room again.
+    # What an interrupted job left of it need not find room again; what is kept of another job gives none.
+    journal = journal_file(_journal_of(job), key) if job.resume else ""
     needed[products[0].path] += max(0, log - (os.path.getsize(journal) if os.path.isfile(journal) else 0))
     many = f" ({pixels / 1e6:.3g} million)" if pixels >= 1e6 else ""
     context.log(
@@ -248,7 +260,14 @@ def _announce(
         f"{runtime.device}, in tiles of {tiling.height} x {tiling.width}: about {bytes_text(tiling.memory)} of memory, "
         f"at most {bytes_text(sum(needed.values()))} on the disk."
     )
-    check_room(needed)
+    try:
+        check_room(needed)
+    except DiskFull as error:
+        kept = [file for file in journal_files(_journal_of(job)) if file != journal] if job.resume else []
+        for file in kept:
+            size, name = bytes_text(os.path.getsize(file)), os.path.basename(file)
+            error.remedy += f" '{name}' holds {size} of another job of this map: delete it if that is not to continue."
+        raise
 
 
 def _tell_of_margins(card: Card, geometry: Geometry, tiling: Tiling, window: Window, context: Context) -> None:

@@ -5,6 +5,9 @@ append-only file beside the output, each with its checksum; the longest valid be
 whatever happened to its end. The rasters are made from it alone (maps.py), so that an interrupted job ends with the
 same bytes as one that was not.
 
+A job that finds the finished windows of another one of the same output leaves them where they are and uses a second
+file beside them, so that a return to that job continues it: of each output there are two files at most.
+
 Layout: the magic number, then records of a number, a length and a CRC-32 (little-endian, 4 bytes each) and the
 content. The first record is the job's key as JSON, the others are windows by their number in the plan.
 """
@@ -19,8 +22,9 @@ import os
 import struct
 import time
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import rasterio
 from rasterio.errors import RasterioError
@@ -30,9 +34,12 @@ from ..tasks.jobfiles import input_paths
 from ..tasks.jobs import Job
 from ..tasks.protocol import plugin_version
 from ..tasks.serial import to_plain
+from .keychanges import changes
 from .rasters import writing_error
 
 SUFFIX = ".log"
+# Of the second file: "map.tif.2.log" beside "map.tif.log".
+_SECOND = ".2" + SUFFIX
 
 _MAGIC = b"deepscape windows 1\n"
 _HEAD = struct.Struct("<III")
@@ -42,28 +49,34 @@ _SYNC_S = 5.0
 # Windows locks bytes, which nobody else may read then: one that the file never reaches.
 _LOCKED_BYTE = 1 << 40
 
-# Parts of the key, and what is said where one is another than in the journal that is found.
-_CHANGES = {
-    "engine": "another engine version",
-    "model": "the model changed since",
-    "inputs": "the scene changed since",
-    "job": "other parameters",
-    "products": "other outputs",
-    "runtime": "another runtime",
-    "precision": "another precision",
-    "windows": "another window grid",
-}
 # How the work is done, what messages call things, and what becomes of windows later or is told by the products.
 _NOT_IN_KEY = ("memory", "device_choice", "runtime", "precision", "resume", "label", "format", "probability_type")
 
 
-class Journal:
-    """The finished windows of one job; a context manager that holds the file's lock.
+@dataclass(frozen=True)
+class OtherJob:
+    """What a journal holds of a job that is not this one.
 
     Attributes:
-        path: of the file.
+        windows: that it finished.
+        changed: what differs, in words.
+        usable: that job may be run again, since engine and inputs are what they were.
+        kept: the windows stay, so that it continues then.
+    """
+
+    windows: int
+    changed: Tuple[str, ...]
+    usable: bool
+    kept: bool
+
+
+class Journal:
+    """The finished windows of one job; a context manager that holds the output's lock.
+
+    Attributes:
+        path: of the file; once it is open, of the one of the two that this job uses.
         windows: number of each finished window -> where its content lies (offset, length).
-        changed: what differs from the job whose journal was found and begun again, in words; empty otherwise.
+        others: jobs whose windows were found when this one was begun; none where it continues.
     """
 
     def __init__(self, path: str, key: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
@@ -71,15 +84,16 @@ class Journal:
 
         Args:
             path: of the file, beside the output.
-            key: what the windows depend on (`job_key`); a journal of another key is begun again.
+            key: what the windows depend on (`job_key`); windows of another key are not used.
             check: called between the windows that are read.
         """
-        self.path = path
+        self.path = self._first = path
         self.windows: Dict[int, Tuple[int, int]] = {}
-        self.changed: Tuple[str, ...] = ()
+        self.others: Tuple[OtherJob, ...] = ()
         self._key = json.loads(json.dumps(dict(key)))
         self._check = check
-        self._file = -1
+        # The lock is that of the first file, whichever of them is used.
+        self._lock = self._file = -1
         self._end = 0
         self._synced = time.monotonic()
 
@@ -91,8 +105,20 @@ class Journal:
             DiskFull: no room left.
         """
         try:
-            self._file = _open_locked(self.path)
+            self._lock = _open_locked(self._first)
+            found = [_found(path) for path in _files(self._first)]
+            chosen = _choice(found, self._key)
+            self.path, self._file = chosen.path, self._lock
+            if self.path != self._first:
+                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
             if not self._read():
+                self.others = tuple(
+                    OtherJob(each.windows, changes(each.key, self._key), each.usable, each.usable and each != chosen)
+                    for each in found if each.windows
+                )  # fmt: skip
+                for each in found:
+                    if each.windows and not each.usable and each.path not in (self.path, self._first):
+                        Path(each.path).unlink(missing_ok=True)
                 self._begin()
         except OSError as error:
             self.close()
@@ -107,9 +133,24 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; what is finished is kept."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._close([])
+
+    def _close(self, removed: Sequence[str]) -> None:
+        """Close what is open, and remove files."""
+        paths = list(removed)
+        # The first file is no journal where it was made for the lock alone.
+        if self._file not in (-1, self._lock) and os.fstat(self._lock).st_size == 0 and self._first not in paths:
+            paths.append(self._first)
+        if os.name == "nt":
+            self._close_files()  # an open file cannot be removed there
+        for path in paths:
+            Path(path).unlink(missing_ok=True)
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for file in {self._file, self._lock} - {-1}:
+            os.close(file)
+        self._lock = self._file = -1
 
     def append(self, number: int, content: bytes) -> None:
         """Note a finished window.
@@ -156,11 +197,13 @@ class Journal:
         self._synced = time.monotonic()
 
     def remove(self) -> None:
-        """Remove the file: the job is complete."""
-        if os.name == "nt":
-            self.close()  # an open file cannot be removed there
-        Path(self.path).unlink(missing_ok=True)
-        self.close()
+        """Remove the files of the output, of whatever job: its map is complete."""
+        # The first one last: its lock keeps others from beginning a file that would be removed.
+        self._close([path for path in reversed(_files(self._first)) if path == self.path or _is_journal(path)])
+
+    def discard(self) -> None:
+        """Remove this job's file: it has finished nothing. That of another job stays."""
+        self._close([self.path])
 
     # --- opening ---
 
@@ -187,9 +230,7 @@ class Journal:
         found = next(records, None)
         if found is None or found[0] != _KEY:
             return False
-        key = json.loads(_read_at(self._file, found[1], found[2]))
-        if key != self._key:
-            self.changed = _changes(key, self._key)
+        if json.loads(_read_at(self._file, found[1], found[2])) != self._key:
             return False
         self._end = found[1] + found[2]
         for number, offset, length in records:
@@ -214,6 +255,98 @@ class Journal:
     def _cut(self, size: int) -> None:
         os.ftruncate(self._file, size)
         os.lseek(self._file, size, os.SEEK_SET)
+
+
+# --- two files of one output -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A journal as it lies there.
+
+    Attributes:
+        path: where it is, or would be.
+        key: its job's; None where there is no journal, or none that is whole.
+        windows: that seem to be finished, by their lengths alone.
+        usable: its job may be run again, since engine and inputs are what they were.
+    """
+
+    path: str
+    key: Optional[Any] = None
+    windows: int = 0
+    usable: bool = False
+
+
+def journal_file(path: str, key: Mapping[str, Any]) -> str:
+    """Return the file that a job's windows will be kept in, of the two that belong to an output.
+
+    Args:
+        path: of the first of them.
+        key: the job's.
+    """
+    return _choice([_found(file) for file in _files(path)], json.loads(json.dumps(dict(key)))).path
+
+
+def journal_files(path: str) -> List[str]:
+    """Return those of the two files that are there, given the path of the first."""
+    return [file for file in _files(path) if os.path.isfile(file) and _is_journal(file)]
+
+
+def _files(path: str) -> List[str]:
+    return [path, path[: -len(SUFFIX)] + _SECOND if path.endswith(SUFFIX) else path + _SECOND]
+
+
+def _choice(found: Sequence[_Found], key: Mapping[str, Any]) -> _Found:
+    """Return the file of a job: its own; else one without windows that anybody may want; else that of the fewest."""
+    own = [each for each in found if each.key == key]
+    return own[0] if own else min(found, key=lambda each: each.windows if each.usable else 0)
+
+
+def _is_journal(path: str) -> bool:
+    """Tell whether a file that can be read is one of ours; an empty one is."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return _MAGIC.startswith(file.read(len(_MAGIC)))
+    return False
+
+
+def _found(path: str) -> _Found:
+    """Return what lies at a path; what is wrong with it is told when it is opened for writing."""
+    key, windows = _key_of(path), 0
+    if key is None:
+        return _Found(path)
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(len(_MAGIC))
+        while file.tell() + _HEAD.size <= size:
+            number, length, crc = _HEAD.unpack(file.read(_HEAD.size))
+            # Zeros, which some file systems leave after a power cut, are no windows.
+            if file.tell() + length > size or (length == 0 and _checksum(number, b"") != crc):
+                break
+            windows += number != _KEY
+            file.seek(length, os.SEEK_CUR)
+    return _Found(path, key, windows, windows > 0 and _usable(key))
+
+
+def _usable(key: Any) -> bool:
+    if not isinstance(key, Mapping) or key.get("engine") != plugin_version():
+        return False
+    inputs = key.get("inputs")
+    return isinstance(inputs, Mapping) and all(
+        json.loads(json.dumps(input_state(path))) == state for path, state in inputs.items()
+    )
+
+
+def _key_of(path: str) -> Optional[Any]:
+    """Return the key of the journal at a path; None where there is none that is whole."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                return None
+            number, length, crc = _HEAD.unpack(file.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
+            content = file.read(min(length, os.fstat(file.fileno()).st_size))
+    except OSError:
+        return None
+    return json.loads(content) if number == _KEY and _checksum(number, content) == crc else None
 
 
 # --- the key ---------------------------------------------------------------------------------------------------------
@@ -256,27 +389,22 @@ def job_key(
 
 
 def tiles_of(path: str, key: Mapping[str, Any]) -> Tuple[int, ...]:
-    """Return the tiles of the windows that a journal holds of the same job; none where it is not of that job.
+    """Return the tiles of the windows that an output's journals hold of the same job; none where neither is of it.
 
     Args:
-        path: of the journal.
+        path: of the first of its two files.
         key: the job's, whose window grid does not count.
     """
-    try:
-        with open(path, "rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
-                return ()
-            number, length, crc = _HEAD.unpack(file.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
-            content = file.read(min(length, os.fstat(file.fileno()).st_size))
-    except OSError:
-        return ()  # what is wrong with it is told when it is opened for writing
-    if number != _KEY or _checksum(number, content) != crc:
-        return ()
-    found, own = json.loads(content), json.loads(json.dumps(dict(key)))
-    tiles = found["windows"]["tiles"] if isinstance(found.get("windows"), Mapping) else []
-    same = all(found.get(part) == own[part] for part in own if part != "windows")
-    whole = len(tiles) == 3 and all(isinstance(side, int) and side > 0 for side in tiles)
-    return tuple(tiles) if same and whole else ()
+    own = json.loads(json.dumps(dict(key)))
+    for file in _files(path):
+        found = _key_of(file)
+        if not isinstance(found, Mapping) or not isinstance(found.get("windows"), Mapping):
+            continue
+        tiles = found["windows"].get("tiles", [])
+        whole = len(tiles) == 3 and all(isinstance(side, int) and side > 0 for side in tiles)
+        if whole and all(found.get(part) == own[part] for part in own if part != "windows"):
+            return tuple(tiles)
+    return ()
 
 
 def file_hash(path: str) -> str:
@@ -315,12 +443,6 @@ def input_state(path: str) -> List[Any]:
         facts = [[name or "", str(nodata), scale, offset] for name, nodata, scale, offset in bands]
     found = [(name, os.stat(name)) for name in sorted(files) if os.path.exists(name)]
     return [[name, status.st_size, status.st_mtime_ns] for name, status in found] + facts
-
-
-def _changes(before: Any, now: Mapping[str, Any]) -> Tuple[str, ...]:
-    if not isinstance(before, Mapping):
-        return ()
-    return tuple(text for part, text in _CHANGES.items() if before.get(part) != now.get(part))
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

@@ -29,10 +29,11 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput, DeepscapeError, DiskFull
 from ..tasks.jobfiles import remove_parts_of
 from ..tasks.worker import give_back
-from .journal import Journal
+from .journal import Journal, OtherJob
 from .legends import aux_path, colour_table, qml_path, write_ramp, write_sidecars
 from .products import CLASSES, PROBABILITIES, Product, stored_positions
 from .rasters import Grid, create_raster, part_name, tile_windows, writing_error
+from .wording import many
 
 Array = npt.NDArray[Any]
 Window = Tuple[int, int, int, int]
@@ -112,11 +113,8 @@ class MapWriter:
         for product in self.products:
             remove_parts_of(product.path)
         self.todo = tuple(number for number in range(len(self._windows)) if number not in journal.windows)
-        if journal.changed:
-            self._context.log(
-                f"An interrupted job left finished windows of this map, but they are of another job "
-                f"({', '.join(journal.changed)}): the map is begun again."
-            )
+        for other in journal.others:
+            self._context.log(_told(other))
         if journal.windows:
             self._context.log(
                 f"{len(journal.windows)} of {len(self._windows)} windows were finished before: continuing."
@@ -127,7 +125,7 @@ class MapWriter:
         if self._journal.windows:
             self._journal.close()
         else:
-            self._journal.remove()
+            self._journal.discard()
 
     # --- windows ---
 
@@ -172,7 +170,7 @@ class MapWriter:
     # --- rasters ---
 
     def finish(self) -> Totals:
-        """Make the rasters and their legends of the windows, and remove the journal.
+        """Make the rasters and their legends of the windows, and remove the journal, also that of another job.
 
         Raises:
             DiskFull: no room left; the windows are kept.
@@ -235,6 +233,19 @@ class MapWriter:
         totals.counts[row : row + len(found)] += found[:, :classes]
         # The type's last two values are "no finite score" and no-data.
         return Totals(totals.counts, totals.undefined + int(found[:, values - 2].sum()))
+
+
+def _told(other: OtherJob) -> str:
+    """Say what becomes of the windows that another job of the same map has finished."""
+    windows, changed = many(other.windows, "finished window"), "; ".join(other.changed)
+    if other.kept:
+        return (
+            f"The map is begun anew. Of another job of it, {windows} {'is' if other.windows == 1 else 'are'} kept "
+            f"({changed}): run that job again before this map is complete, and it continues."
+        )
+    if other.usable:
+        return f"{windows} of yet another job of this map ({changed}) made room: those of one other job are kept."
+    return f"An interrupted job left {windows} of this map, of no use any more ({changed}): the map is begun again."
 
 
 class Replay:

@@ -16,6 +16,11 @@ def duration(seconds: float) -> str:
     return f"{length:.1f} {unit}" if length < 9.95 else f"{length:.0f} {unit}"
 
 
+def many(count: int, what: str) -> str:
+    """Return a number of things: "1 window", "12 windows"."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def decimals_of(value: float, significant: int = 3) -> int:
     """Return the digits after the point that show so many significant digits of a number.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from deepscape.engine import journal as journals
-from deepscape.engine.journal import Journal, job_key, tiles_of
+from deepscape.engine.journal import Journal, OtherJob, job_key, journal_file, journal_files, tiles_of
 from deepscape.tasks.errors import BadInput, DiskFull, JobCancelled
 from deepscape.tasks.jobs import Classify, RasterSource
 from hypothesis import HealthCheck, given, settings
@@ -34,7 +34,7 @@ def test_what_was_noted_is_found_again(tmp_path):
     path = str(tmp_path / "map.tif.log")
     filled(path, WINDOWS)
     with Journal(path, KEY) as journal:
-        assert contents(journal) == WINDOWS and journal.changed == ()
+        assert contents(journal) == WINDOWS and journal.others == ()
         assert journal.content(7, 255, 3) == b"\xff\x00\x01"
         journal.append(4, b"more")
         assert contents(journal) == {**WINDOWS, 4: b"more"}
@@ -84,22 +84,95 @@ def test_zeros_behind_any_byte_are_no_window(tmp_path):
             assert contents(journal).items() <= WINDOWS.items()
 
 
+ENGINE = journals.plugin_version()
+OWN, OTHER, THIRD = ({"engine": ENGINE, "inputs": {}, "job": {"threshold": value}} for value in (0.5, 0.6, 0.7))
+TWO = {0: b"a", 1: b"b"}
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"model": "b"}, ("the model changed since",)),
-        ({"inputs": {"s.tif": [1, 3]}}, ("the scene changed since",)),
-        ({"engine": "2.0", "runtime": "other"}, ("another engine version", "another runtime")),
+        ({"engine": "0.0.9"}, f"the engine's version was 0.0.9, is {ENGINE}"),
+        ({"inputs": {"s.tif": [1, 2]}}, "'s.tif' has changed"),
     ],
 )
-def test_another_key_begins_again_and_tells_what_changed(tmp_path, changed, words):
+def test_what_can_never_be_continued_makes_room(tmp_path, changed, words):
     path = str(tmp_path / "map.tif.log")
-    filled(path, WINDOWS)
-    with Journal(path, {**KEY, **changed}) as journal:
-        assert journal.changed == words and journal.windows == {}
+    filled(path, WINDOWS, {**OWN, **changed})
+    with Journal(path, {**OWN, "inputs": {"s.tif": [1, 3]}} if "inputs" in changed else OWN) as journal:
+        assert journal.others == (OtherJob(4, (words,), False, False),) and journal.windows == {}
         journal.append(0, b"new")
-    with Journal(path, {**KEY, **changed}) as journal:
-        assert contents(journal) == {0: b"new"} and journal.changed == ()
+    assert [file.name for file in tmp_path.iterdir()] == ["map.tif.log"]
+
+
+def test_the_windows_of_one_other_job_are_kept(tmp_path):
+    path = str(tmp_path / "map.tif.log")
+    filled(path, WINDOWS, OWN)
+    with Journal(path, OTHER) as journal:
+        assert journal.others == (OtherJob(4, ("THRESHOLD was 0.5, is 0.6",), True, True),)
+        assert journal.windows == {} and journal.path == str(tmp_path / "map.tif.2.log")
+        journal.append(5, b"other")
+    for key, windows in ((OWN, WINDOWS), (OTHER, {5: b"other"}), (OWN, WINDOWS)):
+        with Journal(path, key) as journal:
+            assert contents(journal) == windows and journal.others == ()
+    # Of two other jobs, that which has finished more stays.
+    with Journal(path, THIRD) as journal:
+        assert [(other.windows, other.kept) for other in journal.others] == [(4, True), (1, False)]
+        journal.append(0, b"third")
+    with Journal(path, OWN) as journal:
+        assert contents(journal) == WINDOWS
+        journal.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_finishes_nothing_costs_no_other_its_windows(tmp_path):
+    path = str(tmp_path / "map.tif.log")
+    filled(path, WINDOWS, OWN)
+    with Journal(path, OTHER) as journal:
+        journal.discard()
+    assert [file.name for file in tmp_path.iterdir()] == ["map.tif.log"]
+    filled(path, TWO, OTHER)
+    with Journal(path, OWN) as journal:
+        assert contents(journal) == WINDOWS
+        journal.discard()
+    # What is left lies in the second file: the first is there for its lock alone while it is used.
+    with Journal(path, OTHER) as journal:
+        assert contents(journal) == TWO and len(list(tmp_path.iterdir())) == 2
+        with pytest.raises(BadInput, match="Another job is writing"), Journal(path, THIRD):
+            pass
+    assert [file.name for file in tmp_path.iterdir()] == ["map.tif.2.log"]
+    with Journal(path, OTHER) as journal:
+        journal.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_file_of_the_user_s_own_is_not_touched(tmp_path):
+    path, own = str(tmp_path / "map.tif.log"), tmp_path / "map.tif.2.log"
+    own.write_text("the second run said nothing\n")
+    filled(path, WINDOWS, OWN)
+    with pytest.raises(BadInput, match=r"map\.tif\.2\.log', where finished windows .* is another file"):
+        filled(path, TWO, OTHER)
+    with Journal(path, OWN) as journal:
+        assert contents(journal) == WINDOWS
+        journal.remove()
+    assert own.read_text() == "the second run said nothing\n" and [file.name for file in tmp_path.iterdir()] == [
+        own.name
+    ]
+
+
+def test_the_file_of_a_job_is_known_before_it_is_opened(tmp_path):
+    path, second = str(tmp_path / "map.tif.log"), str(tmp_path / "map.tif.2.log")
+    assert journal_file(path, OWN) == path and journal_files(path) == []
+    filled(path, WINDOWS, OWN)
+    assert (journal_file(path, OWN), journal_file(path, OTHER)) == (path, second)
+    filled(path, TWO, OTHER)
+    assert (journal_file(path, OTHER), journal_file(path, THIRD)) == (second, second)
+    assert journal_files(path) == [path, second]
+    # Zeros that a power cut left behind are no windows.
+    with open(second, "ab") as file:
+        file.write(bytes(100_000))
+    filled(second, {}, OTHER)
+    assert journal_file(path, THIRD) == second
 
 
 def test_a_file_of_the_user_s_own_is_not_touched(tmp_path):

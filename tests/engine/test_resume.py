@@ -135,20 +135,54 @@ def test_another_job_begins_again_and_says_why(job, whole, tmp_path, monkeypatch
     def again(job=job):
         context = Log(tmp_path / "scratch")
         classify(job, context)
-        assert context.told == windows
-        return next(line for line in context.lines if "begun again" in line)
+        assert context.told == windows and not list(tmp_path.glob("*.log"))
+        return next(line for line in context.lines if "begun" in line)
 
     interrupted()
     os.utime(tmp_path / "s.tif", ns=(1, 1))
-    assert "(the scene changed since)" in again() and outputs(tmp_path) == expected
+    assert "of no use any more ('s.tif' has changed): the map is begun again" in again()
+    assert outputs(tmp_path) == expected
     interrupted()
     monkeypatch.setattr(journal, "plugin_version", lambda: "99.0.0")
-    assert "(another engine version)" in again()
+    assert "of no use any more (the engine's version was " in again()
     interrupted()
     save(tmp_path / "m.safetensors", 10.5)
-    assert "(the model changed since)" in again() and outputs(tmp_path)["map.tif"] != expected["map.tif"]
+    assert "kept (MODEL is another or has changed)" in again() and outputs(tmp_path)["map.tif"] != expected["map.tif"]
     interrupted()
-    assert "(other outputs)" in again(replace(job, probability_type="uint8"))
+    assert "kept (PROBABILITY_TYPE was float32, is uint8)" in again(replace(job, probability_type="uint8"))
+    interrupted()
+    assert "kept (the outputs were classes and confidence, are classes)" in again(replace(job, confidence=""))
+
+
+def test_a_return_to_an_interrupted_job_continues_it(job, whole, tmp_path):
+    """Most of a map, another threshold for a moment, and back: nothing is lost."""
+    expected, _, windows = whole
+
+    def run(job, steps=0):
+        context = Log(tmp_path / "scratch", "Mapping" if steps else "", steps)
+        if steps:
+            with pytest.raises(JobCancelled):
+                classify(job, context)
+        else:
+            classify(job, context)
+        return context
+
+    other = replace(job, threshold=0.9)
+    first = run(job, 15).told
+    told = next(line for line in run(other, 2).lines if "begun" in line)
+    assert told.startswith(
+        f"The map is begun anew. Of another job of it, {first} finished windows are kept (THRESHOLD "
+    )
+    assert "(THRESHOLD was unset, is 0.9): run that job again before this map is complete" in told
+    assert names(tmp_path) == ["m.safetensors", "map.tif.2.log", "map.tif.log", "s.tif"]
+    for again in (job, other):
+        context = run(again, 1)
+        assert any(line.endswith("windows were finished before: continuing.") for line in context.lines)
+        assert not any("begun" in line for line in context.lines)
+    context = run(job)
+    assert context.told <= windows - first and outputs(tmp_path) == expected
+    # The map is there: what remains of another one would only lie about.
+    assert not list(tmp_path.glob("*.log"))
 
 
 def test_other_memory_continues_in_the_tiles_that_the_map_was_begun_in(job, whole, tmp_path, monkeypatch):
@@ -159,7 +193,7 @@ def test_other_memory_continues_in_the_tiles_that_the_map_was_begun_in(job, whol
         classify(replace(job, memory=1000), Log(tmp_path / "scratch", "Mapping", 3))
     context = Log(tmp_path / "scratch")
     classify(replace(job, memory=700), context)
-    assert context.told <= 17 and not any("begun again" in line for line in context.lines)
+    assert context.told <= 17 and not any("begun a" in line for line in context.lines)
     assert any(
         "begun in tiles of 256 x 256 and is continued in them, although MEMORY would now give tiles of 256 x 128"
         in line for line in context.lines
@@ -175,6 +209,28 @@ def test_room_that_the_journal_has_already_is_not_asked_for_again(job, whole, tm
     kept = (tmp_path / "map.tif.log").stat().st_size
     classify(job, Log(tmp_path / "scratch"))
     assert kept > 100_000 and asked[0] - asked[1] == kept
+
+
+def test_room_for_what_is_kept_of_another_job_is_not_counted_on(job, tmp_path, monkeypatch):
+    asked = []
+    with pytest.raises(JobCancelled):
+        classify(job, Log(tmp_path / "scratch", "Mapping", 5))
+    monkeypatch.setattr(inference, "check_room", lambda sizes: asked.append(sizes[job.output]))
+    other, kept = replace(job, threshold=0.9), []
+    for _ in range(2):
+        with pytest.raises(JobCancelled):
+            classify(other, Log(tmp_path / "scratch", "Mapping", 3))
+        kept.append((tmp_path / "map.tif.2.log").stat().st_size)
+    assert asked[0] - asked[1] == kept[0] > 100_000
+
+    def full(sizes):
+        raise DiskFull("The outputs may need much.", "Free space.")
+
+    monkeypatch.setattr(inference, "check_room", full)
+    with pytest.raises(
+        DiskFull, match=r"Free space\. 'map\.tif\.log' holds [\d.]+ .B of another job of this map: delete"
+    ):
+        classify(replace(job, threshold=0.9), Log(tmp_path / "scratch"))
 
 
 def test_a_temporary_output_leaves_nothing_and_does_not_continue(job, whole, tmp_path):
