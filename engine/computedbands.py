@@ -17,19 +17,22 @@ from .expressions import BandExpression, parse_expressions
 Array = npt.NDArray[Any]
 
 
-def parse_computed(text: str, names: Sequence[str], where: str = "EXPRESSIONS") -> Tuple[BandExpression, ...]:
+def parse_computed(
+    text: str, names: Sequence[str], where: str = "EXPRESSIONS", remedy: str = ""
+) -> Tuple[BandExpression, ...]:
     """Parse the expressions of computed bands, separated by commas or semicolons; see `parse_expressions`.
 
     Args:
         text: the expressions.
         names: descriptions of the scene's own bands, "" where there is none.
         where: what messages call the text.
+        remedy: what else to do where a band is named that there is not, see `parse_expressions`.
 
     Raises:
         BadInput: one cannot be understood, asks for statistics of the whole scene, uses no band, or has the name of
             another band.
     """
-    expressions = parse_expressions(text, names, where)
+    expressions = parse_expressions(text, names, where, remedy)
     taken = {name for name in names if name}
     for expression in expressions:
         if expression.needs_statistics:

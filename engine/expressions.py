@@ -106,7 +106,9 @@ class BandExpression:
         raise TypeError(f"{type(node).__name__} passed the check of expressions")
 
 
-def parse_expressions(text: str, names: Sequence[str], where: str = "EXPRESSION") -> Tuple[BandExpression, ...]:
+def parse_expressions(
+    text: str, names: Sequence[str], where: str = "EXPRESSION", remedy: str = ""
+) -> Tuple[BandExpression, ...]:
     """Parse expressions separated by commas or semicolons, each with or without a name (``NDVI = ...``).
 
     Bands are called by their description (in quotes where it is no plain word), or B1, B2 ... by their number, which
@@ -116,13 +118,14 @@ def parse_expressions(text: str, names: Sequence[str], where: str = "EXPRESSION"
         text: the expressions.
         names: descriptions of the bands, "" where there is none.
         where: what messages call the text.
+        remedy: sentence on a band that the image has besides these; empty where it has none.
 
     Raises:
         BadInput: an expression cannot be understood; names the part, its position and what is allowed.
     """
     if len(text) > _LONGEST:
         raise BadInput(f"The expression has {len(text)} characters, more than {_LONGEST}.", "Write a shorter one.")
-    found = tuple(_parse_one(part, start, names, where) for start, part in _pieces(text))
+    found = tuple(_parse_one(part, start, names, where, remedy) for start, part in _pieces(text))
     if not found:
         raise BadInput("The expression is empty.", "Write one, e.g. (B4 - B3) / (B4 + B3).")
     return found
@@ -153,7 +156,7 @@ def _split_name(text: str, start: int) -> Tuple[str, str, int]:
     return found["word"] or found["quoted"], text[found.end() :], start + found.end()
 
 
-def _parse_one(text: str, start: int, names: Sequence[str], where: str) -> BandExpression:
+def _parse_one(text: str, start: int, names: Sequence[str], where: str, remedy: str) -> BandExpression:
     name, text, start = _split_name(text, start)
     try:
         tree = ast.parse(text, mode="eval").body
@@ -165,7 +168,7 @@ def _parse_one(text: str, start: int, names: Sequence[str], where: str) -> BandE
         ) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise BadInput(f"The expression '{text[:50]}' cannot be understood.", "Write a simpler one.") from error
-    checker = _Checker(text, start, names, where)
+    checker = _Checker(text, start, names, where, remedy)
     checker.check(tree)
     return BandExpression(name or text, text, frozenset(checker.used.values()), checker.statistics, tree, checker.used)
 
@@ -179,8 +182,8 @@ def _band_text(node: ast.expr) -> str:
 class _Checker:
     """Walks a tree, refuses what is not allowed and notes the bands."""
 
-    def __init__(self, text: str, start: int, names: Sequence[str], where: str) -> None:
-        self.text, self.start, self.names, self.where = text, start, names, where
+    def __init__(self, text: str, start: int, names: Sequence[str], where: str, remedy: str) -> None:
+        self.text, self.start, self.names, self.where, self.remedy = text, start, names, where, remedy
         self.used: Dict[str, int] = {}
         self.statistics = False
 
@@ -222,7 +225,7 @@ class _Checker:
             self.used[name] = int(number[1]) - 1
         else:
             known = ", ".join(text or f"B{i}" for i, text in enumerate(self.names, start=1))
-            raise self.refuse(node, "is no band", f"The bands are: {known}.")
+            raise self.refuse(node, "is no band", f"The bands are: {known}. {self.remedy}".rstrip())
 
     def _call(self, node: ast.Call, depth: int) -> None:
         name = node.func.id if isinstance(node.func, ast.Name) else ""

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import rasterio
 
 from ..models.cards import Card, read_card
+from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import Classify, ClassifyResult
@@ -40,6 +41,7 @@ from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
 from .runtimes.base import Floats, first_largest
 from .runtimes.combined import band_orders, create_combined, wanted_geometry
+from .runtimes.deciding import check_threshold
 from .scenes import Scene, open_scene, with_alpha
 from .tiling import MEMORY_MB, Tiling, plan, with_tiles
 from .traversal import in_order
@@ -59,6 +61,8 @@ _CELL = 64
 _TRIAL = 512
 # A job that takes longer is told so, as soon as its rate is known.
 _LONG_S, _KNOWN_AFTER_S = 60.0, 3.0
+# Of a map with fewer pixels, one class is no surprise.
+_MANY_PIXELS = 10_000
 # Pixels computed for each that is mapped, from which on the job says what makes it faster.
 _DEAR_MARGINS = 4.0
 
@@ -131,6 +135,7 @@ def map_scene(
         context.warn(f"'{scene.reader.name}' holds no valid pixel there: the map is all no-data.")
     if totals.undefined:
         context.warn(f"The model gives no finite score for {totals.undefined} pixels; they are no-data in the map.")
+    _tell_of_one_class(card.classes, totals.counts.sum(axis=0), job, check_threshold(job.threshold, cards), context)
     paths = {product.kind: product.path for product in products}
     return ClassifyResult(
         output=paths[CLASSES], probabilities=paths.get(PROBABILITIES, ""), confidence=paths.get(CONFIDENCE, ""),
@@ -421,6 +426,32 @@ def _tell_of_damage(scene: Scene, window: Window, context: Context) -> None:
         )
 
 
+def _tell_of_one_class(
+    classes: Sequence[ClassEntry], counts: npt.NDArray[np.int64], job: Classify, threshold: Optional[float],
+    context: Context,
+) -> None:  # fmt: skip
+    """Say that a map holds one class alone, which a person may take for a failure of the mapping, and why it may.
+
+    Args:
+        classes: of the model.
+        counts: pixels of each ``(K,)``.
+        job: what was asked for.
+        threshold: that the second of two classes is mapped by; None = it is the larger probability that counts.
+        context: for the log.
+    """
+    found = np.flatnonzero(counts)
+    if len(found) != 1 or len(classes) < 2 or counts.sum() < _MANY_PIXELS:
+        return
+    hints = ["the image shows nothing else", "the model has learned too little: see its report"]
+    if threshold is not None:
+        hints.append(f"the threshold of {threshold:g} is too {'low' if found[0] else 'high'} for this image")
+    context.log(
+        f"The whole map is '{classes[found[0]].name}': the model gives no pixel another of its "
+        f"{len(classes)} classes. It may be that {', that '.join(hints[:-1])}, or that {hints[-1]}."
+        + ("" if job.probabilities else " PROBABILITIES show how near the others come.")
+    )
+
+
 # --- the outputs -----------------------------------------------------------------------------------------------------
 
 
@@ -437,7 +468,7 @@ def _map_writer(
     journal = _journal_of(job) or context.scratch("windows" + SUFFIX)
     return MapWriter(
         products, grid, cards[0].classes, _tags(job, cards, runtime), windows=windows, journal=journal, key=key,
-        context=context, cog=job.format == "cog",
+        context=context, cog=job.format == "cog", continues=job.resume,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def normalise(job: Normalise, context: Context) -> NormaliseResult:
         given = [band.name for band in reader.bands]
         expressions: Tuple[BandExpression, ...] = ()
         if job.method == "expression":
-            expressions = parse_expressions(job.expression, given)
+            expressions = parse_expressions(job.expression, given, remedy=reader.alpha_remedy)
             _tell_bands(expressions, given, context)
         windows = list(tile_windows(reader.grid, len(given)))
         statistics = None

@@ -22,6 +22,7 @@ from ..tasks.classtable import ClassEntry, resolve
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import ExportPatches, ExportPatchesResult, ImportPatches, PatchesResult, RasterSource
+from .bandnames import band_names
 from .datasets import (
     FOOTPRINT_FIELDS,
     LABELS,
@@ -227,7 +228,7 @@ def _copy_source(part: Path, job: ImportPatches, number: int, labelled: Mask, co
                 stack.write(slots[start + kept], values[kept].astype(dtype))
         bands = tuple(
             DatasetBand(
-                name=band.name,
+                name=name,
                 nodata=value,
                 scale=float(band.scale),
                 offset=float(band.offset),
@@ -236,7 +237,7 @@ def _copy_source(part: Path, job: ImportPatches, number: int, labelled: Mask, co
                 scene_mean=float("nan"),
                 scene_std=float("nan"),
             )
-            for band, value in zip(reader.bands, numbers)
+            for band, name, value in zip(reader.bands, band_names(reader.bands), numbers)
         )
         scene = _nowhere(reader.name)
     return DatasetSource(file, size, str(dtype), bands, scene=scene if number > 1 else None)

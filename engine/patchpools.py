@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
+from .bandnames import one_unnamed
 from .datasets import DatasetSource, PatchDataset
 from .trainingground import Ground, patch_ground
 
@@ -229,7 +230,8 @@ def check_fit(main: PatchDataset, other: PatchDataset, what: str, context: Conte
             f"Band {number + 1} of the {what} is '{names[number]}', of the training patches '{wanted[number]}'.",
             remedy,
         )
-    if names != wanted:
+    own = [band.name for band in theirs.bands if not band.expression]
+    if names != wanted and not one_unnamed(own, [band.name for band in ours.bands if not band.expression]):
         context.warn(f"The bands of the {what} have other names than those of the training patches.")
     for theirs_band, our_band in zip(theirs.bands, ours.bands):
         if theirs_band.expression and our_band.expression and theirs_band.expression != our_band.expression:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource
+from .bandnames import band_names
 from .bandstatistics import scene_statistics
 from .datasets import LABELS, DatasetBand, DatasetScene
 from .denselabels import DenseLabels
@@ -60,12 +61,8 @@ class SourcePlan:
 
 def warn_of_alpha(reader: RasterReader, context: Context) -> None:
     """Warn where a fourth band may be near infrared: many files call it alpha, and so it is taken for a mask."""
-    if len(reader.alpha) == 1 and reader.alpha[0] == len(reader.bands) + 1:
-        every = ", ".join(str(band) for band in range(1, reader.alpha[0] + 1))
-        context.warn(
-            f"Band {reader.alpha[0]} of '{reader.name}' is called alpha: it is taken for a mask. If it is a "
-            f"measurement, such as near infrared, choose the BANDS {every}."
-        )
+    if reader.alpha_remedy:
+        context.warn(reader.alpha_remedy)
 
 
 def plan_source(number: int, reader: RasterReader, nodata_rule: str, max_nodata: float) -> SourcePlan:
@@ -303,9 +300,10 @@ def dataset_bands(plan: SourcePlan, explicit: bool, check: Callable[[], None]) -
     """
     reader = plan.reader
     scene = scene_statistics(reader, rule=plan.rule, check=check)
+    names = band_names(reader.bands)
     return tuple(
         DatasetBand(
-            name=band.name,
+            name=names[index],
             nodata=plan.numbers[index],
             scale=float(band.scale),
             offset=float(band.offset),

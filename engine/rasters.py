@@ -44,6 +44,10 @@ _SMALLEST_ROOM = 1 << 20
 # tiles of wide and line-striped scenes, which would otherwise be decoded once per tile. GDAL's own is 5 % of the RAM.
 CACHE_BYTES = 160_000_000
 
+# What bands may show, in the order that images usually have them; and what the fourth band of many files is called.
+COLOURS = ("red", "green", "blue", "nir")
+ALPHA = "alpha"
+
 _LARGEST = float(np.finfo(np.float32).max)
 # Side of the tiles of the rasters that are written, and the values that a window of them may hold.
 _TILE = 256
@@ -57,6 +61,8 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 class BandInfo:
     """What is known of one band: its description, no-data number, and scale and offset to physical units.
 
+    ``colour`` is red, green, blue or nir where the file says that the band shows it; alpha where a band that is called
+    so was asked for as a measurement; else empty.
     ``expression`` is the text that a computed band is computed by, empty for a band of a file. A computed band is
     physical already (scale 1, offset 0), and NaN is its no-data.
     """
@@ -67,6 +73,7 @@ class BandInfo:
     scale: float
     offset: float
     expression: str = ""
+    colour: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,7 @@ class RasterReader:
                 nodata=source.nodata if source.nodata is not None else dataset.nodatavals[index - 1],
                 scale=dataset.scales[index - 1] if scale is None else scale,
                 offset=dataset.offsets[index - 1] if offset is None else offset,
+                colour=_colour(dataset, index),
             )
             for dataset, indices in self._parts
             for index in indices
@@ -175,7 +183,9 @@ class RasterReader:
         self.dtype = np.result_type(*(np.dtype(band.dtype) for band in own))
         computed: Tuple[BandInfo, ...] = ()
         if source.expressions.strip():
-            self._expressions = parse_computed(source.expressions, [band.name for band in own])
+            self._expressions = parse_computed(
+                source.expressions, [band.name for band in own], remedy=self.alpha_remedy
+            )
             computed = tuple(BandInfo(e.name, "float32", math.nan, 1.0, 0.0, e.text) for e in self._expressions)
             # float32 holds 16-bit numbers exactly; larger ones make it float64.
             self.dtype = np.result_type(self.dtype, np.float32)
@@ -233,6 +243,26 @@ class RasterReader:
         """Close the files, after a read that is under way in another thread."""
         with self._lock:
             self._stack.close()
+
+    @property
+    def every_band(self) -> Tuple[int, ...]:
+        """Return the bands (from 1) of the first file that are read, and those that it calls alpha among them."""
+        return tuple(sorted({*self._parts[0][1], *self.alpha}))
+
+    @property
+    def alpha_remedy(self) -> str:
+        """Return what to do where a fourth band may be near infrared, which many files call alpha; "" where it is not.
+
+        A band that is called alpha is taken for a mask.
+        """
+        chosen = self._parts[0][1]
+        if len(self.alpha) != 1 or self.every_band != (*chosen, self.alpha[0]) or len(chosen) != self.alpha[0] - 1:
+            return ""
+        every = ", ".join(map(str, self.every_band))
+        return (
+            f"Band {self.alpha[0]} of '{self.name}' is called alpha and taken for a mask: if it is a measurement, such "
+            f"as near infrared, choose the BANDS {every}."
+        )
 
     @property
     def layout(self) -> Layout:
@@ -450,6 +480,12 @@ def _number_in(band: BandInfo, dtype: np.dtype[Any]) -> Any:
 
 def _alpha_bands(dataset: Any) -> Tuple[int, ...]:
     return tuple(index for index in dataset.indexes if dataset.colorinterp[index - 1].name == "alpha")
+
+
+def _colour(dataset: Any, index: int) -> str:
+    """Return what a band shows by its file: one of the colours that images have, or alpha; else empty."""
+    name = dataset.colorinterp[index - 1].name
+    return name if name in (*COLOURS, ALPHA) else ""
 
 
 def _mask_flags(dataset: Any, indices: Sequence[int]) -> List[FrozenSet[str]]:

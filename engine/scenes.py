@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
@@ -11,9 +11,11 @@ import numpy.typing as npt
 from ..models.cards import Card, CardBand, CardSource
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
+from ..tasks.jobs import RasterSource
+from .bandnames import as_colours, unlike, usual_order
 from .computedbands import compute, parse_computed, used_bands
 from .expressions import BandExpression
-from .rasters import BandInfo, RasterReader
+from .rasters import ALPHA, BandInfo, RasterReader
 from .runtimes import Geometry
 
 Array = npt.NDArray[Any]
@@ -112,15 +114,42 @@ class Scene:
         return values
 
 
-def open_scene(reader: RasterReader, card: Card, continue_anyway: bool, context: Context) -> Scene:
+def with_alpha(source: RasterSource, card: Card, context: Context) -> RasterSource:
+    """Return a source with the band that it calls alpha among its bands, where the model learned from such a band.
+
+    Near infrared as a fourth band is often called alpha. Who chose it for training need not choose it for every scene.
+    """
+    names = [band.name for band in card.sources[0].scene_bands]
+    if source.bands or ALPHA not in names:
+        return source
+    with RasterReader(source) as reader:
+        if not reader.alpha_remedy or len(reader.bands) + 1 != len(names):
+            return source
+        every, name = reader.every_band, reader.name
+    context.log(f"Band {every[-1]} of '{name}', which is called alpha, is taken as a measurement, as in training.")
+    return replace(source, bands=every)
+
+
+def open_scene(
+    reader: RasterReader, card: Card, continue_anyway: bool, context: Context, chosen: bool = False
+) -> Scene:
     """Bring a raster's bands into the order and units of the model.
+
+    Args:
+        reader: the raster.
+        card: of the model.
+        continue_anyway: see `match_bands`.
+        context: for the log.
+        chosen: the user chose the bands.
 
     Raises:
         BadInput: the bands do not fit.
     """
     source = card.sources[0]
     needed = source.scene_bands
-    order = match_bands(reader.bands, needed, reader.name, continue_anyway, context)
+    order = match_bands(
+        reader.bands, needed, reader.name, continue_anyway, context, chosen=chosen, remedy=reader.alpha_remedy
+    )
     own = [reader.bands[index] for index in order]
     scales = [band.scale if wanted.scale is None else wanted.scale for band, wanted in zip(own, needed)]
     offsets = [band.offset if wanted.offset is None else wanted.offset for band, wanted in zip(own, needed)]
@@ -136,9 +165,14 @@ def open_scene(reader: RasterReader, card: Card, continue_anyway: bool, context:
 
 
 def match_bands(
-    have: Sequence[BandInfo], need: Sequence[CardBand], scene: str, continue_anyway: bool, context: Context
-) -> Tuple[int, ...]:
+    have: Sequence[BandInfo], need: Sequence[CardBand], scene: str, continue_anyway: bool, context: Context,
+    *, chosen: bool = False, remedy: str = "",
+) -> Tuple[int, ...]:  # fmt: skip
     """Return the position in the scene of each band of the model: by name, else by order.
+
+    A band without a description has the colour that the file gives it as its name, unless the user chose the bands:
+    files that call their bands red, green and blue though they show something else are common, and choosing the bands
+    is the way to say so.
 
     Args:
         have: the scene's bands.
@@ -146,32 +180,40 @@ def match_bands(
         scene: what messages call the scene.
         continue_anyway: take the bands by order although some names differ.
         context: for the log.
+        chosen: the user chose the bands, in the model's order.
+        remedy: what to do where the scene has a band besides these; empty where it has none.
 
     Raises:
         BadInput: there are too few or too many bands, or one that the model needs is missing by name.
     """
     names, wanted = [band.name for band in have], [band.name for band in need]
+    called = [band.name or band.colour for band in have]
     if len(have) < len(need):
+        choose = "Choose a raster with these bands, or add the missing ones as further rasters (STACK)."
         raise BadInput(
-            f"'{scene}' has {_bands(len(have))} ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}).",
-            "Choose a raster with these bands, or add the missing ones as further rasters (STACK).",
+            f"'{scene}' has {_bands(len(have))} ({_listed(called)}), the model needs {len(need)} ({_listed(wanted)}).",
+            remedy if remedy and len(have) + 1 == len(need) else choose,
         )
     named = all(wanted) and len(set(wanted)) == len(wanted)
-    found = [name for name in wanted if names.count(name) == 1] if named else []
-    if named and len(found) == len(wanted):
-        order = tuple(names.index(name) for name in wanted)
+    order = _by_name(have, wanted, chosen) if named else ()
+    if order:
         if order != tuple(range(len(names))):
-            context.log(f"Bands of '{scene}' taken by name: {_listed(wanted)}.")
+            places = ", ".join(str(place + 1) for place in order)
+            context.log(f"Bands of '{scene}' taken by name: {_listed(wanted)} (numbers {places}).")
         return order
+    # Alpha is no name of what a band shows: the model's bands are as good as unnamed.
+    named = named and ALPHA not in wanted
+    found = [name for name in wanted if names.count(name) == 1] if named else []
     if found and not (continue_anyway and len(have) == len(need)):
         missing = next(name for name in wanted if name not in found)
+        anyway = "; CONTINUE takes the bands in their order" if len(have) == len(need) else ""
         raise BadInput(
             f"'{scene}' has no band '{missing}' ({_listed(names)}), which the model needs ({_listed(wanted)}).",
-            "Choose a raster with these bands, or correct the names of its bands.",
+            f"Choose a raster with these bands, or correct the names of its bands{anyway}.",
         )
     if len(have) > len(need):
         raise BadInput(
-            f"'{scene}' has {_bands(len(have))} ({_listed(names)}), the model needs {len(need)} ({_listed(wanted)}), "
+            f"'{scene}' has {_bands(len(have))} ({_listed(called)}), the model needs {len(need)} ({_listed(wanted)}), "
             "and their names do not tell which.",
             "Choose the bands with BANDS, in the model's order.",
         )
@@ -180,9 +222,63 @@ def match_bands(
             f"The bands of '{scene}' ({_listed(names)}) have other names than the model's ({_listed(wanted)}): they "
             "are taken in their order."
         )
-    else:
+    elif not _warn_of_order(called, wanted, scene, chosen, context):
         context.log(f"Bands of '{scene}' taken in their order.")
     return tuple(range(len(need)))
+
+
+def _by_name(have: Sequence[BandInfo], wanted: Sequence[str], chosen: bool) -> Tuple[int, ...]:
+    """Return the position of each wanted band by its name: as it is written, else without regard to capitals.
+
+    Args:
+        have: the scene's bands.
+        wanted: the names of the model's bands, each another one.
+        chosen: the user chose the bands: what they are called by colour does not count.
+
+    Returns:
+        The positions; none where a band is missing, or two bands have its name.
+    """
+    names = [band.name for band in have]
+    if all(names.count(name) == 1 for name in wanted):
+        return tuple(names.index(name) for name in wanted)
+    need = [name.casefold() for name in wanted]
+    ways = [names] if chosen else [names, [band.name or band.colour for band in have], [band.colour for band in have]]
+    for way in ways if unlike(wanted) else ():
+        called = [name.casefold() for name in way]
+        if all(called.count(name) == 1 for name in need):
+            return tuple(called.index(name) for name in need)
+    return ()
+
+
+def _warn_of_order(called: Sequence[str], wanted: Sequence[str], scene: str, chosen: bool, context: Context) -> bool:
+    """Warn, and return True, where the colours of bands that are taken in their order speak against it.
+
+    Args:
+        called: what the scene's bands are called.
+        wanted: the names of as many bands of the model.
+        scene: what messages call the scene.
+        chosen: the user chose the bands.
+        context: for the warning.
+    """
+    here, there = as_colours(called), as_colours(wanted)
+    if any(there):
+        if all(a == b for a, b in zip(here, there) if a and b):
+            return False
+        context.warn(
+            f"The bands of '{scene}' are called {_listed(called)}, the model's {_listed(wanted)}: they are taken in "
+            f"their order{', as BANDS gives it' if chosen else ''}."
+        )
+        return True
+    usual = usual_order(called)
+    if chosen or usual == tuple(range(len(called))):
+        return False
+    places = ", ".join(str(place + 1) for place in usual)
+    context.warn(
+        f"The bands of '{scene}' are called {_listed(called)} and are taken in their order, for the model does not "
+        f"know what its own bands are called. If it was trained on {_listed([called[i] for i in usual])}, the map is "
+        f"wrong: choose the BANDS {places}."
+    )
+    return True
 
 
 def _bands(count: int) -> str:

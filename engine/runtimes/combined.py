@@ -15,6 +15,7 @@ import numpy as np
 from ...models.cards import Card, CardBand
 from ...tasks.context import Context
 from ...tasks.errors import BadInput
+from ..bandnames import one_unnamed
 from ..blending import blended
 from .base import Array, Floats, Geometry, Mask, Model, Positions, Runtime, Wishes, first_largest, geometry_of
 from .choosing import Tiles, create_runtime
@@ -212,7 +213,11 @@ def _order(first: Card, first_name: str, card: Card, name: str) -> Tuple[int, ..
     wanted, have = first.sources[0], card.sources[0]
     keys, own_keys = [_key(band) for band in wanted.bands], [_key(band) for band in have.bands]
     positions = {key: index for index, key in enumerate(keys)}
-    if own_keys == keys:
+    # A model of an earlier version may not know the names of the same bands.
+    alike = [key[1:] for key in own_keys] == [key[1:] for key in keys] and one_unnamed(
+        [band.name for band in have.scene_bands], [band.name for band in wanted.scene_bands]
+    )
+    if own_keys == keys or alike:
         order = tuple(range(len(keys)))
     elif len(positions) == len(keys) and sorted(map(repr, own_keys)) == sorted(map(repr, keys)):
         order = tuple(positions[key] for key in own_keys)
