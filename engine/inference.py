@@ -430,7 +430,7 @@ def _tell_of_one_class(
     classes: Sequence[ClassEntry], counts: npt.NDArray[np.int64], job: Classify, threshold: Optional[float],
     context: Context,
 ) -> None:  # fmt: skip
-    """Say that a map holds one class alone, which a person may take for a failure of the mapping, and why it may.
+    """Say that a map holds one class alone, which may be taken for a failure of the mapping, and what may cause it.
 
     Args:
         classes: of the model.
@@ -442,13 +442,14 @@ def _tell_of_one_class(
     found = np.flatnonzero(counts)
     if len(found) != 1 or len(classes) < 2 or counts.sum() < _MANY_PIXELS:
         return
-    hints = ["the image shows nothing else", "the model has learned too little: see its report"]
+    causes = ["the image shows nothing else", "the model has learned too little, which its report tells"]
     if threshold is not None:
-        hints.append(f"the threshold of {threshold:g} is too {'low' if found[0] else 'high'} for this image")
+        causes.append(f"the threshold of {threshold:g} is too {'low' if found[0] else 'high'} for this image")
+    if job.min_confidence is not None:
+        causes.append("MIN_CONFIDENCE leaves out the others")
     context.log(
-        f"The whole map is '{classes[found[0]].name}': the model gives no pixel another of its "
-        f"{len(classes)} classes. It may be that {', that '.join(hints[:-1])}, or that {hints[-1]}."
-        + ("" if job.probabilities else " PROBABILITIES show how near the others come.")
+        f"The whole map is '{classes[found[0]].name}', one of the {len(classes)} classes of the model. Perhaps "
+        f"{'; perhaps '.join(causes)}.{'' if job.probabilities else ' PROBABILITIES show how near the others come.'}"
     )
 
 

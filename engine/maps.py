@@ -26,7 +26,7 @@ from rasterio.windows import Window as RasterWindow
 
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
-from ..tasks.errors import BadInput, DeepscapeError, DiskFull
+from ..tasks.errors import BadInput, DeepscapeError, DiskFull, JobCancelled
 from ..tasks.jobfiles import remove_parts_of
 from ..tasks.worker import give_back
 from .journal import Journal, OtherJob
@@ -79,6 +79,7 @@ class MapWriter:
     def __init__(
         self, products: Sequence[Product], grid: Grid, classes: Sequence[ClassEntry], tags: Mapping[str, str],
         *, windows: Sequence[Window], journal: str, key: Mapping[str, Any], context: Context, cog: bool = False,
+        continues: bool = True,
     ) -> None:  # fmt: skip
         """Prepare.
 
@@ -92,6 +93,7 @@ class MapWriter:
             key: what the windows depend on (`journal.job_key`).
             context: for the log, progress and cancel.
             cog: write cloud-optimised GeoTIFFs, with overviews.
+            continues: the journal outlives the job, so that the same one continues.
         """
         self.products, self.classes = tuple(products), tuple(classes)
         self.nodata = int(products[0].nodata)
@@ -99,7 +101,7 @@ class MapWriter:
         self.todo: Tuple[int, ...] = ()
         self._windows = list(windows)
         self._grid, self._tags, self._cog, self._context = grid, dict(tags), cog, context
-        self._journal = Journal(journal, key, context.check)
+        self._journal, self._continues = Journal(journal, key, context.check), continues
 
     def __enter__(self) -> MapWriter:
         """Open the journal, and say what it holds.
@@ -122,10 +124,18 @@ class MapWriter:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._journal.windows:
-            self._journal.close()
-        else:
+        """Close the journal; of a cancelled job, say what is kept.
+
+        Raises:
+            JobCancelled: in place of another one, with what continues the job as its remedy.
+        """
+        if not self._journal.windows:
             self._journal.discard()
+            return
+        self._journal.close()
+        if self._continues and isinstance(error, JobCancelled):
+            finished = f"{len(self._journal.windows)} of {many(len(self._windows), 'window')}"
+            raise JobCancelled(remedy=f"{finished} are kept: run the same job again to continue.") from error
 
     # --- windows ---
 

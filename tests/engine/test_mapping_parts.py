@@ -230,6 +230,24 @@ def test_pixels_of_little_confidence_are_nodata(mapped, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("height", "first", "job", "told"),
+    [
+        (100, 1, {}, "PROBABILITIES show how near"), (100, 1, {"min_confidence": 0.4}, "MIN_CONFIDENCE leaves out"),
+        (99, 1, {}, ""), (100, 0, {}, ""),
+    ],
+)  # fmt: skip
+def test_a_map_of_one_class_is_told_of_where_it_is_not_tiny(mapped, tmp_path, height, first, job, told):
+    values = np.zeros((BANDS, height, 100), np.uint16)
+    values[1] = 5
+    values[:, 0, 0] = 0, first, 0
+    context = Log()
+    mapped(write(tmp_path / "s.tif", values), context=context, tile=64, **job)
+    found = [line for line in context.lines if line.startswith("The whole map is 'name 1', one of the 3 classes")]
+    assert len(found) == bool(told) and all(told in line and "threshold" not in line for line in found)
+    assert not any("whole map" in text for text in context.warnings)
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 

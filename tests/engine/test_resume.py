@@ -113,7 +113,7 @@ def whole(job, tmp_path):
 @pytest.mark.parametrize(("stage", "steps"), [("Mapping", 1), ("Mapping", 3), ("Writing the map", 1)])
 def test_a_cancelled_job_continues(job, whole, tmp_path, stage, steps):
     expected, result, windows = whole
-    with pytest.raises(JobCancelled):
+    with pytest.raises(JobCancelled, match=r"are kept: run the same job again to continue\.$") as raised:
         classify(job, Log(tmp_path / "scratch", stage, steps))
     assert names(tmp_path) == ["m.safetensors", "map.tif.log", "s.tif"]
     context = Log(tmp_path / "scratch")
@@ -123,6 +123,7 @@ def test_a_cancelled_job_continues(job, whole, tmp_path, stage, steps):
     finished = windows - context.told
     assert finished >= (steps if stage == "Mapping" else windows)
     assert f"{finished} of {windows} windows were finished before: continuing." in context.lines
+    assert raised.value.remedy.startswith(f"{finished} of {windows} windows are kept")
 
 
 def test_another_job_begins_again_and_says_why(job, whole, tmp_path, monkeypatch):
@@ -236,8 +237,9 @@ def test_room_for_what_is_kept_of_another_job_is_not_counted_on(job, tmp_path, m
 def test_a_temporary_output_leaves_nothing_and_does_not_continue(job, whole, tmp_path):
     temporary = replace(job, resume=False)
     (tmp_path / "scratch").mkdir(exist_ok=True)
-    with pytest.raises(JobCancelled):
+    with pytest.raises(JobCancelled) as raised:
         classify(temporary, Log(tmp_path / "scratch", "Mapping", 2))
+    assert str(raised.value) == "Cancelled."
     assert names(tmp_path) == ["m.safetensors", "s.tif", "scratch"]
     (tmp_path / "scratch" / "windows.log").unlink()
     classify(temporary, Log(tmp_path / "scratch"))
@@ -536,3 +538,10 @@ def test_confidence_is_that_of_the_class_that_a_threshold_chose(job, tmp_path, t
         assert np.unique(read(name)[few]) == pytest.approx([1])
     result = classify(replace(asked, min_confidence=0.5), Log(tmp_path / "scratch"))
     assert result.pixels == np.count_nonzero(few) + (np.count_nonzero(many) if sure > 0.5 else 0)
+
+
+def test_a_threshold_that_leaves_one_class_is_named(job, tmp_path):
+    context = Log(tmp_path / "scratch")
+    classify(replace(job, threshold=0.8), context)
+    told = [line for line in context.lines if line.startswith("The whole map is 'name 4', one of the 2 classes")]
+    assert len(told) == 1 and "perhaps the threshold of 0.8 is too high for this image" in told[0]
