@@ -15,7 +15,7 @@ from .extras import in_words
 from .lookup import NOT_SET_UP, SET_UP, EngineInterpreter, find_engine
 from .places import engines_dir, home
 from .release import TORCH, release_digest
-from .setuplog import scrub
+from .setuplog import end_of, scrub
 
 _TELLING = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "UV_DEFAULT_INDEX",
             "UV_INDEX_URL", "UV_INDEX", "UV_FIND_LINKS", "PIP_INDEX_URL", "PIP_FIND_LINKS", "CUDA_VISIBLE_DEVICES",
@@ -129,8 +129,7 @@ def _report(engine: EngineInterpreter, reason: str, size: int, log: Path, extra:
     rows += [(name, value) for name in _TELLING for value in [_variable(name)] if value]
     lines = [f"{name:<24}{value}" for name, value in rows]
     if log.is_file():
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
-        lines += ["", f"The end of {log}:", *tail]
+        lines += ["", f"The end of {log}:", *end_of(log, _LOG_LINES)]
     return scrub("\n".join(lines))
 
 

@@ -34,7 +34,7 @@ from deepscape.tasks.environment import (
 )
 from deepscape.tasks.environment.commands import cause_of, explain
 from deepscape.tasks.environment.locking import SetupLock
-from deepscape.tasks.environment.setuplog import scrub
+from deepscape.tasks.environment.setuplog import end_of, scrub
 from deepscape.tasks.errors import BadInput, DiskFull, EngineMissing, EngineSetupFailed, JobCancelled
 
 installing = sys.modules["deepscape.tasks.environment.install"]
@@ -774,6 +774,25 @@ def test_the_report_says_the_state_and_no_credentials(machine, monkeypatch):
     assert after.ready and after.size_bytes > 0 and "2.13.0+cpu" in after.report
     assert "http://***@proxy:3128" in after.report and "hunter2" not in after.report + Path(after.log).read_text()
     assert "<pre>Engine" in after.html()
+
+
+def test_the_end_of_the_log_tells_nothing_twice(tmp_path):
+    log, time_of = tmp_path / "setup.log", "2026-11-21 15:{:02}:26,022 "
+    lines = [
+        "an old line",
+        "Downloading torch",
+        *["$ python3 -I -c 'import ssl'", "  version 3.11"] * 27,
+        "No route to host",
+    ]
+    log.write_text("".join(f"{time_of.format(number)}{line}\n" for number, line in enumerate(lines)))
+    assert end_of(log, 4) == [
+        "2026-11-21 15:01:26,022 Downloading torch",
+        "2026-11-21 15:54:26,022 $ python3 -I -c 'import ssl' (the last of 27)",
+        "2026-11-21 15:55:26,022   version 3.11 (the last of 27)",
+        "2026-11-21 15:56:26,022 No route to host",
+    ]
+    log.write_text("")
+    assert end_of(log, 4) == []
 
 
 @pytest.mark.engine_setup
