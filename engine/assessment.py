@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from dataclasses import replace
 from typing import Iterator, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
 import scipy.ndimage
 
 from ..tasks.classtable import ClassEntry, Legend, resolve
@@ -31,6 +33,7 @@ from .classes import feature_classes
 from .crosswalks import Crosswalk, read_crosswalk
 from .denselabels import BACKGROUND, DenseLabels, open_labels
 from .legends import read_map_legend
+from .products import THRESHOLD_TAG
 from .rasters import RasterReader, reading
 from .trainingfield import TrainingField, training_field
 from .vectors import crs_name, on_grid, read_layer
@@ -108,7 +111,15 @@ def _calibration(job: Assess, legend: Legend, mapped: RasterReader) -> Iterator[
                 f"'{mapped.name}' ({mapped.grid.width} x {mapped.grid.height}).",
                 "Give the PROBABILITIES that 'Classify an image' wrote with the map.",
             )
-        yield Calibration(reader, band_classes(reader, legend.layer_classes, mapped.name))
+        classes = band_classes(reader, legend.layer_classes, mapped.name)
+        yield Calibration(reader, classes, _threshold_of(job.map.path))
+
+
+def _threshold_of(path: str) -> Optional[float]:
+    """Return the threshold that a map says it was made by; None where it does not say."""
+    with rasterio.open(path) as dataset:
+        text = dataset.tags().get(THRESHOLD_TAG, "")
+    return float(text) if re.fullmatch(r"[\d.]+(e-\d+)?", text) else None
 
 
 # --- comparing -------------------------------------------------------------------------------------------------------

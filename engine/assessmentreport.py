@@ -21,6 +21,8 @@ from .reports import Section, decimal, grouped, percent, swatch
 from .textfiles import write_text
 from .wording import decimals_of
 
+# Thresholds that lie nearer to each other are not both marked in a figure: their texts would lie on each other.
+_APART = 0.15
 _NAMES = (
     ("overall_accuracy", "Overall accuracy"),
     ("kappa", "Kappa"),
@@ -297,7 +299,7 @@ def _calibration(figures: Dict[str, Any]) -> List[Section]:
     drawn = plot(
         "Accuracy by confidence",
         {"accuracy": [(row["confidence"], row["accuracy"]) for row in bins]},
-        "largest probability",
+        "probability of the mapped class",
         "share that is right",
         diagonal=True,
         dots=True,
@@ -324,7 +326,7 @@ def _calibration(figures: Dict[str, Any]) -> List[Section]:
     sure = sum((row["confidence"] - row["accuracy"]) * row["pixels"] for row in bins) / figures["pixels"]
     side = "less" if sure > 0 else "more"
     note = (
-        "Of pixels whose largest probability is 0.8, 80 % should be right (the dashed line). "
+        "Of pixels whose mapped class has a probability of 0.8, 80 % should be right (the dashed line). "
         f"On average the map is right {side} often than its probabilities say, by {100 * abs(sure):.1f} percentage "
         "points. Pale bars: share of the pixels."
     )
@@ -336,6 +338,11 @@ def _calibration(figures: Dict[str, Any]) -> List[Section]:
 
 def _threshold(figures: Dict[str, Any]) -> Section:
     curve, best, half, name = figures["curve"], figures["best"], figures["half"], figures["name"]
+    own = figures["map"]
+    marks = [(best["threshold"], best["f1"], f"best F1 and IoU: {best['threshold']:.2f}")]
+    # Two marks beside each other would be written over each other.
+    if own["threshold"] is not None and abs(own["threshold"] - best["threshold"]) >= _APART:
+        marks.append((own["threshold"], own["f1"], f"this map: {own['threshold']:.2f}"))
     by_threshold = plot(
         f"{name} by threshold",
         {
@@ -343,7 +350,7 @@ def _threshold(figures: Dict[str, Any]) -> Section:
             for title, key in (("precision", "precision"), ("recall", "recall"), ("F1", "f1"), ("IoU", "iou"))
         },
         "threshold of the probability",
-        marks=[(best["threshold"], best["f1"], f"best F1 and IoU: {best['threshold']:.2f}")],
+        marks=marks,
         rule=True,
     )
     trade = plot(
@@ -356,14 +363,16 @@ def _threshold(figures: Dict[str, Any]) -> Section:
         else (),
     )
     rows = [
-        [title, f"{row['threshold']:.2f}", *(decimal(row[key]) for key in ("precision", "recall", "f1", "iou"))]
-        for title, row in (("Threshold 0.5", half), ("Best F1 and best IoU", best))
+        [title, decimal(row["threshold"], 2), *(decimal(row[key]) for key in ("precision", "recall", "f1", "iou"))]
+        for title, row in (("This map, as it is", own), ("Threshold 0.5", half), ("Best F1 and best IoU", best))
     ]
     note = (
         f"What another threshold of the class {name} would give on these pixels. Average precision: "
         f"{figures['average_precision']:.3f}. A threshold that is chosen here looks better here than elsewhere: choose "
         "it on validation pixels."
     )
+    if own["threshold"] is None:
+        note += " No threshold of these probabilities makes this map."
     head = ["", "Threshold", "Precision", "Recall", "F1", "IoU"]
     return Section("Threshold", by_threshold + trade + reports.table(head, rows), note)
 

@@ -118,7 +118,8 @@ class Tally:
             if unit >= 0:
                 self.by_unit.setdefault(unit, Counter())[(own, other)] += count
         if self.calibration is not None and len(pixels.rows):
-            self.calibration.add(window, pixels.rows - window[0], pixels.cols - window[1], pixels.classes)
+            place = pixels.rows - window[0], pixels.cols - window[1]
+            self.calibration.add(window, *place, pixels.classes, mapped)
 
     def values(self) -> List[int]:
         """Return the classes that occur in the reference or in the map."""

@@ -36,7 +36,17 @@ from .mapmasks import MapMask, open_mask, within_border
 from .maps import MapWriter, class_areas, raster_path
 from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
 from .priors import deciding
-from .products import CLASSES, CONFIDENCE, ENTROPY, MARGIN, PROBABILITIES, Product, confidence, products_of
+from .products import (
+    CLASSES,
+    CONFIDENCE,
+    ENTROPY,
+    MARGIN,
+    PROBABILITIES,
+    THRESHOLD_TAG,
+    Product,
+    confidence,
+    products_of,
+)
 from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
 from .runtimes.base import Floats, first_largest
@@ -499,6 +509,7 @@ def _check_outputs(job: Classify, paths: Sequence[str]) -> None:
 
 
 def _tags(job: Classify, cards: Sequence[Card], runtime: Runtime) -> Dict[str, str]:
+    threshold = check_threshold(job.threshold, cards)
     return {
         "TIFFTAG_SOFTWARE": f"Deepscape {plugin_version()}",
         "DEEPSCAPE_MODEL": ", ".join(Path(path).name for path in (job.model, *job.more_models)),
@@ -508,4 +519,5 @@ def _tags(job: Classify, cards: Sequence[Card], runtime: Runtime) -> Dict[str, s
         "DEEPSCAPE_RUNTIME": runtime.name,
         "DEEPSCAPE_DEVICE": runtime.device,
         "DEEPSCAPE_PRECISION": runtime.precision,
+        **({} if threshold is None else {THRESHOLD_TAG: repr(threshold)}),
     }

@@ -22,6 +22,9 @@ Floats = npt.NDArray[np.floating[Any]]
 _STEPS = 250
 _BYTE_NODATA = 255
 
+# Metadata item of the rasters: the threshold that the second of two classes was mapped by.
+THRESHOLD_TAG = "DEEPSCAPE_THRESHOLD"
+
 CLASSES, PROBABILITIES, CONFIDENCE, ENTROPY, MARGIN = "classes", "probabilities", "confidence", "entropy", "margin"
 
 

@@ -1,6 +1,7 @@
 """Designs: estimates from a stratified sample, bootstrap of clusters and blocks, boundaries, probabilities."""
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -391,8 +392,13 @@ def test_probabilities_are_read_as_classify_writes_them(tmp_path, byte):
     truth = generator.integers(1, 3, (40, 50)).astype(np.uint8)
     second = np.clip((truth == 2) * 0.4 + generator.random(truth.shape) * 0.6, 0, 1)
     second = np.rint(second * 250) / 250
-    source = write(tmp_path / "map.tif", np.where(second >= 0.5, 2, 1).astype(np.uint8))
+    mapped = np.where(second >= 0.4, 2, 1).astype(np.uint8)
+    mapped[1, :2] = 5  # classes without a band, which somebody drew into the map
+    source = write(tmp_path / "map.tif", mapped)
     write_sidecars(source.path, CLASSES[:2], {})
+    if byte:  # as 'Classify an image' notes it; else it is what the map shows
+        with rasterio.open(source.path, "r+") as dataset:
+            dataset.update_tags(DEEPSCAPE_THRESHOLD="0.4")
     bands = np.stack([1 - second, second])
     if byte:
         probabilities = write(tmp_path / "p.tif", np.rint(bands * 250).astype(np.uint8), ("Water", "Forest"))
@@ -406,7 +412,12 @@ def test_probabilities_are_read_as_classify_writes_them(tmp_path, byte):
     )
     result = assess(job, Context())
     figures = result.metrics["calibration"]
-    kept = np.isfinite(bands[1])
+    kept = np.isfinite(bands[1]) & (mapped != 5)
+    own = figures["threshold"]["map"]
+    assert own["threshold"] == pytest.approx(0.4, abs=0 if byte else 0.004)
+    assert own["recall"] == pytest.approx(((mapped == 2) & kept & (truth == 2)).sum() / ((truth == 2) & kept).sum())
+    right = sum(row["accuracy"] * row["pixels"] for row in figures["bins"] if row["pixels"])
+    assert right == pytest.approx(((mapped == truth) & kept).sum())
     assert figures["missing"] == (~kept).sum() and figures["pixels"] == kept.sum()
     assert figures["brier"] == pytest.approx(((bands[1] - (truth == 2))[kept] ** 2).mean(), abs=1e-6)
     called = (second >= 0.5) & kept
@@ -420,6 +431,7 @@ def test_probabilities_are_read_as_classify_writes_them(tmp_path, byte):
     assert polygon.metrics["calibration"]["pixels"] == 100
     page = Path(result.output).read_text(encoding="utf-8")
     assert "Calibration of the probabilities" in page and "Forest by threshold" in page
+    assert re.search(r"This map, as it is</td>\s*<td[^>]*>0\.40<", page)
     small = write(tmp_path / "small.tif", bands[:, :10].astype(np.float32), ("Water", "Forest"), nodata=np.nan)
     with pytest.raises(BadInput, match="does not lie on the grid of the map"):
         assess(replace(job, probabilities=small), Context())

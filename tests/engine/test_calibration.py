@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import sklearn.metrics
-from deepscape.engine.calibration import Calibration, band_classes, threshold_figures
+from deepscape.engine.calibration import Calibration, band_classes, threshold_figures, threshold_of
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.errors import BadInput
 
@@ -19,10 +19,12 @@ class Bands:
         self.bands = tuple(type("Band", (), {"name": name}) for name in names)
 
 
-def counted(probabilities, reference, classes):
-    calibration = Calibration(Bands(), classes)
+def counted(probabilities, reference, classes, mapped=None, threshold=None):
+    """Count pixels in seven parts; without a map they are mapped to the most probable class."""
+    calibration = Calibration(Bands(), classes, threshold)
+    mapped = np.array(classes)[probabilities.argmax(axis=0)] if mapped is None else mapped
     for part in np.array_split(np.arange(len(reference)), 7):
-        calibration.add_probabilities(probabilities[:, part], reference[part])
+        calibration.add_probabilities(probabilities[:, part], reference[part], mapped[part])
     return calibration.figures(TABLE)
 
 
@@ -52,6 +54,48 @@ def test_two_classes_are_those_of_scikit_learn(byte):
     assert sklearn.metrics.f1_score(truth, called) == pytest.approx(f1.max())
     assert [row["threshold"] for row in threshold["curve"]] == pytest.approx(np.arange(101) / 100)
     assert threshold["curve"][0]["recall"] == 1
+
+
+@pytest.mark.parametrize(("told", "shown"), [(0.3, 0.3), (None, 0.3)])
+def test_what_is_right_is_told_by_the_map(told, shown):
+    """Not by the larger probability: the map was made by a threshold of 0.3."""
+    generator = np.random.default_rng(8)
+    truth = generator.random(5000) < 0.4
+    second = np.clip(0.2 + 0.3 * truth + 0.15 * generator.standard_normal(5000), 0, 1)
+    called = second >= 0.3
+    found = counted(
+        np.stack([1 - second, second]), np.where(truth, 8, 3), (3, 8), np.where(called, 8, 3), told
+    )  # fmt: skip
+    confidence = np.where(called, second, 1 - second)
+    assert sum(row["pixels"] for row in found["bins"][:5]) == (confidence <= 0.5).sum() > 1000
+    for row in found["bins"]:
+        inside = (confidence > row["low"]) & (confidence <= row["high"])
+        assert row["pixels"] == inside.sum()
+        if inside.any():
+            assert row["confidence"] == pytest.approx(confidence[inside].mean())
+            assert row["accuracy"] == pytest.approx((called == truth)[inside].mean())
+    own = found["threshold"]["map"]
+    assert own["threshold"] == pytest.approx(shown, abs=0 if told else 0.002)
+    assert own["precision"] == pytest.approx(sklearn.metrics.precision_score(truth, called))
+    assert own["recall"] == pytest.approx(sklearn.metrics.recall_score(truth, called))
+    assert own["f1"] == pytest.approx(sklearn.metrics.f1_score(truth, called))
+    assert own["iou"] == pytest.approx(sklearn.metrics.jaccard_score(truth, called))
+    # Figures of other thresholds do not depend on the map.
+    assert found["threshold"]["half"]["recall"] == pytest.approx(sklearn.metrics.recall_score(truth, second >= 0.5))
+
+
+def test_the_threshold_that_a_map_shows():
+    first, second = np.zeros(1001, np.int64), np.zeros(1001, np.int64)
+    first[[100, 600]], second[700] = 500, 500
+    assert threshold_of(first, second) == pytest.approx(0.65)
+    # 0.5 where the map shows no other.
+    first[600] = 0
+    assert threshold_of(first, second) == 0.5
+    # Some cleaned pixels do not matter; a map of something else was made by no threshold.
+    second[50] = 8
+    assert threshold_of(first, second) == 0.5
+    second[50] = 20
+    assert threshold_of(first, second) is None
 
 
 def test_three_classes_have_bins_and_a_brier_score():

@@ -531,6 +531,8 @@ def test_confidence_is_that_of_the_class_that_a_threshold_chose(job, tmp_path, t
 
     with rasterio.open(tmp_path / "s.tif") as dataset:
         values = dataset.read(1)
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert dataset.tags()["DEEPSCAPE_THRESHOLD"] == str(threshold)
     many, few = values > 24.5, values < 24.5
     assert set(np.unique(read("map.tif")[many])) == {4 if threshold == 0.8 else 7}
     for name, expected in (("sure.tif", sure), ("margin.tif", ahead)):
