@@ -191,7 +191,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             return self.work(parameters, context, feedback)
         except JobCancelled as error:
             # An empty result would count as success, and QGIS would try to load outputs that are not there.
-            raise _exception(tr("Cancelled.")) from error
+            raise _exception(f"{tr('Cancelled.')} {error.remedy}".strip()) from error
         except DeepscapeError as error:
             # Where the user can mend it, the sentence says all, and a traceback would bury it.
             if error.details and not isinstance(error, BadInput):

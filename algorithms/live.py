@@ -154,7 +154,7 @@ class Follower:
 
     def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
         state = FINISHED if error is None else CANCELLED if isinstance(error, JobCancelled) else FAILED
-        text = str(error) if state == FAILED else ""
+        text = error.remedy if isinstance(error, JobCancelled) else str(error or "")
         self.tell({"type": "ended", "state": state, "message": text, "report": self._report})
 
     def tell(self, message: Mapping[str, Any]) -> None:

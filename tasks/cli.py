@@ -56,8 +56,8 @@ def main(arguments: Sequence[str], output: int = 1) -> int:
                 for name in _RANK_VARIABLES:
                     os.environ.pop(name, None)
             result = _run(job, rank)
-        except JobCancelled:
-            sys.stderr.write(f"{path}: cancelled.\n")
+        except JobCancelled as error:
+            sys.stderr.write(f"{path}: cancelled. {error.remedy}".rstrip() + "\n")
             return CANCELLED
         except DeepscapeError as error:
             if error.details and not isinstance(error, BadInput):

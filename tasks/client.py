@@ -636,7 +636,7 @@ class WorkerPool:
 def _outcome(job: Job, final: Message, tail: str) -> Any:
     """Return the result of a final message, or raise its error."""
     if final["type"] == "cancelled":
-        raise JobCancelled()
+        raise JobCancelled(remedy=str(final.get("remedy") or ""))
     if final["type"] == "error":
         details = str(final.get("traceback", ""))
         if final.get("kind") != BadInput.kind and tail:

@@ -65,7 +65,7 @@ class JobFailed(DeepscapeError):  # noqa: N818
 
 
 class JobCancelled(DeepscapeError):  # noqa: N818
-    """The user cancelled the job."""
+    """The user cancelled the job; the remedy says what is kept of it, where something is."""
 
     kind = "cancelled"
 

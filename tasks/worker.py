@@ -362,8 +362,8 @@ def final_message(envelope: Message, context: Context) -> Message:
     try:
         job = job_from_plain(envelope)
         return {"type": "result", "result": protocol.jsonable(perform(job, context))}
-    except JobCancelled:
-        return {"type": "cancelled"}
+    except JobCancelled as error:
+        return {"type": "cancelled", "remedy": error.remedy}
     except (Exception, SystemExit) as error:  # a library's sys.exit must not end the worker without an answer
         known = explain(error, job)
         return {

@@ -59,6 +59,8 @@ def state_text(run: Run) -> str:
         return tr("Failed: {}").format(run.message)
     if run.active and run.cancel_asked.is_set():
         return tr("Cancelling…")
+    if run.state == CANCELLED and run.message:  # what is kept
+        return f"{tr('Cancelled')}. {run.message}"
     words = {
         RUNNING: tr("Training"),
         STOPPING: tr("Stopping; the best epoch is kept"),

@@ -96,6 +96,11 @@ def test_signals_cancel_in_good_order(run, number):
     assert time.monotonic() - begun < 1.5
 
 
+def test_what_is_kept_of_a_cancelled_job_is_said(run):
+    process = run({"trick": "keep_some", "text": "2 of 3 epochs are kept."})
+    assert process.communicate()[1].endswith(": cancelled. 2 of 3 epochs are kept.\n") and process.returncode == 130
+
+
 @pytest.mark.slow
 def test_a_signal_ends_a_job_that_does_not_listen_and_removes_what_is_half_written(run, tmp_path):
     process = run({"trick": "part", "output": str(tmp_path / "map.tif")})

@@ -310,6 +310,11 @@ def test_a_job_that_is_stopping_can_be_cancelled(pool):
 # --- cancel ---
 
 
+def test_what_is_kept_of_a_cancelled_job_is_said(pool):
+    with pytest.raises(JobCancelled, match=r"^Cancelled\. 2 of 3 epochs are kept\.$"):
+        pool.do("keep_some", text="2 of 3 epochs are kept.")
+
+
 def test_cancel_between_steps_takes_less_than_a_second_and_keeps_the_worker(pool):
     running = Beside(pool.do, "steps")
     until(lambda: running.said("progress"))

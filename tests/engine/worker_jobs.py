@@ -31,7 +31,7 @@ if __name__ == "__main__":
     sys.modules["deepscape.worker_jobs"] = sys.modules["__main__"]
 
 from deepscape.tasks import jobs  # noqa: E402 - the script has to load the package first
-from deepscape.tasks.errors import BadInput  # noqa: E402
+from deepscape.tasks.errors import BadInput, JobCancelled  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ KEPT = []
 
 def do_trick(job, context):
     return TRICKS[job.trick](job, context) or TrickResult()
+
+
+def keep_some(job, context):
+    raise JobCancelled(remedy=job.text)
 
 
 def say(job, context):

@@ -13,7 +13,8 @@ JSON. ``"hello"`` replaces fields of the greeting (it is read at the start only)
 - ``{"send": {"type": "progress", "done": 1, "total": 2, ...}}`` any message; the job's id is added
 - ``{"result": {field: value, ...}}`` the final result; fields that are not given get a value of the right type, outputs
   the job's own paths
-- ``{"error": {"kind": "input", "message": "...", "remedy": "..."}}``, ``{"cancelled": true}`` the other final messages
+- ``{"error": {"kind": "input", "message": "...", "remedy": "..."}}``, ``{"cancelled": "what is kept"}`` the other final
+  messages
 - ``{"sleep": seconds}`` ends at once with ``cancelled`` when the job is cancelled; ``{"hang": seconds}`` does not
 - ``{"until_stopped": seconds}`` ends as soon as the job is asked to stop; with an error when it is not
 - ``{"exit": code}``, ``{"signal": number}`` a crash; ``{"log": text}`` to the log
@@ -146,7 +147,7 @@ class FakeWorker:
         return {"type": "error", "kind": "internal", "message": "", "remedy": "", "traceback": "", **value}
 
     def do_cancelled(self, value, envelope):
-        return {"type": "cancelled"}
+        return {"type": "cancelled", "remedy": value}
 
     def do_sleep(self, value, envelope):
         return {"type": "cancelled"} if self.cancelled.wait(value) else None

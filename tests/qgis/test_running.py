@@ -187,6 +187,12 @@ def test_cancel_with_a_silent_worker(algorithm, context, play, model, image, tmp
     assert not list(tmp_path.glob("map*")) and not list(tmp_path.glob(".map*"))
 
 
+def test_a_cancelled_job_says_what_is_kept(algorithm, context, play, model, image, tmp_path, feedback):
+    play("classify", {"cancelled": "2 of 3 epochs are kept."})
+    text = fails(algorithm, context, feedback, "classify", INPUT=image, MODEL=model, OUTPUT=str(tmp_path / "map.tif"))
+    assert text == "Cancelled. 2 of 3 epochs are kept."
+
+
 def test_cancel_with_a_deaf_worker_kills_it(algorithm, context, play, model, image, tmp_path, monkeypatch):
     monkeypatch.setattr(client.pool(), "cancel_s", 0.3)
     play("classify", {"hang": 60})

@@ -1,6 +1,7 @@
 """A training in the window: messages reach its thread, the dock shows them, its buttons reach the worker."""
 
 import base64
+import contextlib
 import threading
 import time
 
@@ -8,6 +9,7 @@ import pytest
 from deepscape.algorithms import live
 from deepscape.models.recipes import PRESETS
 from deepscape.tasks import jobs
+from deepscape.tasks.errors import JobCancelled
 from deepscape.tests.qgis.layers import Feedback
 from deepscape.tests.qgis.test_plugin import Iface
 from deepscape.ui import plots
@@ -152,6 +154,13 @@ def test_it_shows_the_numbers_of_a_run(dock, hub):
     ((image, text),) = dock.pictures._images
     assert image.width() == 30 and text == "Epoch 3: image | reference | prediction"
     assert dock.pictures.isVisible() and not dock.report.isVisible() and dock.stop.isVisible()
+
+
+def test_it_says_what_is_kept_of_a_cancelled_run(dock, hub):
+    for remedy, said in (("", "Cancelled"), ("2 of 3 epochs are kept.", "Cancelled. 2 of 3 epochs are kept.")):
+        with contextlib.suppress(JobCancelled), live.follow("Train a segmenter: m"):
+            raise JobCancelled(remedy=remedy)
+        until(lambda said=said: dock.state.text() == said)
 
 
 @pytest.mark.parametrize(("width", "height", "wide"), [(400, 700, False), (900, 380, True), (600, 700, False)])
