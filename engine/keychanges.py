@@ -1,17 +1,19 @@
-"""What sets two mapping jobs apart, in words: for those who see a map begun again that was half finished.
+"""What sets two jobs apart, in words: for those who see a map or a training begun again that was half finished.
 
-Keys are those of `journal.job_key`, as they come out of JSON.
+Keys are those of `journal.job_key` and `checkpoints.training_key`, as they come out of JSON.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Mapping, Optional, Tuple
 
 # Parameters that are not called as their fields are; of an input, the file itself.
 _PARAMETERS = {
     "source.path": "INPUT", "source.stack": "STACK", "source.bands": "BANDS", "mask.path": "MASK",
-    "mask_layer.path": "MASK", "mask_layer": "MASK", "continue_anyway": "CONTINUE",
+    "mask_layer.path": "MASK", "mask_layer": "MASK", "continue_anyway": "CONTINUE", "labels.path": "LABELS",
+    "label_features.path": "LABEL_FEATURES", "areas.path": "AREAS", "legend.path": "LEGEND",
+    "legend.layer_classes": "the labels' legend",
 }  # fmt: skip
 _LONGEST_VALUE = 40
 _MISSING = object()
@@ -34,6 +36,19 @@ def changes(before: Any, now: Mapping[str, Any]) -> Tuple[str, ...]:
     if not found and before.get("windows") != now.get("windows"):
         found.append("the image is cut into other windows")
     return tuple(dict.fromkeys(found))
+
+
+def training_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Tuple[str, ...]:
+    """Return what differs between the keys of two trainings: "EPOCHS was 20, is 21"."""
+    found = [*lasting_changes(before, now), *_of_fields(before.get("job"), now.get("job"))]
+    # Of the data, what differs follows from all else where there is any.
+    return tuple(dict.fromkeys(found)) or ("the training data are others",)
+
+
+def lasting_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Tuple[str, ...]:
+    """Return those after which the job of the one key cannot be run again: of versions, and in the inputs' files."""
+    versions = before.get("versions"), now.get("versions")
+    return (*_of_fields(*versions, spoken=str), *_of_inputs(before.get("files"), now.get("files")))
 
 
 def _of_values(name: str, before: Any, now: Any) -> Iterator[str]:
@@ -62,7 +77,7 @@ def _of_inputs(before: Any, now: Any) -> Iterator[str]:
                 yield f"'{os.path.basename(path)}' has changed"
 
 
-def _of_fields(before: Any, now: Any, above: str = "") -> Iterator[str]:
+def _of_fields(before: Any, now: Any, above: str = "", spoken: Callable[[str], str] = str.upper) -> Iterator[str]:
     if not isinstance(before, Mapping) or not isinstance(now, Mapping):
         return
     for field in [*now, *(field for field in before if field not in now)]:
@@ -72,7 +87,7 @@ def _of_fields(before: Any, now: Any, above: str = "") -> Iterator[str]:
         if isinstance(old, Mapping) and isinstance(new, Mapping) and field != "extent":
             yield from _of_fields(old, new, above + field + ".")
         else:
-            name = _PARAMETERS.get(above + field, field.upper())
+            name = _PARAMETERS.get(above + field, spoken(field))
             yield from _of_values(name, old, new)
 
 

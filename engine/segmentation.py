@@ -10,7 +10,7 @@ import contextlib
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import torch
 from lightning_fabric import Fabric
@@ -22,7 +22,7 @@ from ..models.pretrained import start_pretrained
 from ..models.registry import PIXEL_NETWORKS, network_entry
 from ..models.two_classes import TwoClasses
 from ..tasks.context import Context
-from ..tasks.errors import BadInput
+from ..tasks.errors import BadInput, JobCancelled
 from ..tasks.jobs import TrainResult, TrainSegmenter
 from . import graphs
 from .checkpoints import Checkpoint, training_key
@@ -66,7 +66,12 @@ def train_segmenter(job: TrainSegmenter, context: Context) -> TrainResult:
         if job.resume:
             data = {role: part.facts() for role, part in roles.parts.items()}
             checkpoint = Checkpoint(output, training_key(job, data))
-        done = _train(job, initial, roles, fabric, checkpoint, told)
+            for sentence in checkpoint.told():
+                told.log(sentence)
+        try:
+            done = _train(job, initial, roles, fabric, checkpoint, told)
+        except JobCancelled as error:
+            raise JobCancelled(remedy=checkpoint.kept() if checkpoint is not None else "") from error
         threads = torch.get_num_threads()
     facts = RunFacts(
         title=network_entry(done.card.network).title,
@@ -118,11 +123,14 @@ def _train(
     checkpoint: Optional[Checkpoint], context: Context,
 ) -> _Trained:  # fmt: skip
     """Train the network, choose its threshold, find how far it looks, and evaluate it once."""
+    begun = checkpoint.state if checkpoint is not None else None
     with repeatable(job.seed, fabric.device):
-        card, network = _prepare(job, initial, roles, context)
+        card, network = _prepare(job, initial, roles, begun, context)
         settings = choose_settings(job, card, len(roles.training))
         if job.find_rate:
-            rate = search_rate(fabric, network, card, settings, roles, context)
+            # A test of the weights that it began with: they are others by now.
+            found = None if begun is None else float(begun["learning_rate"])
+            rate = search_rate(fabric, network, card, settings, roles, context) if found is None else found
             settings = replace(settings, optimising=replace(settings.optimising, learning_rate=rate))
         tell_time(fabric, network, card, settings, roles, context)
         fit = Fit(fabric, network, card, settings, roles, context, checkpoint)
@@ -184,9 +192,13 @@ def _window_rule(job: TrainSegmenter, initial: Optional[LoadedModel]) -> _Window
 
 
 def _prepare(
-    job: TrainSegmenter, initial: Optional[LoadedModel], roles: DenseRoles, context: Context
-) -> Tuple[Card, nn.Module]:
-    """Return the card (so far) and the network, with its initial weights."""
+    job: TrainSegmenter, initial: Optional[LoadedModel], roles: DenseRoles, begun: Optional[Mapping[str, Any]],
+    context: Context,
+) -> Tuple[Card, nn.Module]:  # fmt: skip
+    """Return the card (so far) and the network, with its initial weights.
+
+    ``begun`` is the state of the interrupted training that continues: it brings its own weights.
+    """
     ours = card_source(roles, context)
     if initial is not None:
         return continued(initial, job, ours, roles.classes, context)
@@ -195,19 +207,34 @@ def _prepare(
     network = build_network(
         job.network, len(ours.bands), len(roles.classes), ours.patch_size, job.network_arguments, binary
     )
-    start_pretrained(network, context.log)
+    arguments = {**entry.arguments, **job.network_arguments}
+    if arguments.get("pretrained"):
+        # The card tells what was done, not what was wished for: models are compared by it.
+        arguments["pretrained"] = _start_pretrained(network, begun, context)
     card = Card(
         kind="network",
         network=job.network,
         sources=(ours,),
         classes=roles.classes,
-        arguments={**entry.arguments, **job.network_arguments},
+        arguments=arguments,
         output="pixels",
         binary=binary,
         res_m=roles.scene.res_m,
         crs=roles.scene.crs,
     )
     return card, network
+
+
+def _start_pretrained(network: nn.Module, begun: Optional[Mapping[str, Any]], context: Context) -> bool:
+    """Tell whether the network starts from pretrained weights, or has done so where a training continues."""
+    if begun is None:
+        return start_pretrained(network, context.log, context.warn)
+    if not begun["pretrained"]:
+        context.warn(
+            "The interrupted training that continues began with random weights, for the encoder's pretrained weights "
+            "could not be had then. To start from them choose another output."
+        )
+    return bool(begun["pretrained"])
 
 
 # --- after the fit ---------------------------------------------------------------------------------------------------

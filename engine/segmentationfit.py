@@ -87,6 +87,10 @@ class Fit:
         self.network, self.progress, self.stopped = network, Progress(1, 0, 0.0, _empty(card), []), False
         self._fabric, self._card, self._settings, self._roles = fabric, card, settings, roles
         self._context, self._checkpoint = context, checkpoint
+        # How it began, which cannot be found out again when it continues.
+        self._start = {
+            "pretrained": bool(card.arguments.get("pretrained")), "learning_rate": settings.optimising.learning_rate,
+        }  # fmt: skip
         self._classes = len(card.classes)
         self._rim = settings.rim
         self._micro = settings.batch_size  # windows of one call; less where the GPU's memory is too small for a batch
@@ -366,14 +370,14 @@ class Fit:
             self._save()
 
     def _save(self) -> None:
-        if self._checkpoint is None or not self._fabric.is_global_zero:
-            return
         now = self.progress
+        if self._checkpoint is None or not self._fabric.is_global_zero or not (now.history or now.step):
+            return
         plain, tensors = self._optimising.state()
         state = {
             "epoch": now.epoch, "step": now.step, "loss": now.loss, "matrix": now.matrix.tolist(), "best": now.best,
             "best_merit": list(now.best_merit), "history": [_plain(epoch) for epoch in now.history],
-            "optimising": plain,
+            "optimising": plain, "epochs": self._settings.epochs, **self._start,
         }  # fmt: skip
         held = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         held.update({f"best.{name}": tensor for name, tensor in (self._best_state or {}).items()})
@@ -385,10 +389,6 @@ class Fit:
         """Continue what was interrupted."""
         found = self._checkpoint.load() if self._checkpoint is not None else None
         if found is None:
-            if self._checkpoint is not None and self._checkpoint.changed:
-                self._context.log(
-                    "An interrupted training of this model is begun again: data, parameters or version are others now."
-                )
             return
         state, tensors = found
         groups: Dict[str, Dict[str, Tensor]] = {"network": {}, "best": {}, "optimising": {}}

@@ -19,14 +19,15 @@ class UnavailableError(Exception):
     """Weights cannot be had; the message is a phrase that says why."""
 
 
-def start_pretrained(network: nn.Module, log: Callable[[str], None]) -> bool:
+def start_pretrained(network: nn.Module, log: Callable[[str], None], warn: Callable[[str], None]) -> bool:
     """Give a new network's encoder its pretrained weights, where it was built with ``pretrained``.
 
-    What cannot be fetched is told in one sentence, and the start stays random.
+    What cannot be fetched is warned of in one sentence, and the start stays random.
 
     Args:
         network: as `build_network` returns it, before training.
-        log: gets the sentence.
+        log: gets the sentence where there are weights.
+        warn: gets it where there are none.
 
     Returns:
         Whether the weights are pretrained.
@@ -38,7 +39,7 @@ def start_pretrained(network: nn.Module, log: Callable[[str], None]) -> bool:
     try:
         source = load()
     except UnavailableError as error:
-        log(f"The encoder's pretrained weights cannot be had ({error}): training starts from random weights.")
+        warn(f"The encoder's pretrained weights cannot be had ({error}): training starts from random weights.")
         return False
     log(f"The encoder starts from weights that were learned from photographs ({source}).")
     return True

@@ -1,14 +1,18 @@
 """Training a network of one class per pixel: the whole job on a small scene, interruptions, and what is refused."""
 
+import html
+import os
 import threading
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
 import torch
-from deepscape.engine import segmentation, segmentationfit, trainingtime
+from deepscape.engine import checkpoints, segmentation, segmentationfit, trainingtime
 from deepscape.engine.checkpoints import SUFFIX
 from deepscape.engine.denselabels import FeatureLabels
 from deepscape.engine.inference import classify
@@ -16,7 +20,9 @@ from deepscape.engine.modelfiles import load_model
 from deepscape.engine.segmentation import train_segmenter
 from deepscape.engine.trainingground import read_grounds
 from deepscape.models.cards import read_card
+from deepscape.models.pretrained import UnavailableError
 from deepscape.models.registry import network_entry
+from deepscape.models.smp import SmpNetwork
 from deepscape.tasks import jobs
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput, JobCancelled
@@ -161,20 +167,177 @@ def test_every_optimiser_continues_to_the_bit(tmp_path, image, labels, recipe):
     assert same(weights(whole.output), weights(train_segmenter(broken, Context()).output))
 
 
-def test_another_job_begins_again_and_says_so(tmp_path, image, labels):
+def interrupted(given, step=4):
+    """Cancel a training at a step; return what its last sentence says."""
+    with pytest.raises(JobCancelled) as caught:
+        train_segmenter(given, Listener(cancel_at=step))
+    return str(caught.value)
+
+
+def states(folder):
+    return sorted(path.name for path in folder.glob("*" + SUFFIX))
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (2, "The beginning of the first of 3 epochs is"),
+        (4, "1 of 3 epochs is"),
+        (8, "2 of 3 epochs are"),
+    ],
+)
+def test_a_cancelled_training_says_what_is_kept(tmp_path, image, labels, step, kept):
+    given = job(tmp_path / "m", image, labels)
+    assert interrupted(given, step) == f"Cancelled. {kept} kept: run the same job again to continue."
+    assert interrupted(replace(given, resume=False)) == "Cancelled."
+
+
+def test_a_changed_parameter_and_back_again_loses_no_epoch(tmp_path, image, labels):
+    whole = train_segmenter(job(tmp_path / "whole", image, labels), Context())
+    ours, longer = job(tmp_path / "m", image, labels), job(tmp_path / "m", image, labels, epochs=4)
+    interrupted(ours, 8)
+    context = Listener(cancel_at=4)
     with pytest.raises(JobCancelled):
-        train_segmenter(job(tmp_path / "m", image, labels), Listener(cancel_at=4))
-    context = Listener()
-    train_segmenter(job(tmp_path / "m", image, labels, seed=5), context)
-    assert any("is begun again" in line for line in context.lines)
-    fresh = train_segmenter(job(tmp_path / "fresh", image, labels, seed=5), Context())
-    assert same(weights(tmp_path / "m.safetensors"), weights(fresh.output))
+        train_segmenter(longer, context)
+    assert (
+        "An interrupted training of this model (2 of 3 epochs) was of another job (EPOCHS was 3, is 4): this one "
+        "begins anew. The other one is kept until a training of this model is complete: run it as it was to continue it."
+    ) in context.lines
+    assert states(tmp_path) == ["m.safetensors.2.state", "m.safetensors.state"]
+    context = Listener(cancel_at=1)
+    with pytest.raises(JobCancelled):
+        train_segmenter(ours, context)
+    assert "The interrupted training continues in epoch 3." in context.lines
+    assert not any("another job" in line for line in context.lines)
+    assert "1 of 4 epochs" in interrupted(longer, 1)  # the other one is as it was, too
+    assert same(weights(whole.output), weights(train_segmenter(ours, Context()).output))
+    assert states(tmp_path) == []
+
+
+def test_of_interrupted_trainings_two_are_kept_at_most(tmp_path, image, labels):
+    for epochs in (3, 4):
+        interrupted(job(tmp_path / "m", image, labels, epochs=epochs))
+    context = Listener(cancel_at=4)
+    with pytest.raises(JobCancelled):
+        train_segmenter(job(tmp_path / "m", image, labels, epochs=5), context)
+    found = [line for line in context.lines if "another job" in line]
+    assert "EPOCHS was 3, is 5): it gives way to this one" in found[0]
+    assert "EPOCHS was 4, is 5): this one begins anew" in found[1] and len(found) == 2
+    assert states(tmp_path) == ["m.safetensors.2.state", "m.safetensors.state"]
+    context = Listener(cancel_at=1)
+    with pytest.raises(JobCancelled):
+        train_segmenter(job(tmp_path / "m", image, labels, epochs=4), context)
+    assert any("continues in epoch 2" in line for line in context.lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seed": 5, "recipe": "notebook"}, "RECIPE was default, is notebook, SEED was 0, is 5"),
+        ({"network_arguments": {"width": 8, "depth": 1}}, "WIDTH was 4, is 8"),
+        ({"learning_rate": None}, "LEARNING_RATE was 0.01, is unset"),
+        ({"legend": jobs.Legend()}, "the labels' legend is another"),
+        ({}, "'labels.tif' has changed"),
+        (None, "torch was 2.0, is "),
+    ],
+)
+def test_what_differs_from_an_interrupted_training_is_named(tmp_path, monkeypatch, image, labels, changes, told):
+    copy = tmp_path / "labels.tif"
+    copy.write_bytes(Path(labels).read_bytes())
+    with monkeypatch.context() as patched:
+        if changes is None:
+            patched.setattr(checkpoints.torch, "__version__", "2.0")
+        interrupted(job(tmp_path / "m", image, str(copy)))
+    os.utime(copy, (1, 1)) if changes == {} else None
+    context = Listener(cancel_at=1)
+    with pytest.raises(JobCancelled):
+        train_segmenter(job(tmp_path / "m", image, str(copy), **(changes or {})), context)
+    (line,) = [line for line in context.lines if f"was of another job ({told}" in line]
+    # What cannot be had back is not kept.
+    assert ("gives way" in line) == (not changes) == (states(tmp_path) == ["m.safetensors.state"])
 
 
 def test_a_damaged_state_is_no_obstacle(tmp_path, image, labels):
     (tmp_path / ("m.safetensors" + SUFFIX)).write_bytes(b"half of a file")
-    made = train_segmenter(job(tmp_path / "m", image, labels, epochs=1), Context())
-    assert made.best_epoch == 1
+    context = Listener()
+    made = train_segmenter(job(tmp_path / "m", image, labels, epochs=1), context)
+    assert made.best_epoch == 1 and states(tmp_path) == []
+    assert "'m.safetensors.state' is damaged: its training is begun again." in context.lines
+
+
+# --- pretrained encoders ---------------------------------------------------------------------------------------------
+
+
+def pretrained_job(output, image, labels, **changes):
+    arguments = {"encoder": "test_resnet", "pretrained": True}
+    few = {"patch_size": 32, "windows": 4, "batch_size": 2, "epochs": 2}
+    return job(output, image, labels, network="smp_unet", network_arguments=arguments, **{**few, **changes})
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    # How far an encoder looks is found out by trying, which takes longer than to train it here.
+    monkeypatch.setattr(segmentation, "field_of", lambda *_: SimpleNamespace(context="tile", stride=32))
+
+
+def offline(*_):
+    raise UnavailableError("no network")
+
+
+def online(network):
+    torch.manual_seed(9)
+    for parameter in network.network.encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return "a/b"
+
+
+def test_a_model_whose_weights_could_not_be_fetched_says_that_it_was_not_pretrained(
+    tmp_path, monkeypatch, quick, image, labels
+):
+    monkeypatch.setattr(SmpNetwork, "load_pretrained", offline)
+    context, page = Context(), tmp_path / "r.html"
+    made = train_segmenter(pretrained_job(tmp_path / "m", image, labels, epochs=1, report=str(page)), context)
+    sentence = "The encoder's pretrained weights cannot be had (no network): training starts from random weights."
+    assert sentence in context.warnings and sentence in made.warnings
+    assert read_card(made.output).arguments["pretrained"] is False
+    text = html.unescape(page.read_text(encoding="utf-8"))
+    assert "pretrained False" in text and "pretrained True" not in text and sentence in text
+    monkeypatch.setattr(SmpNetwork, "load_pretrained", online)
+    made = train_segmenter(pretrained_job(tmp_path / "n", image, labels, epochs=1), Context())
+    assert read_card(made.output).arguments["pretrained"] is True and sentence not in made.warnings
+
+
+def test_a_training_that_continues_fetches_nothing_and_remembers_how_it_began(
+    tmp_path, monkeypatch, quick, image, labels
+):
+    given = pretrained_job(tmp_path / "m", image, labels, find_rate=True)
+    monkeypatch.setattr(SmpNetwork, "load_pretrained", online)
+    monkeypatch.setattr(segmentation, "search_rate", lambda *_: 0.003)
+    whole = train_segmenter(replace(given, output=str(tmp_path / "whole")), Context())
+    interrupted(given, 3)
+    monkeypatch.setattr(SmpNetwork, "load_pretrained", pytest.fail)
+    monkeypatch.setattr(segmentation, "search_rate", pytest.fail)
+    context = Context()
+    made = train_segmenter(given, context)
+    card = read_card(made.output)
+    assert card.arguments["pretrained"] is True and not any("random weights" in text for text in context.warnings)
+    assert card.settings["learning_rate"] == 0.003
+    assert same(weights(whole.output), weights(made.output))
+
+
+def test_a_training_that_began_without_a_connection_goes_on_as_it_began(tmp_path, monkeypatch, quick, image, labels):
+    given = pretrained_job(tmp_path / "m", image, labels)
+    monkeypatch.setattr(SmpNetwork, "load_pretrained", offline)
+    interrupted(given, 3)
+    monkeypatch.setattr(SmpNetwork, "load_pretrained", pytest.fail)
+    context = Listener()
+    made = train_segmenter(given, context)
+    assert any("interrupted training continues in epoch" in line for line in context.lines)
+    assert read_card(made.output).arguments["pretrained"] is False
+    assert any(text.startswith("The interrupted training that continues began with random") for text in made.warnings)
+
+
+# --- stopping, and what is refused -----------------------------------------------------------------------------------
 
 
 def test_stopping_keeps_the_best_so_far(tmp_path, image, labels):

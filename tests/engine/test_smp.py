@@ -171,7 +171,7 @@ def test_without_a_connection_training_starts_from_random_weights_and_one_senten
     module = build_network("smp_unet", 3, 2, 0, {"encoder": "resnet10t", "pretrained": True}, binary=True)
     said = []
     before = module_tensors(module)
-    assert not start_pretrained(module, said.append)
+    assert not start_pretrained(module, pytest.fail, said.append)
     assert said == [
         "The encoder's pretrained weights cannot be had ('timm/resnet10t.c3_in1k' cannot be downloaded: no network): "
         "training starts from random weights."
@@ -197,8 +197,8 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
 
 def test_nothing_is_fetched_where_it_is_not_asked_for():
     said = []
-    assert not start_pretrained(tiny("smp_unet"), said.append)
-    assert not start_pretrained(build_network("unet", 3, 2, 0, {"width": 2}), said.append)
+    assert not start_pretrained(tiny("smp_unet"), said.append, said.append)
+    assert not start_pretrained(build_network("unet", 3, 2, 0, {"width": 2}), said.append, said.append)
     assert said == []
 
 
@@ -210,7 +210,7 @@ def test_fetched_weights_go_into_the_encoder_for_any_bands(bands, monkeypatch):
     module = build_network("smp_unet", bands, 2, 0, {"encoder": "resnet18", "pretrained": True})
     decoder = module_tensors(module.network.decoder)
     said = []
-    assert start_pretrained(module, said.append)
+    assert start_pretrained(module, said.append, pytest.fail)
     assert said == ["The encoder starts from weights that were learned from photographs (a/b)."]
     found = module.network.encoder.state_dict()
     assert torch.allclose(found["conv1.weight"], for_bands(weights["conv1.weight"], bands))
@@ -227,7 +227,7 @@ def test_fetched_weights_of_timm_go_into_the_encoder(monkeypatch, tmp_path):
     save_file(weights, tmp_path / "model.safetensors")
     monkeypatch.setattr("deepscape.models.smp.fetched", lambda *names: str(tmp_path / "model.safetensors"))
     module = build_network("smp_unet", 4, 2, 0, {"encoder": TINY, "pretrained": True})
-    assert start_pretrained(module, lambda text: None)
+    assert start_pretrained(module, lambda text: None, pytest.fail)
     found = module.network.encoder.model.state_dict()
     assert torch.equal(found["layer2.0.conv1.weight"], weights["layer2.0.conv1.weight"])
 
