@@ -9,6 +9,7 @@ from typing import Callable, Iterator, Optional, Sequence, Tuple
 import numpy as np
 import numpy.typing as npt
 
+from .oddvalues import Outlier, ValueWatch
 from .rasters import Array, Grid, RasterReader
 
 Vector = npt.NDArray[np.float64]
@@ -74,6 +75,20 @@ class SceneStatistics:
     std: Vector
     count: npt.NDArray[np.int64]
 
+    def of(self, bands: Sequence[int]) -> SceneStatistics:
+        """Return those of some bands, by their positions."""
+        at = list(bands)
+        return SceneStatistics(self.mean[at], self.std[at], self.count[at])
+
+    def without(self, outliers: Sequence[Optional[Outlier]]) -> SceneStatistics:
+        """Return those of the pixels that do not hold their band's outlier; bands behind these are as they were."""
+        mean, std, count = self.mean.copy(), self.std.copy(), self.count.copy()
+        for band, outlier in enumerate(outliers):
+            if outlier is not None:
+                mean[band], std[band] = outlier.mean, outlier.std
+                count[band] = round(count[band] * (1 - outlier.share))
+        return SceneStatistics(mean, std, count)
+
 
 def sample_windows(height: int, width: int) -> Iterator[Tuple[int, int, int, int]]:
     """Yield windows (row, col, height, width) that cover a small raster, or lie on a regular grid over a large one."""
@@ -91,6 +106,7 @@ def scene_statistics(
     offsets: Optional[Sequence[float]] = None,
     rule: str = "any",
     check: Optional[Callable[[], None]] = None,
+    watch: Optional[ValueWatch] = None,
 ) -> SceneStatistics:
     """Return the statistics of all bands of a scene from a regular sample of its windows (all of a small one).
 
@@ -100,13 +116,18 @@ def scene_statistics(
         offsets: summand per band, likewise.
         rule: no-data rule, see `RasterReader.read`.
         check: called between windows; raises when the job is cancelled.
+        watch: sees the windows, too.
     """
+
+    def read(row: int, col: int, height: int, width: int) -> Tuple[Array, Array]:
+        return reader.read(row, col, height, width, rule)
+
     scale = np.array([b.scale for b in reader.bands] if scales is None else scales, float)
     offset = np.array([b.offset for b in reader.bands] if offsets is None else offsets, float)
     found = sampled_statistics(
         reader.grid,
         len(reader.bands),
-        lambda row, col, height, width: reader.read(row, col, height, width, rule),
+        read if watch is None else watch.reading(read),
         check or (lambda: None),
     )
     return SceneStatistics(found.mean * scale + offset, found.std * np.abs(scale), found.count)

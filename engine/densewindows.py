@@ -287,6 +287,7 @@ class _Opening:
     def roles(self) -> DenseRoles:
         """Return them."""
         drawn = self._drawn_areas()
+        bands = dataset_bands(self._plan, False, self._context)
         self._find_classes()
         areas, crossing = self._areas(drawn)
         counts, places, starts = self._survey(areas, crossing)
@@ -304,7 +305,6 @@ class _Opening:
             for role in (VALIDATION, TEST)
             if counts[role].any()
         }
-        bands = dataset_bands(self._plan, False, self._context.check)
         for note in self._notes:
             self._context.log(note)
         roles = DenseRoles(

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -28,12 +28,13 @@ from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
 from ..tasks.worker import give_back
-from .bandstatistics import SceneStatistics, sampled_statistics
+from .bandstatistics import sampled_statistics
 from .blending import with_overlap
 from .damage import pixels_in, place_of
 from .journal import SUFFIX, job_key, journal_file, journal_files, tiles_of
 from .mapmasks import MapMask, open_mask, within_border
 from .maps import MapWriter, class_areas, raster_path
+from .oddvalues import Holes, ValueWatch, undeclared, warn_of_undeclared
 from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
 from .priors import deciding
 from .products import (
@@ -139,6 +140,7 @@ def map_scene(
         )
         _traverse(mapper, context)
         _tell_of_damage(scene, window, context)
+        mapper.holes.tell([band.formula for band in scene.source.computed_bands], reader.name, context)
         totals = outputs.finish()
     pixels = int(totals.counts.sum())
     if pixels == 0:
@@ -187,12 +189,20 @@ def _preflight(
     numbers: List[Optional[float]] = [None] * len(reader.bands)
     for position, band in zip(scene.bands, scene.source.scene_bands):
         numbers[position] = band.nodata
-    check_undeclared_nodata(reader, numbers, context)
-    found = sampled_statistics(reader.grid, len(scene.source.bands), scene.values, context.check)
+    told = check_undeclared_nodata(reader, numbers, context)
+    watch = ValueWatch([band.formula for band in scene.source.computed_bands])
+    found = sampled_statistics(reader.grid, len(scene.source.bands), watch.reading(scene.values), context.check)
+    outliers = watch.outliers()
+    odd = undeclared(scene.stored(outliers), reader.name, [position + 1 for position in scene.bands])
+    plain = bool(np.all(scene.scales == 1) and np.all(scene.offsets == 0))
     for card, order in zip(cards, orders):
-        at = list(order)
-        own, bands = SceneStatistics(found.mean[at], found.std[at], found.count[at]), card.sources[0].bands
-        check_scene(own, bands, scene=reader.name, continue_anyway=continue_anyway, context=context)
+        check_scene(
+            found.of(order), card.sources[0].bands, scene=reader.name, continue_anyway=continue_anyway,
+            context=context, undeclared=odd, rest=found.without(outliers).of(order), plain=plain,
+        )  # fmt: skip
+    # Where it is the cause of a refusal, that says it; and of the training scene's own number it was told already.
+    if not told:
+        warn_of_undeclared(*odd, context)
 
 
 def _window(job: Classify, grid: Grid) -> Window:
@@ -323,6 +333,7 @@ class Mapper:
         mask: pixels to be mapped; None = all.
         needed: leave out pixels around which the raster does not hold these margins; None = leave out none.
         least: probability of its class below which a pixel is no-data; None = any.
+        holes: counts the pixels that formulas have no value for.
     """
 
     scene: Scene
@@ -334,6 +345,7 @@ class Mapper:
     mask: Optional[MapMask] = None
     needed: Optional[Geometry] = None
     least: Optional[float] = None
+    holes: Holes = field(default_factory=Holes)
 
     def __call__(self, number: int) -> bytes:
         """Return what is kept of a tile of the plan."""
@@ -344,6 +356,9 @@ class Mapper:
             return self.outputs.pack(None, np.zeros(part[2:], bool))
         values, valid, whole = self.scene.read(*cells, self.runtime.geometry)
         inner = _slices(_moved(part, cells))
+        if self.scene.expressions and not whole:
+            shown = _slices(_moved(part, cells), self.runtime.geometry.before)
+            self.holes.add(values[(slice(None), *shown)], asked, len(self.scene.expressions))
         wanted = np.zeros_like(valid)
         wanted[inner] = valid[inner] & asked
         if not wanted.any():
@@ -422,8 +437,10 @@ def _moved(part: Window, window: Window) -> Window:
     return part[0] - window[0], part[1] - window[1], part[2], part[3]
 
 
-def _slices(part: Window) -> Tuple[slice, slice]:
-    return slice(part[0], part[0] + part[2]), slice(part[1], part[1] + part[3])
+def _slices(part: Window, before: int = 0) -> Tuple[slice, slice]:
+    """Return the rows and columns of a part of an array that has so many more pixels before its first."""
+    row, col, height, width = part
+    return slice(before + row, before + row + height), slice(before + col, before + col + width)
 
 
 def _tell_of_damage(scene: Scene, window: Window, context: Context) -> None:

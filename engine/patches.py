@@ -24,6 +24,7 @@ from . import patchsplits
 from .datasets import (
     LABELS,
     PATCHES,
+    DatasetBand,
     DatasetDescription,
     DatasetSource,
     library_versions,
@@ -51,6 +52,7 @@ class _Run:
 
     job: ExtractPatches
     plans: Tuple[SourcePlan, ...]
+    bands: Tuple[Tuple[DatasetBand, ...], ...]
     samples: Samples
     placed: Tuple[Placement, ...]
     labels: Optional[DenseLabels]
@@ -96,7 +98,7 @@ def extract_patches(job: ExtractPatches, context: Context) -> PatchesResult:
             crs = run.plans[0].reader.grid.crs
             write_layer(frame, str(part / PATCHES), "Polygon", crs, context)
             accepted = np.flatnonzero(reasons == "")
-            write_description(str(part), _description(run, targets, len(accepted), context))
+            write_description(str(part), _description(run, targets, len(accepted)))
             if footprints:
                 write_layer(frame, footprints, "Polygon", crs, context)
             put_in_place(part, output)
@@ -135,8 +137,11 @@ def _opened(job: ExtractPatches, opened: contextlib.ExitStack, context: Context)
                 legend=job.legend, classes=job.classes, crosswalk=job.crosswalk, background=job.background,
             )
         )  # fmt: skip
-    plans = (plan_source(n, reader, job.nodata_rule, job.max_nodata) for n, reader in enumerate(readers, start=1))
-    return _Run(job, tuple(plans), samples, placed, labels)
+    plans = tuple(plan_source(n, reader, job.nodata_rule, job.max_nodata) for n, reader in enumerate(readers, start=1))
+    # Before a patch is cut: what is odd about the values may be why none is accepted.
+    explicit = job.scale is not None or job.offset is not None
+    bands = tuple(dataset_bands(plan, explicit, context) for plan in plans)
+    return _Run(job, plans, bands, samples, placed, labels)
 
 
 def _check_size(reader: RasterReader, size: int, parameter: str, edge: str, context: Context) -> None:
@@ -333,11 +338,10 @@ class _Progress:
 # --- the description -------------------------------------------------------------------------------------------------
 
 
-def _description(run: _Run, targets: _Targets, count: int, context: Context) -> DatasetDescription:
+def _description(run: _Run, targets: _Targets, count: int) -> DatasetDescription:
     sources = []
-    for plan, place, source in zip(run.plans, run.placed, (run.job.source, *run.job.more_sources)):
-        explicit = run.job.scale is not None or run.job.offset is not None
-        bands = dataset_bands(plan, explicit, context.check)
+    sources_of_job = (run.job.source, *run.job.more_sources)
+    for plan, bands, place, source in zip(run.plans, run.bands, run.placed, sources_of_job):
         scene = None if plan.number == 1 else dataset_scene(plan.reader, source)
         sources.append(DatasetSource(plan.file, place.size, str(plan.dtype), bands, plan.rule, scene))
     scene = dataset_scene(run.plans[0].reader, run.job.source)

@@ -19,6 +19,7 @@ from .bandstatistics import scene_statistics
 from .datasets import LABELS, DatasetBand, DatasetScene
 from .denselabels import DenseLabels
 from .lengths import pixel_metres
+from .oddvalues import ValueWatch, undeclared, warn_of_undeclared
 from .patchplaces import Placement
 from .patchwriting import StackWriter
 from .products import output_type
@@ -290,17 +291,23 @@ def _cut(image: Array, rows: Numbers, cols: Numbers, size: int) -> Array:
 # --- what datasets and cards say of a source -------------------------------------------------------------------------
 
 
-def dataset_bands(plan: SourcePlan, explicit: bool, check: Callable[[], None]) -> Tuple[DatasetBand, ...]:
-    """Return what a dataset or a card says of the bands of a source.
+def dataset_bands(plan: SourcePlan, explicit: bool, context: Context) -> Tuple[DatasetBand, ...]:
+    """Return what a dataset or a card says of the bands of a source; warn where their values look odd.
 
     Args:
         plan: how the source is read.
         explicit: the user gave scale or offset in place of the file's own.
-        check: called between windows.
+        context: for warnings; looked at between windows.
+
+    Raises:
+        BadInput: a computed band has no value anywhere.
     """
     reader = plan.reader
-    scene = scene_statistics(reader, rule=plan.rule, check=check)
     names = band_names(reader.bands)
+    watch = ValueWatch([band.formula for band in reader.bands if band.expression])
+    scene = scene_statistics(reader, rule=plan.rule, check=context.check, watch=watch)
+    watch.tell_of_holes(reader.name, context)
+    warn_of_undeclared(*undeclared(watch.outliers(), reader.name), context)
     return tuple(
         DatasetBand(
             name=names[index],

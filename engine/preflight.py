@@ -19,6 +19,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput, DiskFull
 from .bandstatistics import SceneStatistics, sample_windows
 from .lengths import pixel_metres
+from .oddvalues import warn_of_undeclared
 from .rasters import RasterReader
 
 Floats = npt.NDArray[np.float64]
@@ -48,6 +49,9 @@ FEWEST_PIXELS = 100
 # A cause is named when undoing it leaves less than this share of the misfit.
 EXPLAINED = 0.25
 
+# What to do where nothing tells what differs.
+_ANOTHER = "Give an image of the training scene's sensor, units and processing"
+
 _KNOWN_FACTORS = (10000.0, 65535.0, 1000.0, 255.0, 100.0)
 _RESOLUTION_TOLERANCE = 0.1
 
@@ -59,6 +63,9 @@ def check_scene(
     scene: str,
     continue_anyway: bool,
     context: Context,
+    undeclared: Tuple[str, str] = ("", ""),
+    rest: Optional[SceneStatistics] = None,
+    plain: bool = True,
 ) -> None:
     """Refuse a scene whose bands do not look like the training scene's; warn where it only seems to have another scale.
 
@@ -68,6 +75,9 @@ def check_scene(
         scene: what messages call the scene.
         continue_anyway: warn instead of refusing.
         context: for warnings.
+        undeclared: what holds many pixels and is not declared as no-data, and what to do; see `oddvalues.undeclared`.
+        rest: the statistics without it; None where there is no such number.
+        plain: neither the file nor the model gives the stored values a scale or an offset.
 
     Raises:
         BadInput: a band differs too much; names the band, the difference in training deviations and the likely cause.
@@ -77,16 +87,22 @@ def check_scene(
     if statistics.count[own].min() < FEWEST_PIXELS:
         context.log(f"'{scene}' has too few valid pixels to be compared with the training scene.")
         return
-    fit = _Fit(statistics, bands, own)
-    finding, cause = fit.finding(), ""
-    if finding:
-        cause = fit.cause()
+    fit = _Fit(statistics, bands, own, plain)
+    # What no-data does to mean and deviation hides what else there may be.
+    cleaned = fit if rest is None else _Fit(rest, bands, own, plain)
+    finding, cause, remedy = fit.finding(), "", _ANOTHER
+    if finding and undeclared[0] and not cleaned.finding():
+        cause, remedy = undeclared[0], f"Where that means no data, {undeclared[1]}"
+    elif finding:
+        warn_of_undeclared(*undeclared, context)
+        cause, remedy = cleaned.cause()
     else:
-        scale = fit.scale_finding()
+        scale = cleaned.scale_finding()
         if computed:
             finding = _Fit(statistics, bands, computed).computed_finding(scene, context)
             cause = "the bands that it is computed from look as in training, so they go together in another way here"
             if scale:
+                remedy = cleaned.scale_remedy()
                 cause = f"the likely cause is the scale of the bands that it is computed from: {scale}"
         if scale and not finding:
             context.warn(
@@ -100,14 +116,18 @@ def check_scene(
     if continue_anyway:
         context.warn(f"{message} It is mapped all the same, as CONTINUE asks.")
         return
-    raise BadInput(message, "Correct the scene's values or bands, or set CONTINUE to map it all the same.")
+    raise BadInput(message, f"{remedy}; or set CONTINUE to map it all the same.")
 
 
 class _Fit:
     """How a scene's statistics lie to those of the training scene, and what would explain it."""
 
-    def __init__(self, statistics: SceneStatistics, all_bands: Sequence[CardBand], chosen: Sequence[int]) -> None:
-        """Take the chosen bands (0-based)."""
+    def __init__(
+        self, statistics: SceneStatistics, all_bands: Sequence[CardBand], chosen: Sequence[int],
+        plain: bool = True,
+    ) -> None:  # fmt: skip
+        """Take the chosen bands (0-based); ``plain`` is that of `check_scene`."""
+        self.plain = plain
         self.mean, self.std = statistics.mean[list(chosen)], statistics.std[list(chosen)]
         bands = [all_bands[index] for index in chosen]
         known = [math.isfinite(b.scene_mean) and math.isfinite(b.scene_std) and b.scene_std > 0 for b in bands]
@@ -124,8 +144,12 @@ class _Fit:
 
     def finding(self) -> str:
         """Return what is wrong in words; empty when nothing is."""
-        distance = (self.mean - self.card_mean) / self.card_std
-        ratio = self.std / self.card_std
+        return self._finding(self.mean, self.std)
+
+    def _finding(self, mean: Floats, std: Floats) -> str:
+        """Return what is wrong in words with means and deviations ``(C,)``; empty when nothing is."""
+        distance = (mean - self.card_mean) / self.card_std
+        ratio = std / self.card_std
         worst = int(np.argmax(np.abs(distance)))
         widest = int(np.argmax(ratio))
         if abs(distance[worst]) > MEAN_LIMIT:
@@ -200,15 +224,34 @@ class _Fit:
         """Return the mean of `_misfits` over the bands."""
         return float(np.mean(self._misfits(mean, std)))
 
-    def cause(self) -> str:
-        """Return the likely cause: the one whose undoing leaves the least misfit, if that is little."""
+    def cause(self) -> Tuple[str, str]:
+        """Return the likely cause and its remedy: the one whose undoing leaves the least misfit, if that is little."""
         before = self._misfit(self.mean, self.std)
-        found = min(self._candidates(), key=lambda item: item[0], default=(math.inf, ""))
+        found = min(self._candidates(), key=lambda item: item[0], default=(math.inf, "", ""))
         if found[0] < EXPLAINED * before:
-            return found[1]
-        return "no single offset, factor or order of the bands explains it (another sensor, season, haze or clouds?)"
+            return found[1:]
+        cause = "no single offset, factor or order of the bands explains it (another sensor, season, haze or clouds?)"
+        return cause, _ANOTHER
 
-    def _candidates(self) -> List[Tuple[float, str]]:
+    def scale_remedy(self) -> str:
+        """Return what undoes the factor that all bands have in common."""
+        return self._translated(self._factor() or 1.0)
+
+    def _translated(self, factor: float, offset: float = 0.0) -> str:
+        """Return how QGIS brings values that were multiplied by a factor, and then shifted, back to what they were."""
+        # The tool would keep a scale that the file declares, and apply it to what it has changed already.
+        if not self.plain:
+            return _ANOTHER
+        # Numbers of a length that a person can type.
+        length = max(factor, 1.0)
+        return (
+            "Bring the values to those of the training scene by 'Translate (convert format)' with "
+            f"'-scale {offset:.6g} {offset + length:.6g} 0 {length / factor:.6g}' as additional command-line "
+            "parameters and the output data type Float32, and map what it gives"
+        )
+
+    def _candidates(self) -> List[Tuple[float, str, str]]:
+        """Return causes: the misfit that is left without them, the cause in words, and what undoes it."""
         found = []
         offset = self._offset()
         hint = ""
@@ -219,6 +262,7 @@ class _Fit:
                 self._misfit(self.mean - offset, self.std),
                 f"all bands are shifted by about {offset:.3g}, so the likely cause is an offset that only one of the "
                 f"two scenes carries{hint}",
+                self._translated(1.0, offset),
             )
         )
         factor = self._factor()
@@ -228,23 +272,31 @@ class _Fit:
                     self._misfit(self.mean / factor, self.std / factor),
                     f"all values are about {_factor_text(factor)} what they were, so the likely cause is the scale "
                     "(digital numbers against reflectance)",
+                    self._translated(factor),
                 )
             )
             rest = float(np.median(self.mean / factor - self.card_mean))
-            # An offset beside the factor has to earn its place: it can only fit better than the factor alone.
-            found.append(
-                (
-                    2 * self._misfit(self.mean / factor - rest, self.std / factor),
-                    f"all values are about {_factor_text(factor)} what they were and shifted by {rest:.3g} beside "
-                    "it, so the likely cause is a missing scale and offset",
+            # An offset beside the factor has to earn its place: it can only fit better than the factor alone, as the
+            # darker ground of a part of the training scene does.
+            if self._finding(self.mean / factor, self.std / factor):
+                found.append(
+                    (
+                        2 * self._misfit(self.mean / factor - rest, self.std / factor),
+                        f"all values are about {_factor_text(factor)} what they were and shifted by {rest:.3g} beside "
+                        "it, so the likely cause is a missing scale and offset",
+                        self._translated(factor, rest * factor),
+                    )
                 )
-            )
         order = self._order()
         if order:
             bands = ", ".join(str(index + 1) for index in order)
             mean, std = self.mean[list(order)], self.std[list(order)]
             found.append(
-                (self._misfit(mean, std), f"the likely cause is another band order: the order {bands} fits much better")
+                (
+                    self._misfit(mean, std),
+                    f"the likely cause is another band order: the order {bands} fits much better",
+                    "Choose the bands in that order with BANDS",
+                )
             )
         return found
 
@@ -325,8 +377,8 @@ def bytes_text(count: float) -> str:
     return f"{count:.3g} GB" if count < 1000 else f"{count / 1000:.3g} TB"
 
 
-def check_undeclared_nodata(reader: RasterReader, numbers: Sequence[Optional[float]], context: Context) -> None:
-    """Warn when the scene declares no no-data but holds the training scene's number.
+def check_undeclared_nodata(reader: RasterReader, numbers: Sequence[Optional[float]], context: Context) -> bool:
+    """Warn, and return True, when the scene declares no no-data but holds the training scene's number.
 
     Args:
         reader: the scene.
@@ -336,7 +388,7 @@ def check_undeclared_nodata(reader: RasterReader, numbers: Sequence[Optional[flo
     open_bands = [i for i, number in enumerate(numbers) if number is not None and reader.bands[i].nodata is None]
     open_bands = [i for i in open_bands if not math.isnan(float(numbers[i] or 0.0))]
     if not open_bands:
-        return
+        return False
     found = np.zeros(len(numbers), np.int64)
     for window in sample_windows(reader.grid.height, reader.grid.width):
         context.check()
@@ -347,6 +399,7 @@ def check_undeclared_nodata(reader: RasterReader, numbers: Sequence[Optional[flo
     if found[worst]:
         context.warn(
             f"Band {worst + 1} of '{reader.name}' holds {numbers[worst]:g}, which was no-data in the training scene, "
-            "but declares no no-data value: these pixels are taken as measurements. Declare it in the layer's "
-            "properties or with NODATA."
+            "but declares no no-data value: these pixels are taken as measurements. If they mean no data, set "
+            f"NODATA to {numbers[worst]:g}."
         )
+    return bool(found[worst])

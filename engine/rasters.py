@@ -75,6 +75,11 @@ class BandInfo:
     expression: str = ""
     colour: str = ""
 
+    @property
+    def formula(self) -> str:
+        """Return how a computed band is written: ``NDVI = (B8 - B4) / (B8 + B4)``, or without a name."""
+        return self.expression if self.name in ("", self.expression) else f"{self.name} = {self.expression}"
+
 
 @dataclass(frozen=True)
 class Layout:

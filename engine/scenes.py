@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from ..tasks.jobs import RasterSource
 from .bandnames import as_colours, unlike, usual_order
 from .computedbands import compute, parse_computed, used_bands
 from .expressions import BandExpression
+from .oddvalues import Outlier
 from .rasters import ALPHA, BandInfo, RasterReader
 from .runtimes import Geometry
 
@@ -86,6 +87,16 @@ class Scene:
             return values, np.ones((height, width), bool), True
         np.copyto(values, np.nan, where=~valid)
         return values, np.all(valid[:, before : before + height, before : before + width], axis=0), False
+
+    def stored(self, outliers: Sequence[Optional[Outlier]]) -> List[Optional[Outlier]]:
+        """Return outliers of the model's bands in the numbers that the file holds, not in physical units."""
+        found = []
+        for outlier, scale, offset in zip(outliers, self.scales, self.offsets):
+            if outlier is not None:
+                value = (outlier.value - offset) / scale
+                outlier = replace(outlier, value=round(value) if self.reader.dtype.kind in "iu" else value)
+            found.append(outlier)
+        return found
 
     def _known(self, row: int, col: int, height: int, width: int) -> Tuple[Values, Optional[Array]]:
         """Return what `values` does, with None for the mask where every value is valid; the values may be changed."""

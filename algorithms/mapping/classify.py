@@ -39,6 +39,7 @@ class Classify(JobAlgorithm):
     PRIORS = "PRIORS"
     PRIORS_FILE = "PRIORS_FILE"
     THRESHOLD = "THRESHOLD"
+    NODATA = "NODATA"
     MODELS = "MODELS"
     PIXELS = "PIXELS"
     SECONDS = "SECONDS"
@@ -284,6 +285,7 @@ class Classify(JobAlgorithm):
                 )
             ),
         )
+        self.add_parameters(p.added(p.nodata()))
         self.add_number(self.PIXELS, tr("Pixels"), tr("Pixels that were given a class."))
         self.add_number(self.SECONDS, tr("Seconds"), tr("Time that the mapping took."))
         self.add_number(self.NODATA_VALUE, tr("No-data value"), tr("Value of pixels without a class."))
@@ -297,7 +299,7 @@ class Classify(JobAlgorithm):
         output = values.output(self.OUTPUT)
         mask, mask_layer = values.raster_or_vector(self.MASK)
         return jobs.Classify(
-            source=values.raster(self.INPUT, self.STACK, self.BANDS),
+            source=values.raster(self.INPUT, self.STACK, self.BANDS, self.NODATA),
             model=values.path(self.MODEL),
             output=output,
             probabilities=values.output(self.PROBABILITIES),

@@ -1,6 +1,7 @@
 """The preflight: which scenes are refused, and which cause it names."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,43 @@ def test_a_computed_band_is_refused_for_the_scale_of_those_it_is_computed_from()
     message = refusal(found, [*bands_of(AERIAL), difference])
     assert "the computed band D differs by -5.1 training deviations" in message
     assert "the likely cause is the scale of the bands that it is computed from: all values are about 1/6.4" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: v / 255, "'-scale 0 1 0 255'"),
+        (lambda v: v * 10000, "'-scale 0 10000 0 1'"),
+        (lambda v: v + 1000, "'-scale 1000 1001 0 1'"),
+    ],
+)
+def test_the_remedy_of_another_scale_brings_the_values_back(values, change, said):
+    scene = np.round(values * 255)
+    with pytest.raises(BadInput) as caught:
+        check_scene(
+            statistics_of(change(scene)), bands_of(statistics_of(scene)), scene="s", continue_anyway=False,
+            context=Context(),
+        )  # fmt: skip
+    assert f"by 'Translate (convert format)' with {said} as additional command-line parameters" in caught.value.remedy
+    low, high, least, most = map(float, said.strip("'").split()[1:])
+    back = (change(scene) - low) / (high - low) * (most - least) + least
+    np.testing.assert_allclose(back, scene, rtol=1e-9, atol=1e-6)
+
+
+def test_darker_ground_is_no_offset_beside_the_factor():
+    other = scaled(AERIAL, 1 / 255)
+    darker = replace(other, mean=other.mean - 16 / 255)
+    message = refusal(darker, bands_of(AERIAL))
+    assert "all values are about 1/255 of what they were, so the likely cause is the scale" in message
+
+
+def test_what_the_file_scales_by_itself_is_not_sent_through_a_tool_that_keeps_the_scale(demo, values):
+    with pytest.raises(BadInput) as caught:
+        check_scene(
+            statistics_of(values * 10000), bands_of(demo), scene="s", continue_anyway=False, context=Context(),
+            plain=False,
+        )  # fmt: skip
+    assert caught.value.remedy.startswith("Give an image of the training scene's sensor, units and processing; or set")
 
 
 def test_an_unexplained_difference_says_so(demo, values):

@@ -326,6 +326,9 @@ def test_what_of_an_image_is_mapped(run, play, image, polygons_file, tmp_path):
     job = play.jobs()[-1]
     assert job["mask"]["path"] == image and job["mask_layer"] is None
     assert [job[name] for name in names[2:]] == ["nodata", 0.0, "nodata", 900]
+    assert job["source"]["nodata"] is None
+    run("classify", NODATA=-9999, **given)
+    assert play.jobs()[-1]["source"]["nodata"] == -9999
     run("classify", MASK=polygons_file, **given)
     assert play.jobs()[-1]["mask"] is None and play.jobs()[-1]["mask_layer"]["path"] == polygons_file
     run("classify", MASK=memory_polygons(), **given)
