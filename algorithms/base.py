@@ -35,7 +35,7 @@ from qgis.core import (
 
 from ..tasks import jobfiles, manager
 from ..tasks.environment import EngineInterpreter, engine_ready, find_engine, model_store, scratch_dir
-from ..tasks.errors import BadInput, DeepscapeError, JobCancelled
+from ..tasks.errors import MENDABLE, BadInput, DeepscapeError, JobCancelled
 from ..tasks.jobs import Extent, Job
 from . import checks, compat, icons, live, sinks, styling
 from .destinations import destination_text, is_file_destination
@@ -193,8 +193,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             # An empty result would count as success, and QGIS would try to load outputs that are not there.
             raise _exception(f"{tr('Cancelled.')} {error.remedy}".strip()) from error
         except DeepscapeError as error:
-            # Where the user can mend it, the sentence says all, and a traceback would bury it.
-            if error.details and not isinstance(error, BadInput):
+            if error.details and not isinstance(error, MENDABLE):
                 feedback.pushDebugInfo(error.details)
             raise _exception(str(error)) from error
 
@@ -354,7 +353,9 @@ class JobAlgorithm(DeepscapeAlgorithm):
                 kept = jobfiles.keep_model(model, str(model_store()))
                 feedback.pushInfo(tr("A copy of the model is kept as '{}'.").format(kept))
             return
-        saved = dataclasses.replace(job, **real)
+        # The copies of inputs stay beside the output from now on: what repeats the job continues.
+        resume = {"resume": True} if hasattr(job, "resume") else {}
+        saved = dataclasses.replace(job, **real, **resume)
         stem = jobfiles.job_file_name(first)[: -len(jobfiles.SUFFIX)]
         kept = {path: f"{stem}.{os.path.basename(path)}" for path in values.raster_exports.values()}
         if values.exports:

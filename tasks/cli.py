@@ -19,7 +19,7 @@ import time
 from typing import Any, Callable, List, Mapping, Optional, Sequence
 
 from .context import Context
-from .errors import BadInput, DeepscapeError, JobCancelled
+from .errors import MENDABLE, DeepscapeError, JobCancelled
 from .jobfiles import read_job_file, remove_parts
 from .jobs import Job, result_to_json
 from .protocol import Message, jsonable, write_all
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str], output: int = 1) -> int:
             sys.stderr.write(f"{path}: cancelled. {error.remedy}".rstrip() + "\n")
             return CANCELLED
         except DeepscapeError as error:
-            if error.details and not isinstance(error, BadInput):
+            if error.details and not isinstance(error, MENDABLE):
                 sys.stderr.write(error.details.rstrip() + "\n")
             sys.stderr.write(f"{path}: {error}\n")
             code = 1

@@ -73,6 +73,9 @@ class JobCancelled(DeepscapeError):  # noqa: N818
         super().__init__(message, remedy, details)
 
 
+# Those whose sentence says all to whoever can mend it; a traceback would bury it.
+MENDABLE = (BadInput, DiskFull)
+
 ERROR_KINDS = {
     cls.kind: cls
     for cls in (BadInput, EngineMissing, EngineSetupFailed, DiskFull, WorkerCrashed, JobFailed, JobCancelled)

@@ -83,6 +83,12 @@ def test_a_defect_comes_with_its_traceback(run):
     assert "The job 'trick' failed: ValueError: no good." in err.splitlines()[-1]
 
 
+def test_a_full_disk_is_one_sentence_without_a_traceback(run):
+    process = run({"trick": "fail", "text": "room"})
+    _, err = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in err and "No room is left in '" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_cancel_in_good_order(run, number):
     process = run({"trick": "steps"})

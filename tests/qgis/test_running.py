@@ -99,10 +99,11 @@ def fails(algorithm, context, feedback, name, **parameters):
     return feedback.warnings[-1]
 
 
-def test_an_error_is_one_sentence_with_its_remedy(algorithm, context, feedback, play, model, image, tmp_path):
+@pytest.mark.parametrize("kind", ["input", "disk_full"])
+def test_an_error_is_one_sentence_with_its_remedy(algorithm, context, feedback, play, model, image, tmp_path, kind):
     play(
         "classify",
-        {"error": {"kind": "input", "message": "Band 'B9' is missing.", "remedy": "Add it.", "traceback": "Trace 1"}},
+        {"error": {"kind": kind, "message": "Band 'B9' is missing.", "remedy": "Add it.", "traceback": "Trace 1"}},
     )
     target = tmp_path / "map.tif"
     assert (
