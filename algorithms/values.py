@@ -286,6 +286,13 @@ class Values:
         """Tell whether the file of an output outlives this session of QGIS."""
         return not jobfiles.is_temporary(path, compat.temporary_folders(self._context))
 
+    def continues(self, path: str) -> bool:
+        """Tell whether the same run, interrupted, can continue: its output stays, and no input is a copy of this run's.
+
+        Ask when all inputs were asked for.
+        """
+        return self.stays(path) and not self.exports and not self.raster_exports
+
 
 def whole_numbers(name: str, parts: Any) -> Tuple[int, ...]:
     """Return texts as whole numbers; empty ones are left out.

@@ -312,8 +312,8 @@ class Classify(JobAlgorithm):
             margin=values.output(self.MARGIN),
             probability_type=values.choice(self.PROBABILITY_TYPE),
             format=values.choice(self.FORMAT),
-            # Of no use beside a temporary output, whose name no other run has.
-            resume=values.stays(output),
+            # Of no use beside a temporary output, whose name no other run has, nor with inputs that are copied anew.
+            resume=values.continues(output),
             overlap=values.optional_integer(self.OVERLAP),
             runtime=values.choice(self.RUNTIME),
             precision=values.choice(self.PRECISION),

@@ -382,8 +382,8 @@ class TrainSegmenter(Trainer):
             device_choice=values.choice(self.DEVICE),
             precision=values.choice(self.PRECISION),
             report=values.output(self.REPORT),
-            # Of no use beside a temporary output, whose name no other run has.
-            resume=values.stays(output),
+            # Of no use beside a temporary output, whose name no other run has, nor with inputs that are copied anew.
+            resume=values.continues(output),
         )
 
     def _source(self, values):

@@ -107,6 +107,8 @@ def test_a_raster_without_a_driver_in_the_engine_is_copied_and_kept(classify, tm
     saved = json.loads((tmp_path / "o.job.json").read_text())
     assert "o.input1.tif" in json.dumps(saved)
     assert not os.path.exists(job["source"]["path"])
+    # A copy of this run is no other run's input; the job file's is.
+    assert job["resume"] is False and saved["job"]["resume"] is True
 
 
 def test_a_layer_opened_with_driver_options_is_copied_as_it_is_shown(classify, tmp_path, feedback):
@@ -140,7 +142,8 @@ def test_a_web_layer_is_refused_with_what_to_do(algorithm, context, feedback, tm
 
 
 def test_a_file_that_the_engine_opens_is_not_copied(classify, tmp_path, image):
-    assert classify()["source"]["path"] == image
+    job = classify()
+    assert job["source"]["path"] == image and job["resume"] is True
     assert not list(tmp_path.glob("*input*"))
 
 
