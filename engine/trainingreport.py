@@ -32,6 +32,9 @@ CROSS_VALIDATED_SHARING = (
 )
 _FOLDS_NOTE = "Each scene was left out once: a model of all the others was judged on its patches."
 _SETTINGS = ("loss", "optimizer", "schedule", "weight_decay", "label_smoothing")
+# What a model has over chance, from 0 to 1, up to which it has learned nothing: a quarter of what is called fair
+# (Landis and Koch, 1977). No test of significance: the standard error of a million pixels is nearly 0.
+_CHANCE = 0.05
 _MONITORS = {"loss": "loss", "kappa": "kappa", "macro_f1": "macro F1", "mean_iou": "mean IoU"}
 
 
@@ -190,6 +193,42 @@ def accuracy_sentence(reported: str, chosen: Sequence[str], shared: int = 0, cho
     return "There are neither test nor validation samples: the accuracy of this model is unknown."
 
 
+def useless_sentence(result: Scores, reported: str, card: Card) -> str:
+    """Return the warning of a model that is no better than calling everything one class; empty for others.
+
+    Neither kappa nor the mean recall is above what chance gives. Kappa alone is low, too, where a rare class is found
+    and taken for others often, and the mean recall where a rare class is found seldom and then surely.
+
+    Args:
+        result: scores on the samples whose numbers are reported.
+        reported: what they are: test or validation.
+        card: of the model.
+    """
+    if result.kappa is None:
+        return ""  # of samples of one class only
+    supports = result.matrix.sum(axis=1)
+    found = result.recall[supports > 0]
+    if max(result.kappa, (found.mean() - 1 / len(found)) / (1 - 1 / len(found))) > _CHANCE:
+        return ""
+    network = card.kind == "network"
+    model = "network" if network else "Random Forest"
+    called = np.flatnonzero(result.matrix.sum(axis=0))
+    if len(called) == 1:
+        text = f"the {model} calls everything '{card.classes[called[0]].name}'"
+    else:
+        most, share = card.classes[int(supports.argmax())].name, float(supports.max() / supports.sum())
+        text = (
+            f"the {model} is hardly better than chance (kappa {reports.decimal(result.kappa)}): it is right for "
+            f"{reports.percent(result.overall_accuracy)}, and calling everything '{most}' would be for "
+            f"{reports.percent(share)}"
+        )
+    more = "Train longer (EPOCHS), try another LEARNING_RATE" if network else "Give other bands or features"
+    return (
+        f"On the {reported} samples {text}. It has learned nothing yet: look whether the labels lie on what they name. "
+        f"{more}, or give more labels."
+    )
+
+
 def finish(
     card: Card,
     roles: RolesLike,
@@ -214,6 +253,9 @@ def finish(
             f"kappa {reports.decimal(result.kappa, 4)}, macro F1 {reports.decimal(result.macro_f1, 4)}, "
             f"mean IoU {reports.decimal(result.mean_iou, 4)}."
         )
+        useless = useless_sentence(result, reported, card)
+        if useless:
+            context.warn(useless)
     about: Dict[str, Any] = {"accuracy_set": reported, "sentence": sentence}
     about["optimistic"] = reported == "validation" and bool(run.chosen)
     if run.folds:

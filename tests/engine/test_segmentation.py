@@ -116,7 +116,7 @@ def test_a_scene_is_learned_and_mapped(tmp_path, image, labels):
         context,
     )
     assert made.output.endswith("modèle.safetensors") and made.accuracy_set == "validation"
-    assert made.overall_accuracy > 0.95 and made.shared_pixels == 0
+    assert made.overall_accuracy > 0.95 and made.shared_pixels == 0 and made.warnings == ()
     card = read_card(made.output)
     assert (card.output, card.context, card.stride, card.binary) == ("pixels", "local", 2, False)
     assert [entry.value for entry in card.classes] == [3, 7, 300] and card.settings["loss"] == "cross_entropy+dice"
@@ -131,6 +131,17 @@ def test_a_scene_is_learned_and_mapped(tmp_path, image, labels):
     mapped = classify(jobs.Classify(jobs.RasterSource(image), made.output, str(tmp_path / "map.tif")), Context())
     with rasterio.open(mapped.output) as raster, rasterio.open(labels) as truth:
         assert (raster.read(1) == truth.read(1)).mean() > 0.95
+
+
+def test_a_network_that_learned_nothing_is_warned_of(tmp_path, image, labels):
+    page = tmp_path / "r.html"
+    made = train_segmenter(
+        job(tmp_path / "m", image, labels, epochs=1, windows=4, learning_rate=1e-9, report=str(page)), Context()
+    )
+    assert made.kappa < 0.05
+    (text,) = [text for text in made.warnings if "It has learned nothing yet" in text]
+    assert text.startswith("On the validation samples the network ") and "Warnings" in page.read_text()
+    assert text in html.unescape(page.read_text(encoding="utf-8"))
 
 
 def test_the_same_job_gives_the_same_weights(tmp_path, image, labels):
@@ -201,7 +212,8 @@ def test_a_changed_parameter_and_back_again_loses_no_epoch(tmp_path, image, labe
         train_segmenter(longer, context)
     assert (
         "An interrupted training of this model (2 of 3 epochs) was of another job (EPOCHS was 3, is 4): this one "
-        "begins anew. The other one is kept until a training of this model is complete: run it as it was to continue it."
+        "begins anew. The other one is kept until a training of this model is complete: run it as it was to continue "
+        "it."
     ) in context.lines
     assert states(tmp_path) == ["m.safetensors.2.state", "m.safetensors.state"]
     context = Listener(cancel_at=1)
