@@ -71,6 +71,11 @@ class PolygonAreas:
             raise BadInput(f"No polygon of '{self._labels.name}' is for training.", f"Set '{field}' of one to train.")
 
     @property
+    def name(self) -> str:
+        """Return what messages call the layer."""
+        return self._labels.name
+
+    @property
     def roles(self) -> Set[str]:
         """Return the roles that there are polygons of."""
         return {ROLES[code] for code in self._codes}

@@ -34,6 +34,7 @@ from ..tasks.jobs import RasterSource, VectorSource
 from .classes import check_keep_list, feature_classes
 from .crosswalks import Crosswalk, read_crosswalk
 from .featurepixels import burnt_chunks, feature_pixels
+from .nodatasamples import tell_of_outside
 from .rasters import Grid, RasterReader
 from .vectors import Layer, crs_name, on_grid, read_layer
 
@@ -655,7 +656,10 @@ class FeatureLabels(DenseLabels):
 
     def _check(self, context: Context) -> None:
         if self._outside:
-            context.warn(f"{self._outside} of {len(self._codes)} features of '{self.name}' lie outside '{self.image}'.")
+            tell_of_outside(
+                f"{self._outside} of {len(self._codes)} features of '{self.name}' lie outside '{self.image}'.",
+                1 - self._outside / len(self._codes), context,
+            )  # fmt: skip
         if self.ignored:
             context.warn(
                 f"{self.ignored} pixels are claimed by features of two classes of '{self.name}'; they are ignored. "

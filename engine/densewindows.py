@@ -283,6 +283,8 @@ class _Opening:
             )
         self._cell = _cell_of(self._size)
         self._notes: List[str] = []
+        # Pixels of each role's area.
+        self._area = {role: 0 for role in (TRAINING, VALIDATION, TEST)}
 
     def roles(self) -> DenseRoles:
         """Return them."""
@@ -291,6 +293,8 @@ class _Opening:
         self._find_classes()
         areas, crossing = self._areas(drawn)
         counts, places, starts = self._survey(areas, crossing)
+        if drawn is not None:
+            self._tell_of_areas(drawn, counts)
         if not len(starts):
             raise BadInput(
                 f"No window of {self._size} pixels lies inside a training area and holds a labelled pixel.",
@@ -363,6 +367,30 @@ class _Opening:
             return WholeArea(), None
         return self._blocks(), None
 
+    def _tell_of_areas(self, drawn: PolygonAreas, counts: Dict[int, Counts]) -> None:
+        """Warn of areas for validation and test that nothing can be judged in.
+
+        Args:
+            drawn: the areas.
+            counts: labelled pixels of each class ``(K,)``, by role.
+
+        Raises:
+            BadInput: the areas for training lie beside the image.
+        """
+        image, name = self._raster.name, drawn.name
+        if not self._area[TRAINING]:
+            raise BadInput(
+                f"No area for training of '{name}' lies on '{image}'.",
+                "Check that both cover the same place and that the CRS of each is right.",
+            )
+        for role, result in (
+            (VALIDATION, "no epoch is chosen, and the last one is kept"), (TEST, "the model is not tested"),
+        ):  # fmt: skip
+            if ROLES[role] not in drawn.roles or counts[role].any():
+                continue
+            why = f"holds no labelled pixel of '{self._labels.name}'" if self._area[role] else f"lies beside '{image}'"
+            self._context.warn(f"The area for {ROLES[role]} of '{name}' {why}: {result}.")
+
     def _blocks(self) -> Areas:
         """Return the areas where blocks of the raster validate: the share of every class, as far as blocks allow."""
         grid, classes = self._raster.grid, len(self._reader.classes)
@@ -415,6 +443,8 @@ class _Opening:
                 targets[empty] = IGNORED
             for role, found in counts_by_role(codes, targets, classes).items():
                 counts[role] += found
+            for role in self._area:
+                self._area[role] += int(np.count_nonzero(codes == role))
             trains = codes == TRAINING
             first, last = row // cell, -(-(row + height) // cell)
             inside[first:last] = _by_cell(trains, cell).astype(np.int64) == _by_cell(np.ones_like(trains), cell)

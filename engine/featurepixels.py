@@ -22,7 +22,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource
 from .classes import FeatureClasses
-from .nodatasamples import losses_text
+from .nodatasamples import losses_text, tell_of_outside
 from .rasters import Grid, RasterReader, open_mask_on
 from .vectors import Layer, crs_name
 
@@ -98,10 +98,12 @@ def pixel_chunks(
             done += len(positions)
             context.progress(done, len(chosen), "Finding pixels", "features")
     if outside.any():
-        context.warn(
+        lost, every = _counted(classes.ids[outside]), _counted(classes.ids[chosen])
+        tell_of_outside(
             f"{np.count_nonzero(outside)} of {len(chosen)} features of '{layer.name}' lie outside the raster: "
-            f"{losses_text(_counted(classes.ids[outside]), _counted(classes.ids[chosen]), classes.classes)}."
-        )
+            f"{losses_text(lost, every, classes.classes)}.",
+            min(1 - number / every[value] for value, number in lost.items()), context,
+        )  # fmt: skip
     if missed.count:
         context.warn(
             f"{missed.count} features of '{layer.name}' hold no pixel centre and give no sample: id {missed.text}."

@@ -20,6 +20,8 @@ _SIDE = 512
 # From this share of a class on, samples without data are a warning with what to do; below, they are told.
 _MUCH = 0.1
 _NAMED = 5
+# Where less than this share of a layer's features lies on an image, or on it of a class, the place may be wrong.
+_HARDLY_ANY = 0.02
 
 
 def without_data(
@@ -87,6 +89,17 @@ def tell_of_losses(
         context.log(text)
     else:
         context.warn(f"{text} {remedy}")
+
+
+def tell_of_outside(text: str, inside: float, context: Context) -> None:
+    """Tell of features that lie outside an image: of a regional layer most do, and only where hardly any is left, warn.
+
+    Args:
+        text: the sentence.
+        inside: share of the features that lie inside.
+        context: takes the log.
+    """
+    (context.warn if inside < _HARDLY_ANY else context.log)(text)
 
 
 def losses_text(lost: Mapping[int, int], totals: Mapping[int, int], classes: Sequence[ClassEntry]) -> str:

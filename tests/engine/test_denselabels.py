@@ -352,12 +352,23 @@ def test_pixels_of_two_classes_are_ignored_and_counted_once(tmp_path):
 
 def test_polygons_without_a_pixel_centre_are_listed(tmp_path):
     shapes = [square(0, 0, 3, 3), square(10.1, 10.1, 0.2, 0.2), square(20.6, 20.6, 0.3, 0.3), square(-90, 0, 2, 2)]
-    context = Context()
+    context = Log()
     read_all(layer(tmp_path / "l.gpkg", shapes, [1, 1, 2, 2]), context=context)
+    assert context.lines == ["1 of 4 features of 'l.gpkg' lie outside 'image'."]
     assert context.warnings == [
-        "1 of 4 features of 'l.gpkg' lie outside 'image'.",
         "2 features of 'l.gpkg' hold no pixel centre and give no label: id 2, 3.",
     ]
+
+
+def test_a_layer_of_which_hardly_anything_lies_on_the_image_is_warned_of(tmp_path):
+    far = [square(-90 - 3 * number, 0, 2, 2) for number in range(60)]
+    for inside, told in ((1, "60 of 61"), (2, "")):
+        context = Log()
+        read_all(
+            layer(tmp_path / f"{inside}.gpkg", [square(0, 0, 3, 3)] * inside + far, [1] * (60 + inside)),
+            context=context,
+        )
+        assert [text[:8] for text in context.warnings if "outside" in text] == [told] * bool(told)
 
 
 def blocks_of(monkeypatch, side):

@@ -215,6 +215,32 @@ def test_other_words_in_the_areas_field_are_refused(job, tmp_path):
             pass
 
 
+def test_areas_beside_the_image_and_without_labels_are_told(job, truth, tmp_path):
+    def told(*shapes):
+        areas = layer(tmp_path / "areas.gpkg", shapes, split=["train", "validation", "test"][: len(shapes)])
+        context = Context()
+        with open_dense_roles(replace(job, areas=areas), context) as roles:
+            assert set(roles.parts) == {"training"} | ({"test"} if len(shapes) == 3 else set())
+        return context.warnings
+
+    whole, beside = box(0, 0, 70, WIDTH), box(200, 0, 260, 60)
+    beside_text = (
+        "The area for validation of 'areas.gpkg' lies beside 'bild.tif': no epoch is chosen, and the last one is kept."
+    )
+    assert told(whole, beside, box(80, 0, HEIGHT, WIDTH)) == [beside_text]
+    # As near as it may be: the bounds touch.
+    assert told(whole, box(HEIGHT, 0, 260, 60)) == [beside_text]
+    with rasterio.open(job.labels.path, "r+") as labels:
+        labels.nodata = 0
+        labels.write(np.where(np.arange(HEIGHT)[:, None] < 75, truth, 0), 1)
+    assert told(whole, box(80, 0, HEIGHT, WIDTH)) == [
+        "The area for validation of 'areas.gpkg' holds no labelled pixel of 'klassen.tif': no epoch is chosen, and the "
+        "last one is kept."
+    ]
+    with pytest.raises(BadInput, match=r"No area for training of 'areas\.gpkg' lies on 'bild\.tif'"):
+        told(beside, whole)
+
+
 def test_features_are_burnt_and_those_across_a_border_are_not_scored(job, tmp_path):
     houses = [box(5, 5, 20, 25), box(60, 40, 90, 50), box(100, 30, 120, 44), box(140, 120, 170, 160)]
     features = layer(tmp_path / "Häuser.gpkg", houses, to=CRS.from_epsg(3857), kind=[1, 1, 1, 1])

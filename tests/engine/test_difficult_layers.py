@@ -16,6 +16,7 @@ from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import PolygonStatistics, RasterSource, SelectVectorSamples, VectorSource
+from deepscape.tests.engine.test_denselabels import Log
 from rasterio.crs import CRS
 
 UTM = Grid(80, 60, Affine(10, 0, 380000, 0, -10, 3950000), CRS.from_epsg(32654))
@@ -206,12 +207,12 @@ def test_a_feature_far_away_is_not_torn_over_the_raster(tmp_path):
     grid = around_180(3832)
     ring = shapely.segmentize(shapely.box(-31, 10, -29.5, 20), 0.1)
     near = shapely.box(179.5, 14.5, 179.9, 15.5)
-    context = Context()
+    context = Log()
     with open_labels(None, layer(tmp_path, [ring, near], [1, 2]), "class", grid, "image", context) as opened:
         labels, _ = opened.read(0, 0, grid.height, grid.width)
         opened.finish(context)
     assert set(np.unique(labels)) == {0, 2}
-    assert "1 of 2 features of 'layer.gpkg' lie outside 'image'." in context.warnings
+    assert "1 of 2 features of 'layer.gpkg' lie outside 'image'." in context.lines
 
 
 def test_features_of_ordinary_size_keep_their_vertices(tmp_path):

@@ -12,6 +12,7 @@ from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import ExtractPatches, RasterSource, SelectVectorSamples, VectorSource
+from deepscape.tests.engine.test_denselabels import Log
 from rasterio.transform import from_origin
 from shapely.geometry import Polygon, box
 
@@ -90,13 +91,13 @@ def test_mask_overlaps_and_polygons_without_pixels(tmp_path, grid):
         ],
         code=[1, 1, 2, 2, 2],
     )  # fmt: skip
-    context = Context()
+    context = Log()
     job = SelectVectorSamples(source, "code", grid, str(tmp_path / "p.gpkg"), mask=masked, strategy="all")
     result = select_vector_samples(job, context)
     assert pixels_of(result.output) == [(0, 1), (0, 2), (0, 3), (0, 5)]
     assert pyogrio.read_dataframe(result.output)["originfid"].tolist() == [1, 1, 2, 3]
     text = " ".join(context.warnings)
-    assert "1 of 5 features of 'v.gpkg' lie outside the raster: 1 of 3 of class 2 'Class 2'." in text
+    assert "1 of 5 features of 'v.gpkg' lie outside the raster: 1 of 3 of class 2 'Class 2'." in context.lines
     assert "no pixel centre and give no sample: id 4" in text
     assert "1 pixels are claimed by features of two classes" in text
     small = label_raster(tmp_path / "s.tif", mask[:5])
