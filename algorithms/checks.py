@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from typing import Any, Callable, Dict, List, Mapping
 
 from qgis.core import (
@@ -23,10 +24,13 @@ from qgis.core import (
     QgsProperty,
 )
 
-from . import compat
+from . import compat, rasterexport
 from .destinations import destination_text, is_file_destination, suffix_of
 from .snapshots import is_given
 from .translate import tr
+
+# Addresses, GDAL's names of files in the web, and the sources of web services.
+_IN_THE_WEB = re.compile(r".*(?:\b(?:https?|ftp|s3|gs)://|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs)|\burl=)", re.I)
 
 
 def complaint(algorithm: Any, parameters: Mapping[str, Any], context: Any) -> str:
@@ -126,7 +130,7 @@ def _file(algorithm, definition, value, parameters, context) -> str:
 def _raster(algorithm, definition, value, parameters, context) -> str:
     if algorithm.parameterAsRasterLayer(parameters, definition.name(), context) is not None:
         return ""
-    return _unreadable(definition.name(), value, tr("raster"))
+    return _unreadable_raster(definition.name(), value)
 
 
 def _multiple(algorithm, definition, value, parameters, context) -> str:
@@ -140,7 +144,7 @@ def _multiple(algorithm, definition, value, parameters, context) -> str:
     if len(layers) == len(values):
         return ""
     missing = next((v for v in values if isinstance(v, str) and not os.path.exists(v)), values[0])
-    return _unreadable(definition.name(), missing, tr("raster"))
+    return _unreadable_raster(definition.name(), missing)
 
 
 def _source(algorithm, definition, value, parameters, context) -> str:
@@ -149,6 +153,28 @@ def _source(algorithm, definition, value, parameters, context) -> str:
     if isinstance(value, QgsProcessingFeatureSourceDefinition):
         value = destination_text(value.source)
     return _unreadable(definition.name(), value, tr("vector layer"))
+
+
+def _unreadable_raster(name: str, value: Any) -> str:
+    """Return why a raster cannot be used: by their names QGIS opens files alone, and of these those of one raster."""
+    if isinstance(value, str) and not os.path.exists(value):
+        if _IN_THE_WEB.match(value):
+            return tr(
+                "{0} '{1}' lies in the web, where rasters are not read by their address. Download the file and use "
+                "that, or add it to QGIS and save the part that you need as GeoTIFF (Export > Save As...)."
+            ).format(name, value)
+        if ":" in value[2:] and rasterexport.opens(value):
+            return tr(
+                "{0} '{1}' is no file, and by their names QGIS opens files alone. Add it to QGIS and choose its layer, "
+                "or make a GeoTIFF of it: gdal_translate '{1}' one.tif"
+            ).format(name, value)
+    parts = rasterexport.parts_of(value) if isinstance(value, str) and os.path.isfile(value) else []
+    if parts:
+        return tr(
+            "{0} '{1}' holds several rasters: {2}. Add it to QGIS and choose the layer of one of them, or make a "
+            "GeoTIFF of it: gdal_translate '{3}' one.tif"
+        ).format(name, value, ", ".join(parts[:2]) + (", ..." if len(parts) > 2 else ""), parts[0])
+    return _unreadable(name, value, tr("raster"))
 
 
 def _unreadable(name: str, value: Any, what: str) -> str:

@@ -23,6 +23,28 @@ def is_foreign(path: str) -> bool:
     return driver is not None and driver.ShortName in FOREIGN_DRIVERS
 
 
+def opens(path: str) -> bool:
+    """Tell whether GDAL opens what is no file by its name, such as a part of a file."""
+    return _opened(path) is not None
+
+
+def parts_of(path: str) -> list[str]:
+    """Return the names of the rasters that a file holds besides, or in place of, one of its own."""
+    dataset = _opened(path)
+    return [] if dataset is None else [name for name, _ in dataset.GetSubDatasets()]
+
+
+def _opened(path: str) -> Any:
+    """Return the raster, None where GDAL cannot open it, without a word on stderr."""
+    gdal.PushErrorHandler("CPLQuietErrorHandler")
+    try:
+        return gdal.OpenEx(path, gdal.OF_RASTER)
+    except RuntimeError:  # where another plugin asked GDAL for exceptions
+        return None
+    finally:
+        gdal.PopErrorHandler()
+
+
 def export(path: str, options: Sequence[str], target: str, label: str, feedback: Any) -> str:
     """Copy a raster to a GeoTIFF: values, types, names of bands, no-data, scale and offset, masks and georeference.
 

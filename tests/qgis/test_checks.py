@@ -5,7 +5,8 @@ import re
 import pytest
 from deepscape.algorithms.checks import chosen_words
 from deepscape.algorithms.values import Values
-from qgis.core import QgsProcessing, QgsProcessingException, QgsProcessingParameterEnum
+from osgeo import gdal
+from qgis.core import QgsProcessing, QgsProcessingException, QgsProcessingParameterEnum, QgsRasterLayer
 
 
 @pytest.fixture
@@ -95,6 +96,44 @@ def test_a_file_that_is_no_raster(complaint, tmp_path):
     path = tmp_path / "notes.tif"
     path.write_text("no raster")
     assert complaint("classify", INPUT=str(path)) == f"INPUT '{path}' cannot be read as a raster. Choose another one."
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://x.org/a.tif",
+        "/vsicurl/https://x.org/a.tif",
+        "type=xyz&url=https://x.org/{z}/{x}/{y}.png",
+        "/vsis3/b/a.tif",
+    ],
+)
+def test_rasters_in_the_web(complaint, address):
+    for name in ("INPUT", "STACK"):
+        assert complaint("classify", **{name: address}) == (
+            f"{name} '{address}' lies in the web, where rasters are not read by their address. Download the file and use "
+            "that, or add it to QGIS and save the part that you need as GeoTIFF (Export > Save As...)."
+        )
+
+
+def test_files_of_several_rasters(complaint, tmp_path):
+    path = str(tmp_path / "two.gpkg")
+    for name, more in (("one", []), ("two", ["APPEND_SUBDATASET=YES"])):
+        table = gdal.GetDriverByName("GPKG").Create(path, 8, 8, 1, gdal.GDT_Byte, [f"RASTER_TABLE={name}", *more])
+        table.SetGeoTransform((0, 1, 0, 8, 0, -1))
+        table.GetRasterBand(1).Fill(7)
+        del table
+    parts = f"GPKG:{path}:one", f"GPKG:{path}:two"
+    assert complaint("classify", INPUT=path) == (
+        f"INPUT '{path}' holds several rasters: {', '.join(parts)}. Add it to QGIS and choose the layer of one of them, or "
+        f"make a GeoTIFF of it: gdal_translate '{parts[0]}' one.tif"
+    )
+    assert complaint("classify", INPUT=parts[1]) == (
+        f"INPUT '{parts[1]}' is no file, and by their names QGIS opens files alone. Add it to QGIS and choose its layer, or "
+        f"make a GeoTIFF of it: gdal_translate '{parts[1]}' one.tif"
+    )
+    layer = QgsRasterLayer(parts[1], "two")
+    assert layer.isValid() and complaint("classify", INPUT=layer) == ""
+    assert "does not exist" in complaint("classify", INPUT=f"GPKG:{path}:three")
 
 
 def test_missing_field_lists_the_fields(complaint):
