@@ -110,8 +110,8 @@ def test_a_file_that_is_no_raster(complaint, tmp_path):
 def test_rasters_in_the_web(complaint, address):
     for name in ("INPUT", "STACK"):
         assert complaint("classify", **{name: address}) == (
-            f"{name} '{address}' lies in the web, where rasters are not read by their address. Download the file and use "
-            "that, or add it to QGIS and save the part that you need as GeoTIFF (Export > Save As...)."
+            f"{name} '{address}' lies in the web, where rasters are not read by their address. Download the file and "
+            "use that, or add it to QGIS and save the part that you need as GeoTIFF (Export > Save As...)."
         )
 
 
@@ -124,12 +124,12 @@ def test_files_of_several_rasters(complaint, tmp_path):
         del table
     parts = f"GPKG:{path}:one", f"GPKG:{path}:two"
     assert complaint("classify", INPUT=path) == (
-        f"INPUT '{path}' holds several rasters: {', '.join(parts)}. Add it to QGIS and choose the layer of one of them, or "
-        f"make a GeoTIFF of it: gdal_translate '{parts[0]}' one.tif"
+        f"INPUT '{path}' holds several rasters: {', '.join(parts)}. Add it to QGIS and choose the layer of one of "
+        f"them, or make a GeoTIFF of it: gdal_translate '{parts[0]}' one.tif"
     )
     assert complaint("classify", INPUT=parts[1]) == (
-        f"INPUT '{parts[1]}' is no file, and by their names QGIS opens files alone. Add it to QGIS and choose its layer, or "
-        f"make a GeoTIFF of it: gdal_translate '{parts[1]}' one.tif"
+        f"INPUT '{parts[1]}' is no file, and by their names QGIS opens files alone. Add it to QGIS and choose its "
+        f"layer, or make a GeoTIFF of it: gdal_translate '{parts[1]}' one.tif"
     )
     layer = QgsRasterLayer(parts[1], "two")
     assert layer.isValid() and complaint("classify", INPUT=layer) == ""
