@@ -5,6 +5,7 @@ Building a network never fetches: a model that is loaded has all its weights. `s
 
 from __future__ import annotations
 
+import re
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
@@ -120,4 +121,5 @@ def for_bands(weight: Tensor, bands: int) -> Tensor:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^\[Errno -?\d+\] ", "", text)

@@ -33,6 +33,8 @@ ENCODERS = (
     "mit_b0",
     "mit_b2",
 )
+_MOST_NEAR = 3
+_LEAST_ALIKE = 0.75
 _SCHEMAS = ("nms", "qnms")
 _RGB = 3
 
@@ -115,9 +117,9 @@ class SmpNetwork(nn.Module):
                     encoder_name=self.encoder_name, encoder_weights=None, in_channels=bands, classes=classes
                 )
         except Exception as error:  # whatever the encoder's package raises of arguments that it does not take
+            # In words that name neither encoder nor network, or name both's inner parts.
             raise BadInput(
-                f"The encoder '{encoder}' does not go with {self.architecture}: {str(error).strip() or type(error)}.",
-                _remedy(),
+                f"The encoder '{encoder}' does not go with {self.architecture}.", _remedy(), str(error)
             ) from error
         for layer in self.network.modules():
             if isinstance(layer, nn.Upsample) and layer.align_corners:
@@ -273,11 +275,26 @@ def _encoder_name(encoder: str) -> str:
 
 
 def _near(encoder: str) -> List[str]:
+    """Return names that may be meant: those that begin so, else those that are spelt alike.
+
+    Encoders that are known to go stand first, then the library's own, from small to large, and timm's last.
+    """
     import difflib
 
     import timm
 
-    return difflib.get_close_matches(encoder, [*library().encoders.encoders, *timm.list_models()], n=3, cutoff=0.75)
+    known, others = [*ENCODERS, *library().encoders.encoders], timm.list_models()
+    found: List[str] = []
+    for names in (known, others):
+        found = found or [name for name in names if _plain(name).startswith(_plain(encoder))]
+    for names in () if found else (known, others):
+        found += difflib.get_close_matches(encoder, names, n=_MOST_NEAR, cutoff=_LEAST_ALIKE)
+    return list(dict.fromkeys(found))[:_MOST_NEAR]
+
+
+def _plain(name: str) -> str:
+    """Return an encoder's name without what is written in several ways."""
+    return name.lower().removeprefix("tu-").replace("-", "").replace("_", "")
 
 
 def _remedy(near: Sequence[str] = ()) -> str:

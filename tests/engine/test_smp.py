@@ -112,9 +112,26 @@ def test_an_unknown_encoder_is_named_with_those_that_are_near_and_those_that_are
     assert "resnet18" in caught.value.remedy and "Good ones" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("encoder", "near"),
+    [
+        ("efficientnet", "efficientnet-b0, efficientnet-b3, efficientnet-b1"),
+        ("EfficientNet_B0", "efficientnet-b0"),
+        ("mobilenet", "mobilenet_v2, tu-mobilenetv3_small_100?"),
+        ("mobilenetv4_conv_smal", "mobilenetv4_conv_small"),
+        ("resnet", "resnet18, resnet34, resnet50"),
+    ],
+)
+def test_of_the_encoders_that_are_near_the_known_and_small_ones_come_first(encoder, near):
+    with pytest.raises(BadInput) as caught:
+        build_network("smp_unet", 3, 2, 0, {"encoder": encoder})
+    assert caught.value.remedy.startswith(f"Did you mean {near}"), caught.value.remedy
+
+
 def test_an_encoder_that_does_not_fit_is_told_with_the_remedy():
-    with pytest.raises(BadInput, match=r"'vit_tiny_patch16_224' does not go with Unet") as caught:
+    with pytest.raises(BadInput, match=r"'vit_tiny_patch16_224' does not go with Unet\. Good ones: ") as caught:
         build_network("smp_unet", 3, 2, 0, {"encoder": "vit_tiny_patch16_224"})
+    assert "downsampling" in caught.value.details and ".." not in str(caught.value)
     assert "Good ones" in caught.value.remedy
 
 
@@ -187,7 +204,7 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch):
     class Session:
         def head(self, url, timeout):
             asked.append(timeout)
-            raise OSError("Name or service not known\nand more")
+            raise OSError("[Errno -2] Name or service not known\nand more")
 
     monkeypatch.setattr(huggingface_hub, "get_session", Session)
     with pytest.raises(UnavailableError, match=r"^'none/none' cannot be downloaded: Name or service not known$"):
