@@ -13,7 +13,9 @@ from ..tasks.errors import BadInput
 _MOST_NAMED = 6  # bands that a title lists
 _BETWEEN_BANDS = "; "  # formulas may hold commas
 # What a run has of its own, or of the machine that it ran on: no reason to tell it from another.
-_OWN = ("seed", "device", "processes", "threads", "stopped")
+_OWN = ("seed", "device", "processes", "threads", "stopped", "find_rate")
+_RATE = "learning rate"
+_FOUND = "found by a range test"  # another one for each seed, which makes no other group
 _TITLES = {entry.id: entry.title for entry in PATCH_NETWORKS + PIXEL_NETWORKS}
 _TITLES["random_forest"] = "Random Forest"
 # What every model is called by where any of these differ, and the arguments that differ among those of its network. Of
@@ -74,8 +76,13 @@ class Group:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """Return what the runs have in common."""
-        return self.runs[0].facts
+        """Return what the runs have in common, and between which numbers their rates lie where they were found."""
+        facts = dict(self.runs[0].facts)
+        if facts.get(_RATE) == _FOUND:
+            rates = sorted(float(run.card.settings["learning_rate"]) for run in self.runs)
+            ends = dict.fromkeys(f"{rate:.3g}" for rate in (rates[0], rates[-1]))
+            facts[_RATE] = f"{_FOUND}: {' to '.join(ends)}"
+        return facts
 
     def by_seed(self) -> Dict[int, Run]:
         """Return the run of each seed."""
@@ -108,9 +115,10 @@ def _facts(card: Card) -> Dict[str, str]:
         ),
         "no-data rule": source.nodata_rule,
     }
-    ignored = {*_OWN, "learning_rate"} if card.settings.get("find_rate") else set(_OWN)
-    named = {key: value for key, value in card.settings.items() if key not in ignored}
-    return {**facts, **{key.replace("_", " "): str(value) for key, value in named.items()}, **_arguments(card)}
+    named = {key.replace("_", " "): str(value) for key, value in card.settings.items() if key not in _OWN}
+    if card.settings.get("find_rate"):
+        named[_RATE] = _FOUND
+    return {**facts, **named, **_arguments(card)}
 
 
 def _arguments(card: Card) -> Dict[str, str]:

@@ -158,6 +158,25 @@ def test_a_rate_that_is_searched_anew_for_each_seed_makes_no_group(tmp_path):
     assert {group for group, _, _ in table(tmp_path)} == {"B3, B4", "without B4"}
 
 
+def test_a_rate_that_was_found_is_called_so_and_its_numbers_stand_in_the_table(tmp_path):
+    found = {"find_rate": True, "learning_rate": 0.02}
+    paths = [
+        save(tmp_path, "given", 9, settings={"find_rate": False, "learning_rate": 0.01}),
+        *(
+            save(tmp_path, f"found{s}", 9, s, settings={**found, "learning_rate": r})
+            for s, r in ((0, 0.0298), (1, 0.02))
+        ),
+        save(tmp_path, "other", 9, bands=BANDS[:1], settings=found),
+    ]
+    compare([*paths[:3]], tmp_path)
+    assert names(tmp_path) == ["learning rate 0.01", "learning rate found by a range test"]
+    page = " ".join(re.sub("<[^>]*>", " ", (tmp_path / "r.html").read_text(encoding="utf-8")).split())
+    assert "Learning rate 0.01 found by a range test: 0.02 to 0.0298" in page and "ind rate" not in page
+    compare([paths[1], paths[3]], tmp_path)
+    page = " ".join(re.sub("<[^>]*>", " ", (tmp_path / "r.html").read_text(encoding="utf-8")).split())
+    assert "Learning rate found by a range test: 0.0298 found by a range test: 0.02" in page
+
+
 def test_alike_runs_alone_give_their_spread(tmp_path):
     context = Context()
     result = compare([save(tmp_path, f"a{seed}", 10 * seed, seed) for seed in range(3)], tmp_path, context)
