@@ -13,7 +13,7 @@ such form is refused by name; the network then runs as it is, with its margins.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 from torch import fx, nn
@@ -171,9 +171,9 @@ def _copy_attribute(source: nn.Module, target: nn.Module, path: str) -> None:
     target.register_buffer(name, value.detach().clone())
 
 
-def _sizes(node: fx.Node, factor: Pair, shrinks: bool) -> None:
-    """Raise unless an operation gives the size that the grid of its strides asks for."""
-    before, after = shape_of(node.args[0])[2:], shape_of(node)[2:]
+def _sizes(node: fx.Node, source: Any, factor: Pair, shrinks: bool) -> None:
+    """Raise unless an operation on an image gives the size that the grid of its strides asks for."""
+    before, after = shape_of(source)[2:], shape_of(node)[2:]
     wanted = [size // f if shrinks else size * f for size, f in zip(before, factor)]
     if after != wanted or (shrinks and any(size % f for size, f in zip(before, factor))):
         raise NotUnpaddedError(f"the operation '{name_of(node)}' leaves the grid of its strides")
@@ -188,10 +188,13 @@ def _window(
 ) -> Cropped:  # fmt: skip
     """Return what a convolution or a pooling gives where it sees no padding.
 
-    The cell i of its result reads the cells i s - p to i s - p + d (k - 1).
+    The cell i of its result reads the cells i s - p to i s - p + d (k - 1), where p is what it pads before the image
+    itself and what an operation before it does.
     """
-    _sizes(node, stride, shrinks=True)
-    image = net.image(node.args[0])
+    source, before = _without_pad(node.args[0])
+    _sizes(node, source, stride, shrinks=True)
+    image = net.image(source)
+    padding = (padding[0] + before[0], padding[1] + before[1])
     first: List[int] = []
     last: List[int] = []
     begin: List[int] = []
@@ -202,6 +205,27 @@ def _window(
     # What a stride leaves over behind is left out by the operation itself.
     cut = net.cropped(image, pair(begin), image.last)
     return Cropped(write(cut.node), pair(first), pair(last))
+
+
+_PADS = operations("pad constant_pad_nd")
+
+
+def _without_pad(source: Any) -> Tuple[Any, Pair]:
+    """Return the image that an operation's input is padded of, and the rows and columns of padding before it."""
+    before = (0, 0)
+    while isinstance(source, fx.Node) and source.op == "call_function" and packet_of(source.target) in _PADS:
+        left, _, top, _ = source.args[1]
+        source, before = source.args[0], (before[0] + int(top), before[1] + int(left))
+    return source, before
+
+
+def _pad(net: _Rewriter, node: fx.Node) -> Cropped:
+    """Padding of its own, as TensorFlow's networks have it: `_window` takes it for that of the convolution behind it."""
+    sides: Any = node.args[1]
+    windows = [user for user in node.users if packet_of(user.target) in _WINDOWS and user.args[0] is node]
+    if len(sides) != 4 or min(sides) < 0 or len(windows) < len(node.users):
+        raise NotUnpaddedError("an image is padded for something else than a convolution or a pooling")
+    return net.image(node.args[0])
 
 
 def _conv2d(net: _Rewriter, node: fx.Node) -> Cropped:
@@ -249,7 +273,7 @@ def _conv_transpose2d(net: _Rewriter, node: fx.Node) -> Cropped:
     """A transposed convolution: a cell of its result sums over the cells whose windows hold it."""
     kernel, stride = pair(shape_of(node.args[1])[2:]), pair(argument_of(node, 3, "stride", 1))
     padding, dilation = pair(argument_of(node, 4, "padding", 0)), pair(argument_of(node, 7, "dilation", 1))
-    _sizes(node, stride, shrinks=False)
+    _sizes(node, node.args[0], stride, shrinks=False)
     if dilation != (1, 1) or any(k < s for k, s in zip(kernel, stride)):
         raise NotUnpaddedError("a transposed convolution leaves gaps")
     image = net.image(node.args[0])
@@ -269,7 +293,7 @@ def _upsample(net: _Rewriter, node: fx.Node) -> Cropped:
     """Nearest and bilinear upsampling (without align_corners) by a whole factor."""
     before, after = shape_of(node.args[0])[2:], shape_of(node)[2:]
     factor = (after[0] // before[0], after[1] // before[1])
-    _sizes(node, factor, shrinks=False)
+    _sizes(node, node.args[0], factor, shrinks=False)
     image = net.image(node.args[0])
     linear = "bilinear" in name_of(node)
     scales = [float(f) for f in factor]
@@ -360,6 +384,7 @@ def _cat(net: _Rewriter, node: fx.Node) -> Cropped:
 
 # --- what is known ---------------------------------------------------------------------------------------------------
 
+_WINDOWS = operations("avg_pool2d conv2d max_pool2d pad constant_pad_nd")
 
 _HANDLERS: Dict[Any, Callable[[_Rewriter, fx.Node], Cropped]] = {
     op: handler
@@ -379,6 +404,7 @@ _HANDLERS: Dict[Any, Callable[[_Rewriter, fx.Node], Cropped]] = {
         ("conv2d", _conv2d),
         ("conv_transpose2d", _conv_transpose2d),
         ("max_pool2d", _max_pool2d),
+        ("pad constant_pad_nd", _pad),
         ("slice softmax log_softmax", _by_channel),
         ("upsample_bilinear2d upsample_nearest2d", _upsample),
     )

@@ -64,6 +64,22 @@ class Resized(nn.Module):
         return functional.interpolate(deep, size=x.shape[2:], mode="nearest") - x
 
 
+class Uneven(nn.Module):
+    """Pads by operations of its own, more behind than before, as networks from TensorFlow do."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = nn.Conv2d(3, 4, 3, padding=1)
+        self.down = nn.Conv2d(3, 4, 3, stride=2)
+        self.wide = nn.Conv2d(4, 4, 5, stride=2, padding=1)
+        self.pool = nn.MaxPool2d(3, stride=2)
+
+    def forward(self, x):
+        y = functional.relu(self.down(functional.pad(x, (0, 1, 0, 1))))
+        y = self.wide(functional.pad(y, (0, 1, 1, 0))) + self.pool(functional.pad(y, (0, 1, 1, 0), value=-torch.inf))
+        return functional.interpolate(y, scale_factor=4) + self.own(x)
+
+
 @pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
 @pytest.mark.parametrize(("depth", "margin"), [(1, 8), (2, 24), (3, 48), (4, 96)])
 def test_u_nets_are_equal_to_the_last_digits(depth, margin, upsampling):
@@ -76,6 +92,8 @@ OTHERS = [
     (Strided(), 32),
     (Resized(), 8),
     (nn.ConvTranspose2d(3, 3, 3, stride=1, padding=1), 4),
+    (Uneven(), 16),
+    (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), 4),
 ]
 
 
@@ -132,6 +150,11 @@ class Unpadded(nn.Module):
         return functional.pad(functional.avg_pool2d(x, 3, 1), (1, 1, 1, 1))
 
 
+class Moved(nn.Module):
+    def forward(self, x):
+        return functional.pad(x, (1, 0, 1, 0))[:, :, :-1, :-1]
+
+
 class Placed(nn.Module):
     def __init__(self):
         super().__init__()
@@ -148,7 +171,7 @@ class Placed(nn.Module):
         (Aligned(), "aligns the corners"),
         (Unpadded(), "leaves the grid"),
         (nn.GroupNorm(1, 3), "group_norm"),
-        (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), "pad"),
+        (Moved(), "padded for something else"),
         (nn.Conv2d(3, 3, 2, padding="same"), "pads unevenly"),
         (nn.Conv2d(3, 3, 3), "leaves the grid"),
         (nn.MaxPool2d(2), "another size"),
