@@ -350,8 +350,15 @@ class JobAlgorithm(DeepscapeAlgorithm):
             feedback.pushInfo(tr("The output is temporary: no job file is kept, and an interrupted run starts anew."))
             model = real.get("output", "")
             if model.endswith(".safetensors"):
-                kept = jobfiles.keep_model(model, str(model_store()))
+                kept = jobfiles.keep_model(model, str(model_store()), jobfiles.training_name(job))
                 feedback.pushInfo(tr("A copy of the model is kept as '{}'.").format(kept))
+                count, size = jobfiles.kept_models(str(model_store()))
+                if count > 1:
+                    feedback.pushInfo(
+                        tr("That folder holds {0} models ({1:.1f} MB): delete those that you no longer need.").format(
+                            count, size / 1e6
+                        )
+                    )
             return
         # The copies of inputs stay beside the output from now on: what repeats the job continues.
         resume = {"resume": True} if hasattr(job, "resume") else {}

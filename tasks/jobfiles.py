@@ -7,6 +7,7 @@ is in the algorithm's log, as JSON, to be saved by hand.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -26,6 +27,7 @@ from .serial import to_plain
 
 SUFFIX = ".job.json"
 FORMAT = "deepscape-job"
+_LONGEST_SCENE = 60  # in characters, of a scene in a file's name
 
 
 def job_file_name(output: str) -> str:
@@ -285,23 +287,25 @@ def remove_parts_of(path: str) -> Tuple[str, ...]:
 # --- model store -----------------------------------------------------------------------------------------------------
 
 
-def keep_model(path: str, store: str) -> str:
+def keep_model(path: str, store: str, name: str) -> str:
     """Copy a model that was written to a temporary path into the model store, and return the copy's path.
 
-    Hours of training are not lost with a temporary file. Copies are named after the day and time and never replaced.
+    Hours of training are not lost with a temporary file, whose own name is that of a parameter. Copies are named after
+    their training, the day and the time, and never replaced.
 
     Args:
         path: the .safetensors file.
         store: the folder of kept models; it is created.
+        name: of the training, as `training_name` returns it.
     """
     os.makedirs(store, exist_ok=True)
     source = Path(path)
     moment = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    target = Path(store) / f"{source.stem}-{moment}{source.suffix}"
+    target = Path(store) / f"{name}-{moment}{source.suffix}"
     number = 1
     while target.exists():
         number += 1
-        target = Path(store) / f"{source.stem}-{moment}-{number}{source.suffix}"
+        target = Path(store) / f"{name}-{moment}-{number}{source.suffix}"
     part = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.part{target.suffix}")
     try:
         shutil.copyfile(source, part)
@@ -309,6 +313,25 @@ def keep_model(path: str, store: str) -> str:
     finally:
         part.unlink(missing_ok=True)
     return str(target)
+
+
+def training_name(job: Job) -> str:
+    """Return a file name (without suffix) for a training: its algorithm, and the scene that it learns from."""
+    source, folder = getattr(job, "source", None), str(getattr(job, "training", ""))
+    scene = source.label if isinstance(source, RasterSource) else ""
+    if folder:
+        scene = Path(folder).name
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # what is wrong with it, the engine tells
+            scene = str(json.loads((Path(folder) / "dataset.json").read_text(encoding="utf-8"))["scene"]["label"])
+    scene = re.sub(r"\.[a-zA-Z]{3,4}$", "", scene)  # of a file's name
+    plain = re.sub(r"[^\w.-]+", "_", scene)[:_LONGEST_SCENE].strip("._")
+    return "-".join(filter(None, (job.kind, plain)))
+
+
+def kept_models(store: str) -> Tuple[int, int]:
+    """Return how many models a store holds, and their bytes."""
+    sizes = [path.stat().st_size for path in Path(store).glob("*.safetensors")]
+    return len(sizes), sum(sizes)
 
 
 def replace_text(path: str, text: str) -> None:

@@ -17,6 +17,7 @@ from deepscape.tasks.jobs import (
     RasterSource,
     SelectSamples,
     TrainClassifier,
+    TrainSegmenter,
     VectorSource,
 )
 from deepscape.tasks.protocol import plugin_version
@@ -251,10 +252,35 @@ def test_half_a_dataset_is_removed(folder):
     assert not part.exists()
 
 
+@pytest.mark.parametrize(
+    ("scene", "name"),
+    [
+        ("scène 1.tif", "trainclassifier-scène_1"),
+        ("S2A.20.1", "trainclassifier-S2A.20.1"),
+        ("../a:b\\c", "trainclassifier-a_b_c"),
+        ("x" * 300, "trainclassifier-" + "x" * 60),
+        ("", "trainclassifier"),
+    ],
+)
+def test_a_training_is_named_after_its_algorithm_and_scene(tmp_path, scene, name):
+    (tmp_path / "dataset.json").write_text(json.dumps({"scene": {"label": scene}}), encoding="utf-8")
+    assert jobfiles.training_name(TrainClassifier(str(tmp_path), "m.safetensors")) == name
+
+
+def test_a_training_of_what_cannot_be_read_is_named_too(tmp_path):
+    (tmp_path / "p").mkdir()
+    assert jobfiles.training_name(TrainClassifier(str(tmp_path / "p"), "m.safetensors")) == "trainclassifier-p"
+    source = RasterSource(str(tmp_path / "a.tif"), label="ortho")
+    job = TrainSegmenter("m.safetensors", source=source, labels=RasterSource("l.tif"))
+    assert jobfiles.training_name(job) == "trainsegmenter-ortho"
+
+
 def test_models_are_kept_side_by_side(tmp_path):
     (tmp_path / "OUTPUT.safetensors").write_text("weights")
     store = tmp_path / "home" / "models"
-    kept = [jobfiles.keep_model(str(tmp_path / "OUTPUT.safetensors"), str(store)) for _ in range(3)]
+    kept = [jobfiles.keep_model(str(tmp_path / "OUTPUT.safetensors"), str(store), "trainclassifier") for _ in range(3)]
+    assert all(Path(path).name.startswith("trainclassifier-20") for path in kept)
+    assert jobfiles.kept_models(str(store)) == (3, 3 * len("weights"))
     assert len(set(kept)) == 3
     assert sorted(map(str, store.iterdir())) == sorted(kept)
     assert all(Path(path).read_text() == "weights" and path.endswith(".safetensors") for path in kept)

@@ -52,7 +52,10 @@ def test_temporary_model_is_kept_in_the_store(run, play, dataset, tmp_path, feed
     outputs = run("trainrandomforest", TRAINING=dataset, OUTPUT=QgsProcessing.TEMPORARY_OUTPUT)
     kept = list((tmp_path / "home" / "models").iterdir())
     assert [path.read_text() for path in kept] == ["weights"]
-    assert any(str(kept[0]) in text for text in feedback.infos)
+    assert kept[0].name.startswith("trainrandomforest-") and "OUTPUT" not in kept[0].name
+    assert any(str(kept[0]) in text for text in feedback.infos) and not any("folder holds" in t for t in feedback.infos)
+    run("trainrandomforest", TRAINING=dataset, OUTPUT=QgsProcessing.TEMPORARY_OUTPUT)
+    assert any(text.startswith("That folder holds 2 models (0.0 MB): delete") for text in feedback.infos)
     assert not os.path.exists(outputs["OUTPUT"][: -len("safetensors")] + "job.json")
 
 
