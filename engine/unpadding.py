@@ -207,20 +207,18 @@ def _window(
     return Cropped(write(cut.node), pair(first), pair(last))
 
 
-_PADS = operations("pad constant_pad_nd")
-
-
 def _without_pad(source: Any) -> Tuple[Any, Pair]:
     """Return the image that an operation's input is padded of, and the rows and columns of padding before it."""
     before = (0, 0)
     while isinstance(source, fx.Node) and source.op == "call_function" and packet_of(source.target) in _PADS:
-        left, _, top, _ = source.args[1]
-        source, before = source.args[0], (before[0] + int(top), before[1] + int(left))
+        sides: Any = source.args[1]  # left, right, top, bottom
+        left, top = int(sides[0]), int(sides[2])
+        source, before = source.args[0], (before[0] + top, before[1] + left)
     return source, before
 
 
 def _pad(net: _Rewriter, node: fx.Node) -> Cropped:
-    """Padding of its own, as TensorFlow's networks have it: `_window` takes it for that of the convolution behind it."""
+    """Padding of its own, as TensorFlow's networks have it: `_window` counts it with the convolution's own."""
     sides: Any = node.args[1]
     windows = [user for user in node.users if packet_of(user.target) in _WINDOWS and user.args[0] is node]
     if len(sides) != 4 or min(sides) < 0 or len(windows) < len(node.users):
@@ -384,7 +382,8 @@ def _cat(net: _Rewriter, node: fx.Node) -> Cropped:
 
 # --- what is known ---------------------------------------------------------------------------------------------------
 
-_WINDOWS = operations("avg_pool2d conv2d max_pool2d pad constant_pad_nd")
+_PADS = operations("pad constant_pad_nd")
+_WINDOWS = [*_PADS, *operations("avg_pool2d conv2d max_pool2d")]
 
 _HANDLERS: Dict[Any, Callable[[_Rewriter, fx.Node], Cropped]] = {
     op: handler
