@@ -198,12 +198,15 @@ def _window(
     first: List[int] = []
     last: List[int] = []
     begin: List[int] = []
+    end: List[int] = []
     for k, s, p, d, lo, hi in zip(kernel, stride, padding, dilation, image.first, image.last):
         first.append(-(-(lo + p) // s))
         last.append(-(-(hi - p + d * (k - 1) + 1) // s) - 1)
         begin.append(first[-1] * s - p)
-    # What a stride leaves over behind is left out by the operation itself.
-    cut = net.cropped(image, pair(begin), image.last)
+        # What a stride leaves over behind: the operation itself would leave it out, but then sizes are rounded, and
+        # writing the graph takes minutes of arithmetic with roundings of roundings.
+        end.append((last[-1] + 1) * s - 1 + p - d * (k - 1))
+    cut = net.cropped(image, pair(begin), pair(end))
     return Cropped(write(cut.node), pair(first), pair(last))
 
 
@@ -293,6 +296,8 @@ def _upsample(net: _Rewriter, node: fx.Node) -> Cropped:
     factor = (after[0] // before[0], after[1] // before[1])
     _sizes(node, node.args[0], factor, shrinks=False)
     image = net.image(node.args[0])
+    if factor == (1, 1):
+        return image  # as decoders do that are told a size
     linear = "bilinear" in name_of(node)
     scales = [float(f) for f in factor]
     if linear:
