@@ -218,7 +218,7 @@ PIXEL_NETWORKS: Tuple[NetworkEntry, ...] = (
         target="models.smp:SmpUnet",
         smallest_patch=64,
         arguments={"encoder": "resnet18", "pretrained": True, "full_resolution": False},
-        recipe={"learning_rate": 3e-4, "weight_decay": 1e-2, "batch_size": 8},
+        recipe={"learning_rate": 1e-3, "weight_decay": 1e-2},
         source="P. Iakubovskii, Segmentation Models Pytorch (2019)",
         output="pixels",
     ),
