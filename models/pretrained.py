@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
+from .smplibrary import library
 from .two_classes import TwoClasses
 
 _TIMEOUT_S = 5.0
@@ -75,8 +76,6 @@ def pretrained_file(encoder: str) -> Tuple[Dict[str, Tensor], str]:
         UnavailableError: they cannot be had.
     """
     from safetensors.torch import load_file
-
-    from .smp import library
 
     settings = library().encoders.encoders[encoder]["pretrained_settings"].get("imagenet")
     if settings is None:

@@ -17,7 +17,8 @@ from deepscape.models.build import build_network
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.models.pretrained import UnavailableError, for_bands, start_pretrained
 from deepscape.models.registry import PIXEL_NETWORKS
-from deepscape.models.smp import ENCODERS, library
+from deepscape.models.smp import ENCODERS
+from deepscape.models.smplibrary import library
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.environment.release import LOCK, TORCH
 from deepscape.tasks.errors import BadInput
