@@ -8,6 +8,8 @@ from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
+from .wording import many
+
 ADDS, NOTHING, HARMS, UNKNOWN = "adds", "no improvement", "harms", "unknown"
 # Below so many seeds, a standard error says little.
 FEWEST_SEEDS = 3
@@ -74,7 +76,7 @@ def difference(pairs: Sequence[Tuple[Optional[float], Optional[float]]]) -> Diff
 
 def spoken_seeds(count: int) -> str:
     """Return ``1 seed`` or ``3 seeds``."""
-    return f"{count} seed{'' if count == 1 else 's'}"
+    return many(count, "seed")
 
 
 def listed_seeds(count: int) -> str:

@@ -27,6 +27,7 @@ from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.windows import Window
 
+from ..models.cards import formula_of
 from ..tasks.errors import BadInput, DiskFull
 from ..tasks.jobs import RasterSource
 from .computedbands import compute, parse_computed, used_bands
@@ -78,7 +79,7 @@ class BandInfo:
     @property
     def formula(self) -> str:
         """Return how a computed band is written: ``NDVI = (B8 - B4) / (B8 + B4)``, or without a name."""
-        return self.expression if self.name in ("", self.expression) else f"{self.name} = {self.expression}"
+        return formula_of(self.name, self.expression)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .expressions import BandExpression
 from .oddvalues import Outlier
 from .rasters import ALPHA, BandInfo, RasterReader
 from .runtimes import Geometry
+from .wording import many
 
 Array = npt.NDArray[Any]
 Values = npt.NDArray[np.float32]
@@ -199,10 +200,12 @@ def match_bands(
     """
     names, wanted = [band.name for band in have], [band.name for band in need]
     called = [band.name or band.colour for band in have]
+    own = f"{many(len(have), 'band')} ({_listed(called)})"
+    both = f"'{scene}' has {own}, the model needs {len(need)} ({_listed(wanted)})"
     if len(have) < len(need):
         choose = "Choose a raster with these bands, or add the missing ones as further rasters (STACK)."
         raise BadInput(
-            f"'{scene}' has {_bands(len(have))} ({_listed(called)}), the model needs {len(need)} ({_listed(wanted)}).",
+            f"{both}.",
             remedy if remedy and len(have) + 1 == len(need) else choose,
         )
     named = all(wanted) and len(set(wanted)) == len(wanted)
@@ -224,8 +227,7 @@ def match_bands(
         )
     if len(have) > len(need):
         raise BadInput(
-            f"'{scene}' has {_bands(len(have))} ({_listed(called)}), the model needs {len(need)} ({_listed(wanted)}), "
-            "and their names do not tell which.",
+            f"{both}, and their names do not tell which.",
             "Choose the bands with BANDS, in the model's order.",
         )
     if named and any(names):
@@ -290,10 +292,6 @@ def _warn_of_order(called: Sequence[str], wanted: Sequence[str], scene: str, cho
         f"wrong: choose the BANDS {places}."
     )
     return True
-
-
-def _bands(count: int) -> str:
-    return "1 band" if count == 1 else f"{count} bands"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -22,6 +22,11 @@ CARD_KEY = "deepscape"
 _LARGEST_HEADER = 100_000_000
 
 
+def formula_of(name: str, expression: str) -> str:
+    """Return how a computed band is written; what is named after its expression is so without a name."""
+    return expression if name in ("", expression) else f"{name} = {expression}"
+
+
 @dataclass(frozen=True)
 class CardBand:
     """One input band.
@@ -52,8 +57,7 @@ class CardBand:
     @property
     def formula(self) -> str:
         """Return how a computed band is written: ``NDVI = (B8 - B4) / (B8 + B4)``, or without a name."""
-        named = self.name not in ("", self.expression)
-        return f"{self.name} = {self.expression}" if named else self.expression
+        return formula_of(self.name, self.expression)
 
 
 @dataclass(frozen=True)
