@@ -12,7 +12,7 @@ import shapely
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import VectorSource
-from .denselabels import FeatureLabels
+from .featurelabels import FeatureLabels
 from .grids import Grid
 from .vectors import on_grid, read_layer
 

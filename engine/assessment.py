@@ -1,6 +1,6 @@
 """Assessing a map against a reference raster, or reference points or polygons: one summed confusion matrix.
 
-Rows are the reference, columns the map. Nothing is resampled but the reference, onto the map's grid (`denselabels`); a
+Rows are the reference, columns the map. Nothing is resampled but the reference, onto the map's grid (`rasterlabels`); a
 pixel that the map leaves as no-data is left out, and counted. ERODE leaves out reference pixels with another class in a
 disc of that radius, as the ISPRS benchmark scores on a reference with eroded boundaries; the numbers with them stand
 beside it. Intervals come from the design of the reference (`assessmentdesign`), or there are none.
@@ -31,7 +31,8 @@ from .assessmenttally import Array, Pixels, Tally
 from .calibration import Calibration, band_classes
 from .classes import feature_classes
 from .crosswalks import Crosswalk, read_crosswalk
-from .denselabels import BACKGROUND, DenseLabels, open_labels
+from .denselabels import BACKGROUND, DenseLabels
+from .labelsources import open_labels
 from .legends import read_map_legend
 from .products import THRESHOLD_TAG
 from .rasters import RasterReader, reading

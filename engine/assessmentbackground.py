@@ -14,7 +14,8 @@ from ..tasks.classtable import ClassEntry, Legend
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .crosswalks import Crosswalk
-from .denselabels import BACKGROUND, FeatureLabels, Labels, Mask, Window, background_of
+from .denselabels import BACKGROUND, Labels, Mask, Window, background_of
+from .featurelabels import FeatureLabels
 from .rasters import Grid
 from .vectors import Layer
 
@@ -32,7 +33,7 @@ class PolygonsOnBackground(FeatureLabels):
         self, layer: Layer, field: str, grid: Grid, image: str, context: Context, legend: Legend = Legend(),
         crosswalk: Optional[Crosswalk] = None,
     ) -> None:  # fmt: skip
-        """Take a layer, which is not to be used any more; the other arguments are those of `denselabels.open_labels`.
+        """Take a layer, which is not to be used any more; the other arguments are those of `labelsources.open_labels`.
 
         Raises:
             BadInput: it lies outside the image, holds other features than polygons, or one of class 0.

@@ -19,9 +19,9 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .assessmenttally import Indices, Tally, Window, distinct, matrix_of
 from .bootstrap import block_bootstrap
-from .denselabels import whole_numbers
 from .estimation import StratifiedEstimate, stratified_estimate
 from .maps import row_hectares
+from .rasterlabels import whole_numbers
 from .rasters import Grid, RasterReader
 from .textfiles import csv_text, write_text
 from .trainingfield import TrainingField

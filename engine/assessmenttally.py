@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .calibration import Calibration
-from .denselabels import whole_numbers
+from .rasterlabels import whole_numbers
 from .rasters import RasterReader
 from .trainingfield import TrainingField
 

@@ -33,8 +33,9 @@ from .areas import (
     counts_by_role,
 )
 from .datasets import DatasetScene, DatasetSource
-from .denselabels import BACKGROUND, DenseLabels, open_labels
+from .denselabels import BACKGROUND, DenseLabels
 from .denseparts import IGNORED, DenseRoles, Floats, Targets, check_classes, is_binary, without
+from .labelsources import open_labels
 from .metrics import class_positions
 from .nodatasamples import tell_of_losses
 from .patchreading import dataset_bands, dataset_scene, plan_source, warn_of_alpha

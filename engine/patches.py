@@ -30,7 +30,8 @@ from .datasets import (
     library_versions,
     write_description,
 )
-from .denselabels import DenseLabels, open_labels
+from .denselabels import DenseLabels
+from .labelsources import open_labels
 from .patchplaces import Numbers, Placement, Samples, placements, read_samples
 from .patchreading import LabelStack, SourcePlan, dataset_bands, dataset_scene, plan_source, read_patches, warn_of_alpha
 from .patchwriting import StackWriter, checked_target, footprint_frame, put_in_place, write_labels

@@ -21,9 +21,9 @@ from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import ExtractPatches
+from .betweengrids import way_between
 from .classes import FeatureClasses, feature_classes
 from .crosswalks import read_crosswalk
-from .denselabels import way_between
 from .rasters import Array, Grid, RasterReader
 from .vectors import Layer, crs_name, on_grid, read_layer
 

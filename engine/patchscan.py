@@ -12,7 +12,8 @@ import numpy.typing as npt
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource, SelectPatches
-from .denselabels import DenseLabels, open_labels
+from .denselabels import DenseLabels
+from .labelsources import open_labels
 from .patchsplits import Numbers
 from .rasters import Array, Grid, RasterReader
 

@@ -19,8 +19,8 @@ from ..tasks import jobfiles
 from ..tasks.context import Context
 from ..tasks.errors import DeepscapeError
 from ..tasks.jobs import Assess, Classify, Job, TrainClassifier, TrainRandomForest, TrainSegmenter
+from .betweengrids import way_between
 from .datasets import PatchDataset
-from .denselabels import way_between
 from .rasters import Grid
 from .trainingground import Ground, coverage, patch_ground, read_grounds
 

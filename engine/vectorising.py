@@ -20,9 +20,9 @@ from ..tasks.classtable import ClassEntry, resolve
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import Vectorise, VectoriseResult
-from .denselabels import whole_numbers
 from .grids import Grid
 from .legends import read_map_legend
+from .rasterlabels import whole_numbers
 from .rasters import RasterReader, reading
 from .vectors import LayerWriter
 from .wording import decimals_of

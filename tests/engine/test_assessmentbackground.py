@@ -9,7 +9,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from deepscape.engine import assessment, denselabels
+from deepscape.engine import assessment, featurelabels
 from deepscape.engine.assessment import assess
 from deepscape.engine.bootstrap import block_bootstrap
 from deepscape.engine.legends import write_sidecars
@@ -104,7 +104,7 @@ def test_the_rest_of_the_map_is_background(town, monkeypatch, field, small):
     job, truth, mapped = town
     if small:
         monkeypatch.setattr(assessment, "_TILE", 17)
-        monkeypatch.setattr(denselabels, "_BLOCK", 16)
+        monkeypatch.setattr(featurelabels, "_BLOCK", 16)
     context = Context()
     result = assess(replace(job, background=True, field=field), context)
     assert result.metrics["matrix"] == expected(truth, mapped) and result.metrics["values"] == [0, 1]

@@ -8,15 +8,15 @@ import rasterio
 import shapely
 from affine import Affine
 from deepscape.engine import globe
-from deepscape.engine.denselabels import open_labels
 from deepscape.engine.globe import to_grid
+from deepscape.engine.labelsources import open_labels
 from deepscape.engine.polygonstatistics import polygon_statistics
 from deepscape.engine.rasters import Grid
 from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import PolygonStatistics, RasterSource, SelectVectorSamples, VectorSource
-from deepscape.tests.engine.test_denselabels import Log
+from deepscape.tests.engine.labelsets import Log
 from rasterio.crs import CRS
 
 UTM = Grid(80, 60, Affine(10, 0, 380000, 0, -10, 3950000), CRS.from_epsg(32654))

@@ -14,7 +14,7 @@ import rasterio
 import torch
 from deepscape.engine import checkpoints, segmentation, segmentationfit, trainingtime
 from deepscape.engine.checkpoints import SUFFIX
-from deepscape.engine.denselabels import FeatureLabels
+from deepscape.engine.featurelabels import FeatureLabels
 from deepscape.engine.inference import classify
 from deepscape.engine.modelfiles import load_model
 from deepscape.engine.segmentation import train_segmenter

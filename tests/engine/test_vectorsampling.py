@@ -12,7 +12,7 @@ from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import ExtractPatches, RasterSource, SelectVectorSamples, VectorSource
-from deepscape.tests.engine.test_denselabels import Log
+from deepscape.tests.engine.labelsets import Log
 from rasterio.transform import from_origin
 from shapely.geometry import Polygon, box
 

@@ -1,0 +1,61 @@
+"""The labels that a job names, a label raster or features, opened on the grid of an image."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Iterator, Optional, Tuple
+
+from ..tasks.classtable import Legend
+from ..tasks.context import Context
+from ..tasks.jobs import RasterSource, VectorSource
+from .crosswalks import read_crosswalk
+from .denselabels import DenseLabels, OnBackground
+from .featurelabels import FeatureLabels
+from .rasterlabels import RasterLabels
+from .rasters import Grid
+from .vectors import read_layer
+
+
+@contextlib.contextmanager
+def open_labels(
+    raster: Optional[RasterSource],
+    features: Optional[VectorSource],
+    field: str,
+    grid: Grid,
+    name: str,
+    context: Context,
+    *,
+    legend: Legend = Legend(),
+    classes: Tuple[int, ...] = (),
+    crosswalk: str = "",
+    map_legend: bool = False,
+    background: bool = False,
+) -> Iterator[DenseLabels]:
+    """Open a label raster, or features with a class field, on the grid of an image.
+
+    Args:
+        raster: label raster (its first chosen band); this or ``features``.
+        features: polygons, lines or points.
+        field: class field of the features; empty = all of them are of class 1, called as the layer is.
+        grid: the image's.
+        name: what messages call the image.
+        context: takes warnings and the cancel.
+        legend: names and colours of the classes.
+        classes: class ids to keep (CLASSES); empty = all.
+        crosswalk: file of the classes that those of the data become (CROSSWALK); it comes before ``classes``.
+        map_legend: the style in ``legend`` names the classes that the crosswalk leads to, not those of the data.
+        background: what has no label is of class 0, `BACKGROUND`.
+
+    Raises:
+        BadInput: the labels cannot be read, or lie outside the image.
+    """
+    table = read_crosswalk(crosswalk, map_legend)
+    labels: DenseLabels
+    if raster is not None:
+        labels = RasterLabels(raster, grid, name, context, legend, classes, table)
+    elif features is not None:
+        labels = FeatureLabels(read_layer(features, context), field, grid, name, context, legend, classes, table)
+    else:
+        raise ValueError("labels come from a raster or from features")
+    with labels:
+        yield OnBackground(labels, legend) if background else labels
