@@ -14,9 +14,9 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainSegmenter
 from .bandstatistics import BandStatistics
+from .cardsources import source_of, usable_deviation
 from .datasets import DatasetScene, DatasetSource
 from .trainingground import Ground
-from .trainingsets import source_of, usable_deviation
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

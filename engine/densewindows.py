@@ -41,7 +41,7 @@ from .nodatasamples import tell_of_losses
 from .patchreading import dataset_bands, dataset_scene, plan_source, warn_of_alpha
 from .rasters import RasterReader, reading
 from .trainingground import Ground, coverage, mask_ground
-from .trainingsets import balanced_groups
+from .validationparts import balanced_groups
 
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]

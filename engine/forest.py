@@ -17,6 +17,7 @@ from sklearn.ensemble import RandomForestClassifier
 from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.jobs import TrainRandomForest, TrainResult
+from .cardsources import band_statistics, card_source
 from .crossvalidation import cross_validate, pooled
 from .features import as_rows, forest_features
 from .metrics import Scores, confusion_matrix, scores
@@ -25,7 +26,7 @@ from .nodearrays import Forest as Forest
 from .nodearrays import forest_from_sklearn
 from .patchpools import Part
 from .trainingreport import RunFacts, finish, versions
-from .trainingsets import Roles, band_statistics, card_source, open_plan, scene_settings
+from .trainingsets import Roles, open_plan, scene_settings
 
 Array = npt.NDArray[Any]
 

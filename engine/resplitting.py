@@ -17,7 +17,7 @@ from ..tasks.errors import BadInput
 from .datasets import LABELS, PATCHES, PatchDataset, write_description
 from .patchsplits import Numbers, too_near, within_groups
 from .rasters import writing_error
-from .trainingsets import balanced_groups
+from .validationparts import balanced_groups
 from .vectors import write_layer
 
 TRAIN, TEST = "train", "test"

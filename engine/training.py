@@ -29,6 +29,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainClassifier, TrainResult
 from . import graphs
+from .cardsources import band_statistics, card_source
 from .crossvalidation import cross_validate, pooled
 from .devices import SilentContext, device_name, quiet, repeatable, start_fabric, using_threads
 from .initialmodel import continued
@@ -37,7 +38,7 @@ from .modelfiles import load_model, module_tensors, save_model, with_suffix
 from .patchpools import Part
 from .trainingbatches import Recipe, StandardisedPatches, augment, batches, choose_recipe
 from .trainingreport import Epoch, RunFacts, finish, tell_epoch, versions
-from .trainingsets import Roles, band_statistics, card_source, open_plan, scene_settings
+from .trainingsets import Roles, open_plan, scene_settings
 
 Array = npt.NDArray[Any]
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
-from deepscape.engine import inference, modelfiles, patchpools, trainingground, trainingsets
+from deepscape.engine import cardsources, inference, modelfiles, patchpools, trainingground, trainingsets
 from deepscape.engine.assessment import assess
 from deepscape.engine.datasets import PatchDataset, write_description
 from deepscape.engine.forest import train_random_forest
@@ -99,12 +99,12 @@ def test_physical_values_count_whatever_the_data_type(tmp_path, scenes):
 def test_statistics_are_those_of_all_patches(scenes, monkeypatch):
     monkeypatch.setattr(patchpools, "CHUNK_BYTES", 30_000)
     part = plan(scenes, validation_share=0).roles.training
-    mean, std = trainingsets.band_statistics(part, Context())
+    mean, std = cardsources.band_statistics(part, Context())
     singles = [PatchDataset(folder) for folder in scenes.values()]
     whole = np.concatenate([one.physical(one.patches()) for one in singles]).astype(float)
     np.testing.assert_allclose(mean, whole.mean(axis=(0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(std, whole.std(axis=(0, 2, 3)), rtol=1e-6)
-    band = trainingsets.card_source(part, mean, std).bands[0]
+    band = cardsources.card_source(part, mean, std).bands[0]
     bands = [one.description.sources[0].bands[0] for one in singles]
     centre = np.mean([b.scene_mean for b in bands])
     assert band.scene_mean == pytest.approx(centre)

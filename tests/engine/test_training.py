@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from deepscape.engine import modelfiles, patchpools, training, trainingbatches, trainingsets
+from deepscape.engine import cardsources, modelfiles, patchpools, training, trainingbatches, trainingsets
 from deepscape.engine.datasets import PatchDataset
 from deepscape.engine.training import train_classifier
 from deepscape.engine.trainingbatches import (
@@ -435,13 +435,13 @@ def test_band_statistics_are_those_of_the_valid_physical_values(tmp_path, monkey
     context = Listener()
     part = roles(made, share=0).training
     monkeypatch.setattr(patchpools, "CHUNK_BYTES", 20_000)
-    mean, std = trainingsets.band_statistics(part, context)
+    mean, std = cardsources.band_statistics(part, context)
     whole = part.pool.physical(np.arange(len(part.pool))).astype(np.float64)
     np.testing.assert_allclose(mean, np.nanmean(whole, axis=(0, 2, 3)), rtol=1e-7)
     np.testing.assert_allclose(std[:2], np.nanstd(whole, axis=(0, 2, 3))[:2], rtol=1e-6)
     assert std[2] == 1.0
     assert context.warnings == ["'B3' is constant in the training patches: the model learns nothing from it."]
-    band = trainingsets.card_source(part, mean, std).bands[1]
+    band = cardsources.card_source(part, mean, std).bands[1]
     assert (band.scale, band.offset, band.nodata) == (0.01, -3.0, -1)
 
 
