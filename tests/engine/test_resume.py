@@ -213,16 +213,18 @@ def test_room_that_the_journal_has_already_is_not_asked_for_again(job, whole, tm
 
 
 def test_room_for_what_is_kept_of_another_job_is_not_counted_on(job, tmp_path, monkeypatch):
-    asked = []
-    with pytest.raises(JobCancelled):
-        classify(job, Log(tmp_path / "scratch", "Mapping", 5))
+    asked, kept, other = [], [], replace(job, threshold=0.9)
+    # Neither the room that the disk has at the moment nor an edited metadata.txt is to change what is asked for.
     monkeypatch.setattr(inference, "check_room", lambda sizes: asked.append(sizes[job.output]))
-    other, kept = replace(job, threshold=0.9), []
-    for _ in range(2):
+    monkeypatch.setattr(journal, "plugin_version", lambda: "1.0.0")
+    for each, steps in ((job, 5), (other, 3), (other, 3)):
+        context = Log(tmp_path / "scratch", "Mapping", steps)
         with pytest.raises(JobCancelled):
-            classify(other, Log(tmp_path / "scratch", "Mapping", 3))
-        kept.append((tmp_path / "map.tif.2.log").stat().st_size)
-    assert asked[0] - asked[1] == kept[0] > 100_000
+            classify(each, context)
+        kept.append({file: (tmp_path / file).stat().st_size for file in names(tmp_path) if file.endswith(".log")})
+        assert len(kept[-1]) == min(len(kept), 2), (kept, context.lines)
+    assert asked[0] == asked[1] and kept[0]["map.tif.log"] == kept[1]["map.tif.log"] > 100_000, (asked, kept)
+    assert asked[1] - asked[2] == kept[1]["map.tif.2.log"] > 100_000, (asked, kept, context.lines)
 
     def full(sizes):
         raise DiskFull("The outputs may need much.", "Free space.")
@@ -231,7 +233,7 @@ def test_room_for_what_is_kept_of_another_job_is_not_counted_on(job, tmp_path, m
     with pytest.raises(
         DiskFull, match=r"Free space\. 'map\.tif\.log' holds [\d.]+ .B of another job of this map: delete"
     ):
-        classify(replace(job, threshold=0.9), Log(tmp_path / "scratch"))
+        classify(other, Log(tmp_path / "scratch"))
 
 
 def test_a_temporary_output_leaves_nothing_and_does_not_continue(job, whole, tmp_path):
