@@ -28,7 +28,7 @@ from ..tasks.protocol import plugin_version
 from ..tasks.serial import to_plain
 from .journal import input_state, without
 from .keychanges import lasting_changes, training_changes
-from .rasters import part_name, writing_error
+from .outputfiles import part_name, writing_error
 from .wording import many
 
 SUFFIX = ".state"

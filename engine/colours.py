@@ -19,7 +19,8 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import LabelsFromColours, LabelsFromColoursResult
 from .maps import RasterFiles, raster_path
 from .products import products_of
-from .rasters import Array, RasterReader, reading, tile_windows
+from .rasters import Array, RasterReader, reading
+from .rasterwriting import tile_windows
 
 # Holds a row of the windows of a wide image that is stored in strips; GDAL's own choice grows with the machine.
 _CACHE_BYTES = 128 << 20

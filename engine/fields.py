@@ -21,8 +21,8 @@ from ..models.build import build_network
 from ..models.cards import Card
 from ..tasks.environment.places import cache_dir, made
 from ..tasks.errors import EngineSetupFailed
+from .outputfiles import part_name
 from .probing import Field, probe
-from .rasters import part_name
 
 _LIBRARIES = ("torch", "timm", "segmentation_models_pytorch")
 

@@ -9,7 +9,7 @@ from typing import Iterator
 
 from rasterio.errors import RasterioError
 
-from .rasters import part_name, writing_error
+from .outputfiles import part_name, writing_error
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.environment.places import graphs_dir
 from ..tasks.errors import BadInput, EngineSetupFailed
-from .rasters import part_name
+from .outputfiles import part_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -35,7 +35,7 @@ from ..tasks.jobs import Job
 from ..tasks.protocol import plugin_version
 from ..tasks.serial import to_plain
 from .keychanges import changes
-from .rasters import writing_error
+from .outputfiles import writing_error
 
 SUFFIX = ".log"
 # Of the second file: "map.tif.2.log" beside "map.tif.log".

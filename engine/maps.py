@@ -31,8 +31,10 @@ from ..tasks.jobfiles import remove_parts_of
 from ..tasks.worker import give_back
 from .journal import Journal, OtherJob
 from .legends import aux_path, colour_table, qml_path, write_ramp, write_sidecars
+from .outputfiles import part_name, writing_error
 from .products import CLASSES, PROBABILITIES, Product, stored_positions
-from .rasters import Grid, create_raster, part_name, tile_windows, writing_error
+from .rasters import Grid
+from .rasterwriting import create_raster, tile_windows
 from .wording import many
 
 Array = npt.NDArray[Any]

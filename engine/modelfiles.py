@@ -18,7 +18,7 @@ import safetensors.numpy
 from ..models.cards import CARD_KEY, Card, read_card
 from ..tasks.errors import BadInput
 from .nodearrays import Forest, forest_from_tensors
-from .rasters import part_name, writing_error
+from .outputfiles import part_name, writing_error
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,7 +15,8 @@ from ..tasks.errors import BadInput
 from ..tasks.jobs import Normalise, NormaliseResult
 from .bandstatistics import BandStatistics
 from .expressions import STATISTICS, BandExpression, parse_expressions
-from .rasters import Array, RasterReader, create_raster, reading, tile_windows
+from .rasters import Array, RasterReader, reading
+from .rasterwriting import create_raster, tile_windows
 
 
 def normalise(job: Normalise, context: Context) -> NormaliseResult:

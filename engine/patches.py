@@ -32,10 +32,11 @@ from .datasets import (
 )
 from .denselabels import DenseLabels
 from .labelsources import open_labels
+from .outputfiles import part_name, writing_error
 from .patchplaces import Numbers, Placement, Samples, placements, read_samples
 from .patchreading import LabelStack, SourcePlan, dataset_bands, dataset_scene, plan_source, read_patches, warn_of_alpha
 from .patchwriting import StackWriter, checked_target, footprint_frame, put_in_place, write_labels
-from .rasters import RasterReader, part_name, reading, writing_error
+from .rasters import RasterReader, reading
 from .vectors import vector_path, write_layer
 
 # The kinds of reasons to reject a sample, with what is said of one source of several.

@@ -37,8 +37,9 @@ from .datasets import (
 )
 from .folders import filled_folder
 from .legends import read_map_legend
+from .outputfiles import part_name, writing_error
 from .patchwriting import StackWriter, checked_target, put_in_place, write_labels
-from .rasters import Array, BandInfo, RasterReader, part_name, reading, writing_error
+from .rasters import Array, BandInfo, RasterReader, reading
 from .textfiles import csv_text, write_text
 from .vectors import write_layer
 

@@ -18,8 +18,9 @@ import rasterio
 from ..tasks.errors import BadInput
 from .datasets import DESCRIPTION, FOOTPRINT_FIELDS, LABELS, PATCHES
 from .gridding import footprints
+from .outputfiles import part_name
 from .patchplaces import Placement, Samples
-from .rasters import Array, Grid, part_name
+from .rasters import Array, Grid
 
 Numbers = npt.NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""Windowed reading and writing of rasters: every pixel that the engine touches passes through here.
+"""Windowed reading of rasters: every pixel that the engine reads passes through here.
 
 Arrays are ``(C, H, W)``; windows are ``(row, col, height, width)`` in pixels of the source's grid. A window may reach
 over the raster's edge: what lies outside is the reflection of what lies inside (numpy's "reflect").
@@ -7,12 +7,8 @@ over the raster's edge: what lies outside is the reflection of what lies inside 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
-import os
-import shutil
 import threading
-import uuid
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.windows import Window
 
 from ..models.cards import formula_of
-from ..tasks.errors import BadInput, DiskFull
+from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource
 from .computedbands import compute, parse_computed, used_bands
 from .damage import Box, blocks_of, damaged_error, salvage
@@ -37,9 +33,6 @@ from .grids import Grid as Grid
 from .grids import reflect_indices
 
 Array = npt.NDArray[Any]
-
-# Less free bytes than a block needs: a write that failed then failed for want of room.
-_SMALLEST_ROOM = 1 << 20
 
 # GDAL's block cache in bytes (rasterio takes bytes where the environment variable means megabytes): holds a row of
 # tiles of wide and line-striped scenes, which would otherwise be decoded once per tile. GDAL's own is 5 % of the RAM.
@@ -50,9 +43,6 @@ COLOURS = ("red", "green", "blue", "nir")
 ALPHA = "alpha"
 
 _LARGEST = float(np.finfo(np.float32).max)
-# Side of the tiles of the rasters that are written, and the values that a window of them may hold.
-_TILE = 256
-_WINDOW_VALUES = 4_000_000
 
 # Stacks of patches lie nowhere, and a scene without a georeference is the user's choice: the log need not say so.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -572,87 +562,3 @@ def reading(
         RasterReader(source, scale=scale, offset=offset, salvage=salvage) as reader,
     ):
         yield reader
-
-
-def tile_windows(grid: Grid, bands: int) -> Iterator[Tuple[int, int, int, int]]:
-    """Yield windows (row, col, height, width) that cover a grid in whole tiles of `create_raster`, row by row.
-
-    They are cut in columns where rows are long, so that no window holds more than a few million values.
-    """
-    across = max(_TILE, _WINDOW_VALUES // (bands * _TILE) // _TILE * _TILE)
-    for row in range(0, grid.height, _TILE):
-        for col in range(0, grid.width, across):
-            yield row, col, min(_TILE, grid.height - row), min(across, grid.width - col)
-
-
-def part_name(path: str) -> str:
-    """Return a temporary name in the same folder and with the same suffix, hidden where a leading dot hides."""
-    target = Path(path)
-    return str(target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}.part{target.suffix}"))
-
-
-@contextlib.contextmanager
-def create_raster(
-    path: str,
-    grid: Grid,
-    *,
-    count: int,
-    dtype: str,
-    nodata: Optional[float],
-    descriptions: Sequence[str] = (),
-    **options: Any,
-) -> Iterator[Any]:
-    """Create a tiled, compressed GeoTIFF; yields the rasterio dataset, open for writing.
-
-    It is written under a temporary name and renamed when the block ends well; otherwise nothing is left.
-
-    Raises:
-        DiskFull: no room left.
-        BadInput: the folder does not exist or cannot be written.
-    """
-    profile = dict(
-        driver="GTiff", width=grid.width, height=grid.height, count=count, dtype=dtype, nodata=nodata,
-        crs=grid.crs, transform=grid.transform, tiled=True, blockxsize=_TILE, blockysize=_TILE,
-        compress="deflate", predictor=3 if dtype.startswith("float") else 1, BIGTIFF="IF_SAFER", interleave="band",
-    )  # fmt: skip
-    if count > 1:
-        # GDAL takes three or four bytes for a picture, and the fourth for its alpha.
-        profile["photometric"] = "minisblack"
-    profile.update(options)
-    part = part_name(path)
-    try:
-        with rasterio.open(part, "w", **profile) as dataset:
-            for index, text in enumerate(descriptions, start=1):
-                dataset.set_band_description(index, text)
-            yield dataset
-        os.replace(part, path)
-        # Statistics and categories that an older file of this name left behind would describe other pixels.
-        Path(path + ".aux.xml").unlink(missing_ok=True)
-        if Path(part + ".aux.xml").exists():
-            os.replace(part + ".aux.xml", path + ".aux.xml")
-    except (RasterioError, OSError) as error:
-        raise writing_error(path, error) from error
-    finally:
-        for leftover in (part, part + ".aux.xml"):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(leftover)
-
-
-def writing_error(path: str, error: BaseException) -> Exception:
-    """Return the sentence for a failed write: no room, no permission, no folder; otherwise the error itself."""
-    folder = Path(path).parent
-    text = f"{error} {error.__cause__ or ''}"
-    full = ("no space left", "disk full", "disk is full")
-    # libtiff tells stderr, not its caller, that the disk is full; the file that filled it is still there.
-    no_room = isinstance(error, RasterioError) and folder.is_dir() and shutil.disk_usage(folder).free < _SMALLEST_ROOM
-    if no_room or getattr(error, "errno", None) == errno.ENOSPC or any(words in text.lower() for words in full):
-        return DiskFull(
-            f"No room is left in '{folder}' to write '{Path(path).name}'.", "Free space or choose another folder."
-        )
-    if not folder.is_dir():
-        return BadInput(f"The folder '{folder}' does not exist.", "Create it or choose another.")
-    if not os.access(folder, os.W_OK) or getattr(error, "errno", None) in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return BadInput(
-            f"'{path}' cannot be written.", "Choose a folder that you may write to, or close the file elsewhere."
-        )
-    return error if isinstance(error, Exception) else RuntimeError(str(error))

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .datasets import LABELS, PATCHES, PatchDataset, write_description
+from .outputfiles import writing_error
 from .patchsplits import Numbers, too_near, within_groups
-from .rasters import writing_error
 from .validationparts import balanced_groups
 from .vectors import write_layer
 

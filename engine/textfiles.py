@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
-from .rasters import part_name, writing_error
+from .outputfiles import part_name, writing_error
 
 
 def write_text(path: str, suffix: str, text: str, *others: str) -> str:

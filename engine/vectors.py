@@ -28,7 +28,8 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import VectorSource
 from .globe import on_longitudes, to_grid
-from .rasters import Grid, part_name, writing_error
+from .outputfiles import part_name, writing_error
+from .rasters import Grid
 
 _READ_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 _WRITE_ERRORS = (

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import rasterio
-from deepscape.engine import rasters
+from deepscape.engine import rasterwriting
 from deepscape.engine.colours import labels_from_colours
 from deepscape.engine.legends import read_map_legend
 from deepscape.tasks.classtable import Legend, nomenclature
@@ -49,12 +49,12 @@ def painted(labels):
 @given(height=st.integers(1, 600), width=st.integers(1, 600), seed=st.integers(0, 2**32 - 1), values=st.integers(1, 9))
 def test_painting_and_reading_give_the_same_labels_whatever_the_windows(tmp_path, height, width, seed, values):
     labels = np.random.default_rng(seed).integers(0, 7, (height, width))
-    before = rasters._WINDOW_VALUES
-    rasters._WINDOW_VALUES = values * 100_000
+    before = rasterwriting._WINDOW_VALUES
+    rasterwriting._WINDOW_VALUES = values * 100_000
     try:
         found, result = run(tmp_path, painted(labels))
     finally:
-        rasters._WINDOW_VALUES = before
+        rasterwriting._WINDOW_VALUES = before
     np.testing.assert_array_equal(found, labels)
     assert (result.unknown_pixels, result.warnings) == (0, ())
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from deepscape.engine.rasters import part_name
+from deepscape.engine.outputfiles import part_name
 from deepscape.tasks import jobfiles
 from deepscape.tasks.classtable import Legend
 from deepscape.tasks.errors import BadInput

@@ -10,7 +10,8 @@ import pytest
 import rasterio
 from affine import Affine
 from deepscape.engine.legends import aux_path, colour_table, qml_path, read_map_legend, write_sidecars
-from deepscape.engine.rasters import Grid, create_raster
+from deepscape.engine.rasters import Grid
+from deepscape.engine.rasterwriting import create_raster
 from deepscape.tasks.classtable import ClassEntry
 
 SYSTEM_PYTHON = "/usr/bin/python3"

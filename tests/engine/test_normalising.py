@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import rasterio
-from deepscape.engine import rasters
+from deepscape.engine import rasterwriting
 from deepscape.engine.expressions import parse_expressions
 from deepscape.engine.normalising import normalise
 from deepscape.tasks.context import Context
@@ -58,7 +58,7 @@ def test_windows_do_not_change_the_result(tmp_path, monkeypatch):
     image = np.random.default_rng(0).normal(5, 2, (3, 600, 700)).astype("float32")
     image[0, 5, 7] = np.nan
     source = write(tmp_path / "i.tif", image)
-    monkeypatch.setattr(rasters, "_WINDOW_VALUES", 1)
+    monkeypatch.setattr(rasterwriting, "_WINDOW_VALUES", 1)
     values, result, _ = run(tmp_path, source, "zscore")
     np.testing.assert_allclose(values[1:], (image[1:] - 5) / 2, atol=0.05)
     expected = (image[0] - np.nanmean(image[0], dtype=float)) / np.nanstd(image[0].astype(float))
