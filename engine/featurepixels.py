@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import RasterSource
 from .classes import FeatureClasses
-from .nodatasamples import losses_text, tell_of_outside
+from .nodatasamples import counts_of, losses_text, tell_of_outside
 from .rasters import Grid, RasterReader, open_mask_on
 from .vectors import Layer, crs_name
 
@@ -98,7 +98,7 @@ def pixel_chunks(
             done += len(positions)
             context.progress(done, len(chosen), "Finding pixels", "features")
     if outside.any():
-        lost, every = _counted(classes.ids[outside]), _counted(classes.ids[chosen])
+        lost, every = counts_of(classes.ids[outside]), counts_of(classes.ids[chosen])
         tell_of_outside(
             f"{np.count_nonzero(outside)} of {len(chosen)} features of '{layer.name}' lie outside the raster: "
             f"{losses_text(lost, every, classes.classes)}.",
@@ -130,11 +130,6 @@ class _Listed:
     def text(self) -> str:
         more = self.count - len(self._first)
         return ", ".join(self._first) + (f" and {more} more" if more else "")
-
-
-def _counted(ids: Keys) -> Dict[int, int]:
-    values, numbers = np.unique(ids, return_counts=True)
-    return {int(value): int(number) for value, number in zip(values, numbers)}
 
 
 def extent_text(layer: Layer) -> str:

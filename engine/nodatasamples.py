@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Mapping, Sequence
+from typing import Callable, Dict, Iterator, List, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ Numbers = npt.NDArray[np.int64]
 _MOST_VALUES = 8_000_000
 # Pixels on a side of the parts of an image that is stored in tiles: only where samples lie is read.
 _SIDE = 512
-# From this share of a class on, samples without data are a warning with what to do; below, they are told.
+# From this share of a class on, lost samples are a warning with what to do; below, they are told.
 _MUCH = 0.1
 _NAMED = 5
 # Where less than this share of a layer's features lies on an image, or on it of a class, the place may be wrong.
@@ -78,17 +78,29 @@ def tell_of_losses(
         what: becomes of them: "samples lie where 'image.tif' has no data".
         lost: class value -> samples that are lost.
         totals: class value -> all of its samples.
-        classes: their table.
+        classes: their table; without one, no class is named.
         remedy: what to do, as a sentence.
         context: takes the log.
     """
     if not any(lost.values()):
         return
-    text = f"{sum(lost.values())} of {sum(totals.values())} {what}: {losses_text(lost, totals, classes)}."
-    if all(number < _MUCH * totals[value] for value, number in lost.items() if number):
-        context.log(text)
-    else:
+    of_classes = f": {losses_text(lost, totals, classes)}" if classes else ""
+    text = f"{sum(lost.values())} of {sum(totals.values())} {what}{of_classes}."
+    if hard_hit(lost, totals):
         context.warn(f"{text} {remedy}")
+    else:
+        context.log(text)
+
+
+def hard_hit(lost: Mapping[int, int], totals: Mapping[int, int]) -> List[int]:
+    """Return the classes that lose a tenth or more of their samples."""
+    return [value for value, number in lost.items() if number and number >= _MUCH * totals[value]]
+
+
+def counts_of(ids: Numbers) -> Dict[int, int]:
+    """Return class value -> how many of the samples ``(N,)`` are of it."""
+    values, numbers = np.unique(ids, return_counts=True)
+    return {int(value): int(number) for value, number in zip(values, numbers)}
 
 
 def tell_of_outside(text: str, inside: float, context: Context) -> None:

@@ -32,6 +32,7 @@ from .datasets import (
 )
 from .denselabels import DenseLabels
 from .labelsources import open_labels
+from .nodatasamples import counts_of, hard_hit, tell_of_losses
 from .outputfiles import part_name, writing_error
 from .patchplaces import Numbers, Placement, Samples, placements, read_samples
 from .patchreading import LabelStack, SourcePlan, dataset_bands, dataset_scene, plan_source, read_patches, warn_of_alpha
@@ -43,9 +44,6 @@ from .vectors import vector_path, write_layer
 OUTSIDE = ("outside the raster", "outside source {}")
 OVER_THE_EDGE = ("over the edge", "over the edge of source {}")
 NO_DATA = ("no-data", "no-data in source {}")
-# A class that loses this share of its samples is named, and at most so many of them.
-_MUCH = 0.1
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -197,35 +195,18 @@ def _remedy(reasons: npt.NDArray[Any], run: _Run) -> str:
 
 
 def _report(reasons: npt.NDArray[Any], run: _Run, context: Context) -> None:
-    """Log how many samples are accepted; warn of the others, and of the classes that lose many of theirs."""
-    lost = reasons != ""
-    context.log(f"{np.count_nonzero(~lost)} patches accepted, {np.count_nonzero(lost)} rejected.")
-    if not lost.any():
+    """Log how many samples are accepted; tell of the others by reason and class, see `tell_of_losses`."""
+    rejected = reasons != ""
+    context.log(f"{np.count_nonzero(~rejected)} patches accepted, {np.count_nonzero(rejected)} rejected.")
+    if not rejected.any():
         return
-    text = f"{np.count_nonzero(lost)} of {len(reasons)} samples were rejected: {_counted(reasons[lost])}."
-    context.warn(" ".join([text, *_hit_classes(reasons, run)]))
-
-
-def _hit_classes(reasons: npt.NDArray[Any], run: _Run) -> List[str]:
-    """Return which classes lose a tenth or more of their samples, and the remedy; nothing where none of several does.
-
-    A class of few polygons may lie at the edge with most of them, which the number of all samples hides.
-    """
-    found = []
-    for entry in run.samples.classes if len(run.samples.classes) > 1 else ():
-        own = reasons[run.samples.class_ids == entry.value]
-        lost = own[own != ""]
-        if len(lost) and len(lost) >= _MUCH * len(own):
-            share = "all" if len(lost) == len(own) else len(lost)
-            found.append(
-                (len(lost) / len(own), f"class {entry.value} '{entry.name}' loses {share} of its {len(own)}", lost)
-            )
-    if not found:
-        return []
-    found.sort(key=lambda each: -each[0])
-    text = ", ".join(words for _, words, _ in found[:_NAMED])
-    more = f", and {len(found) - _NAMED} other classes a tenth or more" if len(found) > _NAMED else ""
-    return [f"{text[0].upper()}{text[1:]}{more}.", _remedy(np.concatenate([lost for *_, lost in found]), run)]
+    class_ids = run.samples.class_ids
+    lost, totals = counts_of(class_ids[rejected]), counts_of(class_ids)
+    # Of classes that lose many, the reason may be another than that of most samples.
+    hit = rejected & np.isin(class_ids, hard_hit(lost, totals))
+    remedy = _remedy(reasons[hit if hit.any() else rejected], run)
+    what = f"samples were rejected ({_counted(reasons[rejected])})"
+    tell_of_losses(what, lost, totals, run.samples.classes, remedy, context)
 
 
 def _shared_patches(run: _Run, accepted: Numbers, context: Context) -> int:
@@ -288,8 +269,7 @@ def _write_stacks(run: _Run, reasons: npt.NDArray[Any], part: Path, context: Con
             return _dense_targets(run, run.labels, truth, slots[kept], kept, context)
     class_ids = run.samples.class_ids[slots[kept]]
     write_labels(part / LABELS, class_ids)
-    values, numbers = np.unique(class_ids, return_counts=True)
-    counts = {str(value): int(number) for value, number in zip(values, numbers)}
+    counts = {str(value): number for value, number in counts_of(class_ids).items()}
     return _Targets(run.samples.class_ids, _present(run.samples.classes, counts), counts)
 
 

@@ -74,6 +74,11 @@ def test_few_losses_are_logged_and_many_of_one_class_warned_of():
     assert told({5: 1}, {2: 200, 5: 10}) == ([], [sentence])
 
 
+def test_no_class_is_named_where_samples_have_none():
+    assert told({-1: 1}, {-1: 20}, ()) == (["1 of 20 samples lie elsewhere."], [])
+    assert told({-1: 2}, {-1: 20}, ()) == ([], ["2 of 20 samples lie elsewhere. Look there."])
+
+
 def test_no_more_than_five_classes_are_named():
     classes = [ClassEntry(value, f"c{value}", "#000000") for value in range(8)]
     text = losses_text({value: value for value in range(8)}, dict.fromkeys(range(8), 10), classes)

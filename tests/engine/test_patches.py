@@ -187,11 +187,38 @@ def test_a_class_that_loses_many_samples_is_named(tmp_path):
     )
     job = ExtractPatches(source, samples, "crop", str(tmp_path / "d"), patch_size=5)
     assert extract_patches(job, Context()).warnings == (
-        "23 of 80 samples were rejected: 23 over the edge. Class 4 'wheat' loses all of its 20, class 3 'rice' loses "
-        "2 of its 20. Choose a smaller PATCH_SIZE, or EDGE reflect.",
+        "23 of 80 samples were rejected (23 over the edge): 20 of 20 of class 4 'wheat', 2 of 20 of class 3 'rice', 1 "
+        "of 20 of class 2 'maize'. Choose a smaller PATCH_SIZE, or EDGE reflect.",
     )
     reflected = dataclasses.replace(job, output=str(tmp_path / "r"), edge="reflect")
     assert extract_patches(reflected, Context()).warnings == ()
+
+
+def test_what_is_rejected_is_told_with_the_remedy_of_the_class_that_it_hits(tmp_path):
+    image = counting(1, 40, 40)
+    image[0, 20, 10] = 9999
+    source = write_raster(tmp_path / "i.tif", image, nodata=9999)
+    # Three of forty of class 1 lie over the edge, one of two of class 2 where the image has no data.
+    samples = write_points(
+        tmp_path / "p.gpkg", [0] * 3 + [30] * 37 + [20, 20], [10, 20, 30, *range(1, 38), 10, 30],
+        class_id=[1] * 40 + [2] * 2,
+    )  # fmt: skip
+    context = Context()
+    extract_patches(ExtractPatches(source, samples, "class_id", str(tmp_path / "d"), patch_size=2), context)
+    assert context.warnings == [
+        "4 of 42 samples were rejected (3 over the edge, 1 no-data): 1 of 2 of class 2 'Class 2', 3 of 40 of class 1 "
+        "'Class 1'. Check NODATA and NODATA_RULE, or allow a share of no-data with MAX_NODATA."
+    ]
+
+
+def test_few_rejections_are_logged(tmp_path):
+    source = write_raster(tmp_path / "i.tif", counting(1, 40, 40))
+    samples = write_points(tmp_path / "p.gpkg", [0] + [20] * 19, range(10, 30))
+    context, log = Context(), []
+    context.log = log.append
+    extract_patches(ExtractPatches(source, samples, "class_id", str(tmp_path / "d"), patch_size=5), context)
+    assert context.warnings == []
+    assert "1 of 20 samples were rejected (1 over the edge): 1 of 20 of class 1 'Class 1'." in log
 
 
 def test_footprints_split_and_polygon_of_origin(tmp_path):
