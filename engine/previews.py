@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
 from rasterio.io import MemoryFile
 
 from ..tasks.classtable import ClassEntry
+from .denseparts import DensePart
 
 Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
@@ -18,6 +19,31 @@ TITLES = ("Image", "Reference", "Prediction")
 _GAP = 4  # pixels between pictures side by side
 _UNLABELLED = 0x26  # grey of pixels without a class
 _DARKEST, _BRIGHTEST = 2, 98  # percentiles that become black and white
+_LOOKED_AT = 16  # windows for each one that is shown; to read all of a large part would take minutes
+_TOGETHER = 8
+
+
+def telling_windows(part: DensePart, count: int, check: Callable[[], None] = lambda: None) -> List[int]:
+    """Return the numbers of windows to show, one of each of ``count`` stretches of a part, the most telling first.
+
+    A window tells the more, the larger the sum of the square roots of its classes' pixels is: many labelled pixels
+    count, and several classes. Windows at regular places would often be hardly labelled where labels are sparse.
+
+    Args:
+        part: the windows; the same ones give the same choice.
+        count: windows to show; all are returned of a part that has no more.
+        check: called between reads.
+    """
+    places = np.unique(np.linspace(0, len(part) - 1, min(len(part), count * _LOOKED_AT)).round().astype(int)).tolist()
+    told: Dict[int, float] = {}
+    for start in range(0, len(places), _TOGETHER):
+        check()
+        some = places[start : start + _TOGETHER]
+        for number, targets in zip(some, part.read(some)[1]):
+            told[number] = float(np.sqrt(np.bincount(targets[targets >= 0])).sum())
+    stretches = [stretch.tolist() for stretch in np.array_split(places, count)]
+    chosen = [max(stretch, key=lambda number: told[number]) for stretch in stretches if stretch]
+    return sorted(chosen, key=lambda number: -told[number])
 
 
 def pictures_of(
