@@ -7,14 +7,13 @@ sampling. A pixel that two classes claim is ignored.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ..tasks.classtable import ClassEntry, Legend, resolve
+from ..tasks.classtable import ClassEntry, Legend
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .classes import feature_classes
@@ -33,8 +32,9 @@ _KEPT_PIXELS = 100_000_000
 # Pixels of a feature's bounds up to which it is burnt whole.
 _WHOLE_FEATURE = 4_000_000
 _LISTED = 10
-# The field that features without a class field are given.
+# The field that features without a class field are given, and its value.
 _ONE_CLASS = "class"
+ONLY_CLASS = 1
 
 
 class FeatureLabels(DenseLabels):
@@ -51,9 +51,8 @@ class FeatureLabels(DenseLabels):
         layer = on_grid(layer, grid, image, context, consume=True)
         super().__init__(grid, image, layer.name)
         if not field:
-            # All features are of one class, called as the layer is.
-            field, legend = _ONE_CLASS, replace(legend, layer_classes=legend.layer_classes or _one_class(layer.name))
-            layer.frame[_ONE_CLASS] = 1
+            field = _ONE_CLASS
+            layer.frame[_ONE_CLASS] = ONLY_CLASS
         own = feature_classes(layer, field, context, legend, classes, crosswalk)
         self._classes = own.classes
         chosen = np.flatnonzero(own.known)
@@ -165,10 +164,6 @@ class FeatureLabels(DenseLabels):
         rows, cols = rows - 1, cols - 1
         inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
         return np.asarray(rows[inside] * width + cols[inside])
-
-
-def _one_class(name: str) -> Tuple[ClassEntry, ...]:
-    return (replace(resolve([1])[0], name=name.rpartition(".")[0] or name),)
 
 
 def _claim(block: Array, places: Labels, codes: Array) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
+from pathlib import Path
 from typing import Iterator, Optional, Tuple
 
-from ..tasks.classtable import Legend
+from ..tasks.classtable import Legend, resolve
 from ..tasks.context import Context
 from ..tasks.jobs import RasterSource, VectorSource
 from .crosswalks import read_crosswalk
 from .denselabels import DenseLabels, OnBackground
-from .featurelabels import FeatureLabels
+from .featurelabels import ONLY_CLASS, FeatureLabels
 from .rasterlabels import RasterLabels
 from .rasters import Grid
 from .vectors import read_layer
@@ -54,8 +56,18 @@ def open_labels(
     if raster is not None:
         labels = RasterLabels(raster, grid, name, context, legend, classes, table)
     elif features is not None:
-        labels = FeatureLabels(read_layer(features, context), field, grid, name, context, legend, classes, table)
+        named = legend if field else _named_after(features, legend)
+        labels = FeatureLabels(read_layer(features, context), field, grid, name, context, named, classes, table)
     else:
         raise ValueError("labels come from a raster or from features")
     with labels:
         yield OnBackground(labels, legend) if background else labels
+
+
+def _named_after(features: VectorSource, legend: Legend) -> Legend:
+    """Return a legend that calls the class of features without a class field as their layer is, else their file."""
+    if legend.layer_classes:
+        return legend
+    # A file has a suffix, while a point in a layer's name belongs to it: 'Roofs 0.3 m'.
+    name = features.label or Path(features.path).stem
+    return replace(legend, layer_classes=resolve([ONLY_CLASS], names={ONLY_CLASS: name}))

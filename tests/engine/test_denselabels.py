@@ -1,12 +1,16 @@
 """Labels on an image's grid, of rasters and of features: what is read over the edge, what is unclear or elsewhere."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
 from affine import Affine
+from deepscape.engine.denselabels import BACKGROUND
 from deepscape.engine.labelsources import open_labels
 from deepscape.tasks.classtable import ClassEntry, Legend
 from deepscape.tasks.context import Context
+from deepscape.tasks.conventions import conventional_colours
 from deepscape.tasks.errors import BadInput
 from deepscape.tests.engine.labelsets import GRID, layer, random_labels, raster, read_all
 
@@ -38,6 +42,25 @@ def test_names_come_from_the_legend(tmp_path):
     source = raster(tmp_path / "l.tif", random_labels(50, 60), GRID.transform)
     legend = Legend(layer_classes=(ClassEntry(7, "Water", "#0000ff"), ClassEntry(8, "Other", "#ff0000")))
     assert [entry.name for entry in read_all(source, legend=legend)[2].classes] == ["Class 1", "Class 2", "Water"]
+
+
+@pytest.mark.parametrize(
+    ("file", "label", "name", "colour"),
+    [
+        ("plots.gpkg", "", "plots", "#332288"),
+        ("plots v1.2.gpkg", "", "plots v1.2", "#332288"),
+        ("plots.gpkg", "Roofs 0.3 m", "Roofs 0.3 m", "#332288"),
+        # As where the name comes from a legend or a field, a well-known one brings its colour.
+        ("l.gpkg", "Water", "Water", conventional_colours("Water")[0]),
+    ],
+)
+def test_the_only_class_is_called_as_its_layer_is_else_its_file(tmp_path, file, label, name, colour):
+    source = replace(layer(tmp_path / file, [shapely.box(380000, 3949500, 380600, 3950000)], [3]), label=label)
+    with open_labels(None, source, "", GRID, "image", Context(), background=True) as opened:
+        assert opened.classes == (BACKGROUND, ClassEntry(1, name, colour))
+    given = Legend(layer_classes=(ClassEntry(1, "From the style", "#0000ff"),))
+    with open_labels(None, source, "", GRID, "image", Context(), legend=given) as opened:
+        assert opened.classes == given.layer_classes
 
 
 def test_labels_elsewhere_are_refused(tmp_path):
