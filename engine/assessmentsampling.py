@@ -29,6 +29,7 @@ from .rastersampling import Strip, count_strips, kept_pixels, points_at
 from .selection import ClassPlan, draw
 from .textfiles import csv_text, write_text
 from .vectors import vector_path, write_layer
+from .wording import many
 
 # Strips of the map are read once in each pass, so that a larger cache would hold what is not needed again.
 _CACHE_BYTES = 64 << 20
@@ -123,7 +124,14 @@ def _design(job: AssessmentSample, counts: Mapping[int, int], name: str, context
     accuracies = _accuracies(job, counts, name)
     deviations = np.sqrt(accuracies * (1 - accuracies))
     shares = pixels / pixels.sum()
-    total = job.total if job.total is not None else sample_size(shares, deviations, job.target_se, int(pixels.sum()))
+    total = job.total
+    if total is None:
+        total = sample_size(shares, deviations, job.target_se, int(pixels.sum()))
+        expected = " to ".join(f"{each:g}" for each in sorted({float(accuracies.min()), float(accuracies.max())}))
+        context.log(
+            f"A standard error of {job.target_se:g} of the overall accuracy asks for {many(total, 'point')} on this "
+            f"map, where user's accuracies of {expected} are expected (Olofsson et al. 2014, equation 13)."
+        )
     weights = {"proportional": shares, "neyman": shares * deviations, "equal": np.ones(len(shares))}[job.allocation]
     if job.allocation == "neyman" and len(set(deviations.tolist())) == 1 and len(shares) > 1:
         context.warn(

@@ -119,6 +119,25 @@ def test_the_log_names_the_strata_without_their_codes(tmp_path, labels):
     )
 
 
+def test_the_log_says_where_the_number_of_points_comes_from(tmp_path, labels):
+    source, total = write(tmp_path / "m.tif", labels, 255), int((labels != 255).sum())
+
+    def told(**arguments):
+        lines, context = [], Context()
+        context.log = lines.append
+        run(tmp_path, source, context=context, **arguments)
+        return next((line for line in lines if "asks for" in line), "")
+
+    assert told() == (
+        f"A standard error of 0.01 of the overall accuracy asks for {int(np.ceil(0.16 / (0.01**2 + 0.16 / total)))} "
+        "points on this map, where user's accuracies of 0.8 are expected (Olofsson et al. 2014, equation 13)."
+    )
+    assert "of 0.02 of the" in told(target_se=0.02) and "of 0.6 to 0.8 are" in told(class_accuracies={"9": 0.6})
+    assert "asks for 1 point on this map, where user's accuracies of 1 are" in told(expected_accuracy=1.0)
+    # A number that was given comes from nowhere else.
+    assert told(total=400) == ""
+
+
 def test_codes_differ_between_maps_and_seeds(tmp_path):
     codes = set()
     for seed in range(20):
