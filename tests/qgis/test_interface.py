@@ -300,6 +300,17 @@ def test_help_page_names_every_parameter_and_output(algorithm, name):
     assert not found.flags() & compat.NO_THREADING
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("assessmentsample", "divided by the squared error, which is 1600 for 0.8 and 0.01"),
+        ("vectorise", "All polygons are held in memory: a million take 5 to 8 gigabytes"),
+    ],
+)
+def test_help_tells_where_numbers_come_from_and_what_limits_a_run(algorithm, name, told):
+    assert told in algorithm(name).shortHelpString()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_enums_are_static_strings_that_the_help_lists(algorithm, name):
     found = algorithm(name)
