@@ -193,16 +193,18 @@ class TrainSegmenter(Trainer):
                 tr("Channels of a U-Net at full resolution: 16 is quick, 32 usual, 64 the paper's. Unset: its own."),
                 minimum=1,
             ),
-            p.integer(self.DEPTH, tr("Depth"), tr("Poolings of a U-Net. Unset: its own, 4."), minimum=1, advanced=True),
+            p.integer(
+                self.DEPTH, tr("Depth of unet"), tr("Poolings of a U-Net. Unset: its own, 4."), minimum=1, advanced=True
+            ),
             p.text_value(
                 self.ENCODER,
-                tr("Encoder"),
+                tr("Encoder of the smp networks"),
                 tr("Encoder of the smp networks, e.g. resnet34 or tu-efficientnet_b0. Empty: the network's own."),
                 advanced=True,
             ),
             p.flag(
                 self.PRETRAINED,
-                tr("Pretrained encoder"),
+                tr("Pretrained encoder of the smp networks"),
                 tr(
                     "Start the smp networks' encoders from weights that were learned from photographs, where this "
                     "machine can fetch them; where it cannot, the log says so and the start is random."
@@ -212,10 +214,12 @@ class TrainSegmenter(Trainer):
             ),
             p.flag(
                 self.FULL_RESOLUTION,
-                tr("Encoder at full resolution"),
+                tr("Encoder at full resolution (smp_unet)"),
                 tr(
-                    "Let the encoder of smp_unet begin at the image's resolution in place of half of it: sharper edges "
-                    "and smaller things, such as buildings of few pixels, for about four times the time."
+                    "The encoder of smp_unet halves the image's resolution in its first step; leave that out. Edges "
+                    "become sharper, and things of few pixels are found, such as houses 5 to 20 pixels wide; training "
+                    "and mapping take about four times as long. resnet18, mobilenet_v2 and tu-efficientnet_b0 can do "
+                    "without it, mit_b0 cannot."
                 ),
                 advanced=True,
             ),
@@ -413,8 +417,10 @@ class TrainSegmenter(Trainer):
             if value is None:
                 continue
             if name.lower() not in entry.arguments:
+                others = ", ".join(each.id for each in PIXEL_NETWORKS if name.lower() in each.arguments)
                 raise BadInput(
-                    f"{name} is {value}, but the network {entry.title} has no such setting.", f"Leave {name} empty."
+                    f"{name} is {value}, but the network {entry.title} has no such setting.",
+                    f"Leave {name} out, or choose a NETWORK that has it: {others}.",
                 )
             arguments[name.lower()] = value
         if "pretrained" in entry.arguments:
