@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Mapping, Tuple
+from typing import Callable, ContextManager, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from .averaging import AveragedWeights
 from .muon import Muon, decay_groups
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """How weights are moved; see `models.recipes.Preset` for the names."""
+    """How weights are moved, and averaged; see `models.recipes.Preset` for the names."""
 
     optimizer: str = "adamw"
     schedule: str = "onecycle"
@@ -25,14 +27,18 @@ class OptimiserSettings:
     plateau: int = 5
     steps: Tuple[int, ...] = ()
     warm_up: float = 0.3
+    averaging: float = 0.0
 
 
 # A rise and fall that begins at 1/25 of the highest rate and ends at 1/10,000 of that (Smith, 2018).
 _FIRST, _LAST = 25.0, 1e4
 
 
+_AVERAGED = "averaged."
+
+
 class Optimising:
-    """An optimiser and its schedule.
+    """An optimiser, its schedule, and the mean of the weights that it went through.
 
     Attributes:
         optimizer: torch's; not wrapped.
@@ -47,7 +53,8 @@ class Optimising:
             steps: of an epoch.
             epochs: that the schedule is laid out for.
         """
-        self._settings = settings
+        self._network, self._settings = network, settings
+        self._average: Optional[AveragedWeights] = None
         self._total = max(steps * epochs, 1)
         self._step = self._epoch = self._waiting = 0
         self._best, self._scale = math.inf, 1.0
@@ -69,6 +76,10 @@ class Optimising:
     def after_step(self) -> None:
         """Go on to the next step."""
         self._step += 1
+        if self._settings.averaging:
+            # Not before: then the network is where it is trained, and as it lies in memory there.
+            self._average = self._average or self._new_average()
+            self._average.after_step()
         self._set_rate()
 
     def after_epoch(self, loss: float) -> None:
@@ -98,6 +109,8 @@ class Optimising:
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 if value is not None:
                     tensors[f"{number}.{name}"] = torch.as_tensor(value).detach().clone()
+        if self._average is not None:
+            tensors.update({_AVERAGED + name: tensor for name, tensor in self._average.state().items()})
         return {**numbers, **best}, tensors
 
     def load(self, numbers: Mapping[str, float], tensors: Mapping[str, Tensor]) -> None:
@@ -105,8 +118,14 @@ class Optimising:
         self._step, self._epoch = int(numbers["step"]), int(numbers["epoch"])
         self._waiting, self._scale = int(numbers["waiting"]), float(numbers["scale"])
         self._best = float(numbers.get("best", math.inf))
+        averaged = {key.removeprefix(_AVERAGED): value for key, value in tensors.items() if key.startswith(_AVERAGED)}
+        if averaged:
+            self._average = self._new_average()
+            self._average.load(averaged)
         parameters = self._parameters()
         for key, value in tensors.items():
+            if key.startswith(_AVERAGED):
+                continue
             number, _, name = key.partition(".")
             parameter = parameters[int(number)]
             # Counters stay on the CPU, as the optimisers have them.
@@ -115,6 +134,18 @@ class Optimising:
                 held = held.contiguous(memory_format=torch.channels_last)
             self.optimizer.state[parameter][name] = held.clone(memory_format=torch.preserve_format)
         self._set_rate()
+
+    def averaged(self) -> ContextManager[None]:
+        """Let the network have the mean of its weights for a time, where one is wanted."""
+        return contextlib.nullcontext() if self._average is None else self._average.in_use()
+
+    def keep_average(self) -> None:
+        """Let the network keep the mean of its weights, where one is wanted."""
+        if self._average is not None:
+            self._average.give()
+
+    def _new_average(self) -> AveragedWeights:
+        return AveragedWeights(self._network, self._settings.averaging * self._total)
 
     def _parameters(self) -> List[Tensor]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

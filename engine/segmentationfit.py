@@ -98,6 +98,7 @@ class Fit:
         weights = class_weights(roles.training.pixels, settings.class_weights).to(fabric.device)
         self._loss = loss_function(settings.loss, self._classes, weights, settings.binary)
         self._best_state: Optional[Dict[str, Tensor]] = None
+        self._examples: List[int] = []  # windows to show
         self._optimising = Optimising(network, settings.optimising, len(self._plan(1)), settings.epochs)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._module, self._optimizer = fabric.setup(network, self._optimising.optimizer)
@@ -138,8 +139,16 @@ class Fit:
 
     def _epoch(self) -> None:
         """Run the epoch, or what is left of it, evaluate it, and go on to the next."""
-        now, context = self.progress, self._context
+        now = self.progress
         self._train()
+        with self._optimising.averaged():
+            self._close()
+        now.epoch, now.step, now.loss, now.matrix = now.epoch + 1, 0, 0.0, _empty(self._card)
+        self._save_sometimes()
+
+    def _close(self) -> None:
+        """Evaluate the epoch with the weights that would be kept, and keep them where they are the best."""
+        now, context = self.progress, self._context
         count = len(self._roles.training)
         matrix = self._sum(torch.from_numpy(now.matrix)).numpy()
         loss = float(self._sum(torch.tensor(now.loss, dtype=torch.float64))) / count
@@ -154,15 +163,14 @@ class Fit:
         watched_loss = epoch.loss if epoch.validation_loss is None else epoch.validation_loss
         self._optimising.after_epoch(watched_loss)
         self._show()
-        now.epoch, now.step, now.loss, now.matrix = epoch.number + 1, 0, 0.0, _empty(self._card)
-        self._save_sometimes()
 
     def _keep_best(self) -> None:
         now = self.progress
         if self._best_state is not None:
             self.network.load_state_dict(self._best_state)
-        elif self.stopped and now.step:
-            now.best = now.epoch
+        else:
+            self._optimising.keep_average()
+            now.best = now.epoch if self.stopped and now.step else now.best
         if self.stopped:
             self._context.log(f"Stopped by the user: the weights of epoch {now.best} are kept.")
         elif self._best_state is not None:
@@ -348,15 +356,14 @@ class Fit:
 
     @torch.no_grad()
     def _pictures(self) -> List[Tuple[previews.Picture, ...]]:
-        """Return pictures of what the network makes of some windows, spread over the part."""
+        """Return pictures of what the network makes of some windows, the same ones each time."""
         part = self._roles.validation or self._roles.training
-        count = min(PREVIEWS, len(part))
-        numbers = [int(place) for place in (np.arange(count) + 0.5) * len(part) / count]
+        self._examples = self._examples or previews.telling_windows(part, PREVIEWS, self._context.check)
         self._module.eval()
         pictures: List[Tuple[previews.Picture, ...]] = []
-        plan = [(step, [number]) for step, number in enumerate(numbers)]
+        plan = [(step, [number]) for step, number in enumerate(self._examples)]
         flowing = batches_of(part, self._card, plan, 0, None, self._settings.seed, self._context)
-        for number, (standardised, targets) in zip(numbers, flowing):
+        for number, (standardised, targets) in zip(self._examples, flowing):
             placed, _ = self._placed(standardised, targets)
             found = self._decided(self._module(placed).float())[0].cpu().numpy()
             values, wanted = part.read([number])

@@ -93,6 +93,7 @@ def choose_settings(job: TrainSegmenter, card: Card, windows: int) -> Settings:
             plateau=preset.plateau,
             steps=preset.steps,
             warm_up=preset.warm_up,
+            averaging=own.get("averaging", preset.averaging),
         ),
         epochs=job.epochs or preset.epochs,
         batch_size=max(

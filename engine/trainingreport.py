@@ -31,7 +31,7 @@ CROSS_VALIDATED_SHARING = (
     "learned from: optimistic. The model that is written learned from all scenes."
 )
 _FOLDS_NOTE = "Each scene was left out once: a model of all the others was judged on its patches."
-_SETTINGS = ("loss", "optimizer", "schedule", "weight_decay", "label_smoothing")
+_SETTINGS = ("loss", "optimizer", "schedule", "weight_decay", "averaging", "label_smoothing")
 # What a model has over chance, from 0 to 1, up to which it has learned nothing: a quarter of what is called fair
 # (Landis and Koch, 1977). No test of significance: the standard error of a million pixels is nearly 0.
 _CHANCE = 0.05

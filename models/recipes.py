@@ -28,6 +28,8 @@ class Preset:
         plateau: see schedule.
         steps: see schedule.
         warm_up: share of the steps in which the rate rises (onecycle).
+        averaging: share of the steps after which a step weighs 1/e of the latest in the mean of the weights, which is
+            what is evaluated and kept; 0 = the weights of the latest step themselves.
         source: where the recipe comes from.
     """
 
@@ -47,6 +49,7 @@ class Preset:
     plateau: int = 5
     steps: Tuple[int, ...] = ()
     warm_up: float = 0.3
+    averaging: float = 0.0
     source: str = "Deepscape"
 
 

@@ -37,36 +37,41 @@ def train(net, optimising, first, last):
             optimising.after_epoch(LOSSES[step // STEPS])
 
 
-def settings(optimizer="adamw", schedule="onecycle"):
+def settings(optimizer="adamw", schedule="onecycle", averaging=0.0):
     return OptimiserSettings(
-        optimizer, schedule, learning_rate=0.01, momentum=0.9 if optimizer == "sgd" else 0.0, plateau=1, steps=(2, 3)
-    )
+        optimizer, schedule, learning_rate=0.01, momentum=0.9 if optimizer == "sgd" else 0.0, plateau=1, steps=(2, 3),
+        averaging=averaging,
+    )  # fmt: skip
 
 
+@pytest.mark.parametrize("averaging", [0.0, 0.3])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "auto"])
-def test_a_loaded_state_continues_to_the_bit(optimizer, schedule):
+def test_a_loaded_state_continues_to_the_bit(optimizer, schedule, averaging):
     first = network()
-    whole = Optimising(first, settings(optimizer, schedule), STEPS, EPOCHS)
+    whole = Optimising(first, settings(optimizer, schedule, averaging), STEPS, EPOCHS)
     train(first, whole, 0, 22)
     plain, tensors = whole.state()
     weights = copy.deepcopy(first.state_dict())
     train(first, whole, 22, 40)
 
     second = network(seed=1)
-    later = Optimising(second, settings(optimizer, schedule), STEPS, EPOCHS)
+    later = Optimising(second, settings(optimizer, schedule, averaging), STEPS, EPOCHS)
     second.load_state_dict(weights)
     # As a file has them: plain text, and tensors of no particular memory format.
     later.load(json.loads(json.dumps(plain)), {name: tensor.contiguous() for name, tensor in tensors.items()})
     train(second, later, 22, 40)
+    whole.keep_average()
+    later.keep_average()
     for name, tensor in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), name
     assert later.rate == whole.rate
 
 
-def test_a_state_does_not_change_while_training_goes_on():
+@pytest.mark.parametrize("averaging", [0.0, 0.3])
+def test_a_state_does_not_change_while_training_goes_on(averaging):
     net = network()
-    optimising = Optimising(net, settings(), STEPS, EPOCHS)
+    optimising = Optimising(net, settings(averaging=averaging), STEPS, EPOCHS)
     assert optimising.state()[1] == {}
     train(net, optimising, 0, 3)
     plain, tensors = optimising.state()
@@ -74,6 +79,42 @@ def test_a_state_does_not_change_while_training_goes_on():
     train(net, optimising, 3, 6)
     assert plain == kept[0]
     assert all(torch.equal(tensor, kept[1][name]) for name, tensor in tensors.items())
+
+
+def test_the_mean_of_the_weights_is_that_of_all_steps_the_latest_weighing_most():
+    net = network()
+    share, horizon = 0.3, 0.3 * STEPS * EPOCHS
+    optimising = Optimising(net, settings(averaging=share), STEPS, EPOCHS)
+    with optimising.averaged():  # nothing to average yet
+        assert torch.equal(net[0].weight, network()[0].weight)
+    seen = []
+    for step in range(9):
+        train(net, optimising, step, step + 1)
+        seen.append({name: tensor.double().clone() for name, tensor in net.state_dict().items()})
+    parts = torch.tensor([(1 - 1 / horizon) ** back for back in reversed(range(9))], dtype=torch.float64)
+    parts /= parts.sum()
+    own = copy.deepcopy(net.state_dict())
+    with optimising.averaged():
+        mean = copy.deepcopy(net.state_dict())
+    assert all(torch.equal(tensor, own[name]) for name, tensor in net.state_dict().items())
+    counter = "1.num_batches_tracked"
+    assert mean.pop(counter) == own[counter] == 9
+    for name, tensor in mean.items():
+        wanted = sum(part * before[name] for part, before in zip(parts, seen))
+        assert torch.allclose(tensor.double(), wanted, rtol=1e-5, atol=1e-7) and not torch.equal(tensor, own[name])
+    optimising.keep_average()
+    assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in mean.items())
+
+
+def test_weights_that_are_looked_at_are_given_back_though_looking_fails():
+    net = network()
+    optimising = Optimising(net, settings(averaging=0.5), STEPS, EPOCHS)
+    train(net, optimising, 0, 3)
+    own = copy.deepcopy(net.state_dict())
+    with pytest.raises(KeyboardInterrupt), optimising.averaged():
+        assert not torch.equal(net[0].weight, own["0.weight"])
+        raise KeyboardInterrupt
+    assert all(torch.equal(tensor, own[name]) for name, tensor in net.state_dict().items())
 
 
 def rates(schedule, **more):
