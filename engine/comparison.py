@@ -23,6 +23,7 @@ from .pairing import (
     Difference,
     Spread,
     difference,
+    leniency,
     spoken_difference,
     spoken_seeds,
     spoken_spread,
@@ -41,10 +42,12 @@ _COLUMNS = (
 )  # fmt: skip
 _READING = (
     "Runs of one seed are paired, for chance that both share cancels out. The mean difference stands with its standard "
-    "error; within two of them there is no improvement, which is a result too. With three seeds this rule is lenient: "
-    "a t-test at 5 % would ask for 4.3 standard errors. The error is that of chance in training (and in the split, "
-    "where it follows the seed); another choice of places may differ by more."
+    "error; within two of them there is no improvement, which is a result too. {leniency} Below "
+    f"{FEWEST_SEEDS} seeds, and where all have the same difference, there is no verdict. "
+    "The error is that of chance in training (and in the split, where it follows the seed); another choice of places "
+    "may differ by more."
 )
+_MORE_SEEDS = f"train both with {FEWEST_SEEDS} or more"
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,7 @@ def _warn(found: Sequence[Comparison], context: Context) -> None:
     if fewest < FEWEST_SEEDS:
         context.warn(
             f"{fewest} seed{' is' if fewest == 1 else 's are'} compared: chance moves accuracies from seed to seed, "
-            f"and only {FEWEST_SEEDS} or more tell how far."
+            f"and only {FEWEST_SEEDS} or more tell how far. With fewer there is no verdict."
         )
     if len(found) == 1:
         context.warn("All models differ in nothing but the seed: there is nothing to compare them with.")
@@ -184,7 +187,7 @@ def _sentence(each: Comparison, metric: str) -> str:
         ADDS: f"'{each.group.title}' adds accuracy. {by}, more than two standard errors.",
         HARMS: f"'{each.group.title}' harms. {by}, more than two standard errors.",
         NOTHING: f"'{each.group.title}' is no improvement. {by}, within two standard errors.",
-        UNKNOWN: f"What '{each.group.title}' adds is not known. {by}, and a standard error takes two.",
+        UNKNOWN: f"What '{each.group.title}' adds is not known. {by}; {found.reason(_MORE_SEEDS)}.",
     }[found.verdict]
 
 
@@ -224,7 +227,7 @@ def _page(found: Sequence[Comparison], classes: Sequence[ClassEntry], metric: st
     sections = [
         Section("Warnings", reports.warnings_list(warnings)),
         Section("Result", _headlines(others, metric), " ".join(_sentence(each, metric) for each in others)),
-        Section("Differences", _differences(found, metric), _READING if others else ""),
+        Section("Differences", _differences(found, metric), _reading(others)),
         Section("Seed by seed", _pairs(found, metric), together if others else ""),
         Section("Accuracy", _levels(found), "Mean and standard deviation over the runs."),
         Section(
@@ -241,6 +244,11 @@ def _page(found: Sequence[Comparison], classes: Sequence[ClassEntry], metric: st
         subtitle=f"{runs} models in {len(found)} group{'s' if len(found) > 1 else ''} · judged on {_judged(found)}",
         footer=f"Deepscape {plugin_version()}",
     )
+
+
+def _reading(others: Sequence[Comparison]) -> str:
+    """Say what a verdict rests on; of groups with different numbers of seeds, that with the fewest."""
+    return _READING.format(leniency=leniency(min(len(each.seeds) for each in others))) if others else ""
 
 
 def _judged(found: Sequence[Comparison]) -> str:

@@ -16,7 +16,19 @@ from . import reports
 from .crossvalidation import NUMBERS
 from .edges import EDGE_PX, EdgeErrors
 from .metrics import class_positions
-from .pairing import ADDS, HARMS, UNKNOWN, Difference, Spread, difference, spoken_difference, spoken_spread, spread
+from .pairing import (
+    ADDS,
+    FEWEST_SEEDS,
+    HARMS,
+    UNKNOWN,
+    Difference,
+    Spread,
+    difference,
+    leniency,
+    spoken_difference,
+    spoken_spread,
+    spread,
+)
 from .previews import class_picture, image_picture, png
 from .reports import Section
 
@@ -26,9 +38,10 @@ _IN_A_ROW = 3
 _NATURAL = (("red", "green", "blue"), ("b4", "b3", "b2"), ("b04", "b03", "b02"))
 _READING = (
     "All methods learned from the same points and were judged on the same others. Differences are those of the runs of "
-    "one seed, with the standard error of their mean; within two of them there is no improvement. This error is that "
-    "of chance in training; another choice of places may differ by more."
+    "one seed, with the standard error of their mean; within two of them there is no improvement. {leniency} This "
+    "error is that of chance in training; another choice of places may differ by more."
 )
+_MORE_SEEDS = f"give SEEDS {FEWEST_SEEDS} or more"
 _EDGES = (
     f"Share of the test points that the maps (of seed 0) get wrong: those that lie within {EDGE_PX} pixels of a border "
     "between classes, and the others. A border is where the class that most maps give changes, the same for all. "
@@ -72,12 +85,18 @@ def verdict(found: Sequence[MethodRuns]) -> str:
     """Return in a sentence or two what context adds over the smallest patches, the first of ``found``."""
     base, best = found[0], best_of(found)
     gain = best.gain(base)
+    sizes = sum(not each.forest for each in found[1:])
     by = f"kappa differs by {spoken_difference(gain)} from {base.title}"
     told = {
         ADDS: f"Context helps: with {best.title}, the best size here, {by}, more than two standard errors.",
-        HARMS: f"Context harms here: even with {best.title}, the best size, {by}.",
-        UNKNOWN: f"With {best.title}, {by}; one seed does not tell how much of it is chance.",
+        HARMS: f"Context harms here: even with {best.title}, the best size, {by}, more than two standard errors.",
+        UNKNOWN: f"Whether context helps is not known: with {best.title}, the best size here, {by}; "
+        f"{gain.reason(_MORE_SEEDS)}.",
     }.get(gain.verdict, f"No improvement: with {best.title}, the best size, {by}, within two standard errors.")
+    if gain.verdict in (ADDS, HARMS):
+        told += f" {leniency(gain.pairs)}"
+    if sizes > 1:
+        told += f" It is the best of {sizes} sizes by these same test points, which makes it look better than it is."
     forest = next((each for each in found if each.forest), None)
     if forest is None:
         return told
@@ -106,7 +125,7 @@ def context_page(
     sections = [
         Section("Warnings", reports.warnings_list(warnings)),
         Section("Answer", reports.numbers(figures), verdict(found)),
-        Section("Accuracy by patch size", _levels(found), _READING),
+        Section("Accuracy by patch size", _levels(found), _READING.format(leniency=leniency(_pairs(found)))),
         Section("Accuracy per class", _per_class(found), "F1, mean and deviation over the seeds."),
         Section("At borders", _borders(found), _EDGES),
         Section("The maps", _pictures(found, maps, source, classes)),
@@ -114,6 +133,10 @@ def context_page(
         Section("The run", reports.facts(facts)),
     ]
     return reports.page("Does context help?", sections, subtitle=name, footer=f"Deepscape {plugin_version()}")
+
+
+def _pairs(found: Sequence[MethodRuns]) -> int:
+    return best_of(found).gain(found[0]).pairs
 
 
 def _gained(each: MethodRuns, base: MethodRuns) -> str:

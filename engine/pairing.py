@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
 import numpy as np
+import scipy.special
 
 from .wording import many
 
 ADDS, NOTHING, HARMS, UNKNOWN = "adds", "no improvement", "harms", "unknown"
-# Below so many seeds, a standard error says little.
+# Below so many seeds, a standard error says little: of two, a t-test at 5 % would ask for 12.7 of them.
 FEWEST_SEEDS = 3
 _ERRORS = 2.0
+# Probability below the upper end of a two-sided test at 5 %.
+_UPPER = 0.975
 # Numbers and their spread stay on one line of a table.
 _PLUS_MINUS = "\u00a0±\u00a0"
 # Of numbers from 0 to 1; smaller differences are rounding.
@@ -51,12 +54,35 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Return adds or harms beyond two standard errors, no improvement within, unknown without an error."""
-        if self.mean is None or self.standard_error is None:
+        """Return adds or harms beyond two standard errors, no improvement within, unknown where chance is not known.
+
+        It is not known of less than `FEWEST_SEEDS` pairs, nor where all pairs have the same difference: few test
+        samples make accuracies coarse, so that this says nothing of how far they would scatter.
+        """
+        if self.mean is None or self.pairs < FEWEST_SEEDS or self._equal:
             return UNKNOWN
-        if abs(self.mean) <= _ERRORS * self.standard_error + _ROUNDING:
+        if abs(self.mean) <= _ERRORS * (self.standard_error or 0.0) + _ROUNDING:
             return NOTHING
         return ADDS if self.mean > 0 else HARMS
+
+    @property
+    def _equal(self) -> bool:
+        return self.standard_error is None or self.standard_error <= _ROUNDING
+
+    def reason(self, remedy: str) -> str:
+        """Return why the verdict is unknown; empty where it is another one.
+
+        Args:
+            remedy: how to get more seeds, for the end of a sentence.
+        """
+        if self.verdict != UNKNOWN:
+            return ""
+        if self.mean is None:
+            return "the number is not defined for these runs"
+        if self.pairs < FEWEST_SEEDS:
+            count = "one seed" if self.pairs == 1 else "two seeds"
+            return f"{count} cannot tell how much of it is chance: {remedy}"
+        return "all seeds have the same difference, which tells nothing of chance"
 
 
 def spread(values: Sequence[Optional[float]]) -> Spread:
@@ -72,6 +98,17 @@ def difference(pairs: Sequence[Tuple[Optional[float], Optional[float]]]) -> Diff
     found = spread([after - before for before, after in pairs if before is not None and after is not None])
     error = None if found.deviation is None else found.deviation / math.sqrt(found.count)
     return Difference(found.mean, error, found.count)
+
+
+def leniency(pairs: int) -> str:
+    """Return in a sentence how much stricter a t-test would be than the rule of two standard errors.
+
+    Args:
+        pairs: that are compared; of fewer than a verdict takes, the sentence is that of the fewest.
+    """
+    pairs = max(pairs, FEWEST_SEEDS)
+    errors = float(scipy.special.stdtrit(pairs - 1, _UPPER))
+    return f"With {pairs} seeds this rule is lenient: a t-test at 5 % would ask for {errors:.1f} standard errors."
 
 
 def spoken_seeds(count: int) -> str:

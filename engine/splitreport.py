@@ -12,7 +12,19 @@ from ..tasks.jobs import TrainResult
 from ..tasks.protocol import plugin_version
 from . import reports
 from .crossvalidation import NUMBERS
-from .pairing import ADDS, HARMS, UNKNOWN, Difference, Spread, difference, spoken_difference, spoken_spread, spread
+from .pairing import (
+    ADDS,
+    FEWEST_SEEDS,
+    HARMS,
+    UNKNOWN,
+    Difference,
+    Spread,
+    difference,
+    leniency,
+    spoken_difference,
+    spoken_spread,
+    spread,
+)
 from .reports import Section
 
 _WAYS = {
@@ -32,6 +44,7 @@ _READING = (
     "the lowest one, by polygon or by block. In blocks with a guard fewer patches "
     "are left to learn from, which lowers accuracy a little too; blocks smaller than polygons cut these in two."
 )
+_MORE_SEEDS = f"give SEEDS {FEWEST_SEEDS} or more"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +97,23 @@ def verdict(ways: Sequence[SplitRuns]) -> str:
     numbers = f"Split at random, kappa is {spoken_spread(ways[0].spread('kappa'))}; {others}."
     by = spoken_difference(found)
     against = f"Beside the split {careful.title}, the most careful one here, the random split"
-    return f"{numbers} " + {
+    told = {
         ADDS: f"{against} is optimistic by {by.lstrip('+')} (standard error), more than two standard errors.",
         HARMS: f"{against} says {by}: it is not optimistic.",
-        UNKNOWN: f"{against} says {by}; one seed does not tell how much of it is chance.",
+        UNKNOWN: f"{against} says {by}; {found.reason(_MORE_SEEDS)}.",
     }.get(
         found.verdict,
         f"{against} says {by} (standard error), within two standard errors: these runs do not show that it is "
         "optimistic; more SEEDS tell more.",
     )
+    if found.verdict in (ADDS, HARMS):
+        told += f" {leniency(found.pairs)}"
+    if len(ways) > 2:
+        told += (
+            f" It was chosen among {len(ways) - 1} for its lowest kappa by these same numbers, which widens the "
+            "difference."
+        )
+    return f"{numbers} {told}"
 
 
 def split_page(

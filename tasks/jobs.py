@@ -1194,7 +1194,8 @@ COMPARED = ("kappa", "overall_accuracy", "macro_f1", "mean_iou")
 class CompareRunsResult:
     """What the first group that is not the baseline's has over it: mean of the paired differences, its error, in words.
 
-    ``verdict`` is adds, harms, "no improvement" (within two standard errors) or unknown (less than two pairs).
+    ``verdict`` is adds, harms, "no improvement" (within two standard errors) or unknown (less than three pairs, or
+    pairs that all differ by the same).
     """
 
     output: str

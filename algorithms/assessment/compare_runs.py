@@ -80,7 +80,10 @@ class CompareRuns(JobAlgorithm):
         self.add_string(
             self.VERDICT,
             tr("Verdict"),
-            tr("adds, harms, no improvement (within two standard errors) or unknown (less than two seeds)."),
+            tr(
+                "adds, harms, no improvement (within two standard errors) or unknown (less than three seeds, or the "
+                "same difference in all)."
+            ),
         )
 
     def job(self, values):

@@ -9,7 +9,7 @@ import pytest
 from deepscape.engine import modelfiles
 from deepscape.engine.comparison import compare_runs
 from deepscape.engine.metrics import metrics_dict, scores
-from deepscape.engine.pairing import Difference, difference, spoken_difference, spread
+from deepscape.engine.pairing import Difference, difference, leniency, spoken_difference, spread
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.tasks import jobs
 from deepscape.tasks.classtable import ClassEntry
@@ -95,23 +95,38 @@ def test_within_two_errors_there_is_no_improvement_and_beyond_there_is_harm(tmp_
     assert len(groups) == 3 and all("CNN" in group for group in groups)
 
 
-def test_equal_runs_are_no_improvement(tmp_path):
-    paths = [save(tmp_path, f"{e}{seed}", 20, seed, settings={"epochs": e}) for e in (8, 9) for seed in range(3)]
+@pytest.mark.parametrize("gain", [0, 4])
+def test_equal_differences_tell_nothing_of_chance(tmp_path, gain):
+    # 12 right instead of 16 of 20, three times: a test part of few samples knows few accuracies.
+    paths = [
+        save(tmp_path, f"{e}{seed}", 20 - gain * (e == 9), seed, settings={"epochs": e})
+        for e in (8, 9)
+        for seed in range(3)
+    ]
     result = compare(paths, tmp_path)
-    assert (result.difference, result.standard_error, result.verdict) == (0.0, 0.0, "no improvement")
+    assert result.difference == pytest.approx(gain / 50) and result.standard_error == pytest.approx(0, abs=1e-12)
+    assert result.verdict == "unknown"
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "all seeds have the same difference, which tells nothing of chance." in page
 
 
 def test_few_seeds_are_warned_of_and_one_tells_no_error(tmp_path):
     paths = [save(tmp_path, f"{e}{seed}", e, seed, settings={"epochs": e}) for e in (8, 9) for seed in range(2)]
     context = Context()
-    assert compare(paths, tmp_path, context).verdict == "adds" or context.warnings
+    # -0.02 in one seed, -0.05 in the other: beyond two standard errors of two seeds, which chance reaches often.
+    paths[-1] = save(tmp_path, "93", 10, 1, settings={"epochs": 9})
+    result = compare(paths, tmp_path, context)
+    assert result.verdict == "unknown" and result.standard_error > 0
     assert context.warnings[0].startswith("2 seeds are compared")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "over 2 seeds; two seeds cannot tell how much of it is chance: train both with 3 or more." in page
     context = Context()
     result = compare(paths[::2], tmp_path, context)
     assert (result.verdict, result.standard_error) == ("unknown", None)
     assert context.warnings[0].startswith("1 seed is compared")
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "over 1 seed, and a standard error takes two." in page
+    assert "over 1 seed; one seed cannot tell how much of it is chance: train both with 3 or more." in page
+    assert "a t-test at 5 % would ask for 4.3 standard errors" in page
 
 
 def test_seeds_that_one_group_lacks_are_left_out(tmp_path):
@@ -154,7 +169,7 @@ def test_a_rate_that_is_searched_anew_for_each_seed_makes_no_group(tmp_path):
         for bands in (BANDS, BANDS[:1])
         for seed in range(3)
     ]
-    assert compare(paths, tmp_path).verdict == "no improvement"
+    assert compare(paths, tmp_path).verdict == "unknown"
     assert {group for group, _, _ in table(tmp_path)} == {"B3, B4", "without B4"}
 
 
@@ -264,6 +279,33 @@ def test_spread_and_difference():
     assert spread([]).mean is None and spread([1.0]).deviation is None
     found = difference([(0.1, 0.2), (None, 0.4), (0.2, 0.5)])
     assert (found.pairs, round(found.mean, 12), round(found.standard_error, 12)) == (2, 0.2, 0.1)
-    assert found.verdict == "no improvement"
+    assert found.verdict == "unknown" and "two seeds cannot tell" in found.reason("x")
     assert spoken_difference(Difference(-0.0001, 0.01, 3)) == "+0.000\u00a0±\u00a00.010"
     assert spoken_difference(Difference(-0.1, None, 1)) == "-0.100" and spoken_difference(difference([])) == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (Difference(0.029, 0.000, 2), "unknown"),
+        (Difference(0.029, 0.010, 2), "unknown"),
+        (Difference(0.029, 0.000, 3), "unknown"),
+        (Difference(0.0, 0.0, 3), "unknown"),
+        (Difference(0.029, None, 3), "unknown"),
+        (Difference(None, None, 0), "unknown"),
+        (Difference(0.029, 0.010, 3), "adds"),
+        (Difference(-0.029, 0.010, 5), "harms"),
+        (Difference(0.019, 0.010, 3), "no improvement"),
+    ],
+)
+def test_a_verdict_takes_three_seeds_and_differences_that_scatter(found, verdict):
+    assert found.verdict == verdict
+    assert bool(found.reason("give more")) == (verdict == "unknown")
+
+
+def test_how_lenient_the_rule_is_follows_the_seeds():
+    # Student's t at 0.975 with 2, 4 and 9 degrees of freedom; below three seeds there is no rule.
+    for pairs, errors in ((3, "4.3"), (5, "2.8"), (10, "2.3")):
+        text = leniency(pairs)
+        assert text.startswith(f"With {pairs} seeds") and f"would ask for {errors} standard" in text
+    assert leniency(1) == leniency(2) == leniency(3)

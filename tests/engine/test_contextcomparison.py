@@ -68,7 +68,7 @@ def test_context_helps_where_only_texture_tells(tmp_path):
     assert page.count("data:image/png;base64,") == 5 and "Random Forest" in page and "At borders" in page
     assert "<td>0 to 1, of the training; the maps are of seed 0</td>" in page
     assert context.done == sorted(context.done) and context.done[-1] == pytest.approx(1)
-    assert any(line.startswith("Context helps: with") for line in context.lines)
+    assert any(line.startswith("Whether context helps is not known: with") for line in context.lines)
     assert any("points are left out of all sizes" in text for text in context.warnings)
     assert result.classes == patchsets.LEGEND
 
@@ -128,15 +128,30 @@ def scored(title, kappas, forest=False):
 
 
 def test_the_sentence_says_what_the_best_size_adds():
-    pixel, small, large = scored("1", [0.5, 0.52]), scored("5", [0.8, 0.82]), scored("9", [0.7, 0.9])
-    forest = scored("forest", [0.95, 0.95], True)
+    pixel, small = scored("1", [0.5, 0.52, 0.51]), scored("5", [0.8, 0.82, 0.84])
+    large, forest = scored("9", [0.7, 0.9, 0.8]), scored("forest", [0.95, 0.95, 0.95], True)
     assert best_of([pixel, small, large, forest]).title == "5"
     text = verdict([pixel, small, large, forest]).replace("\u00a0", " ")
-    assert text.startswith("Context helps: with 5, the best size here, kappa differs by +0.300 ± 0.000 from 1")
+    assert text.startswith("Context helps: with 5, the best size here, kappa differs by +0.310 ± 0.010 from 1")
+    assert "a t-test at 5 % would ask for 4.3 standard errors. It is the best of 2 sizes by these same test" in text
     assert text.endswith("The Random Forest's kappa is 0.950 ± 0.000.")
+    assert "best of" not in verdict([pixel, small, forest])
     assert verdict([small, pixel]).startswith("Context harms here: even with 1")
-    assert verdict([scored("1", [0.79, 0.83]), small]).startswith("No improvement: with 5")
-    assert "one seed does not tell" in verdict([scored("1", [0.5]), scored("5", [0.8])])
+    unsure = verdict([scored("1", [0.79, 0.83, 0.81]), small])
+    assert unsure.startswith("No improvement: with 5") and "lenient" not in unsure
+
+
+@pytest.mark.parametrize(
+    ("kappas", "reason"),
+    [
+        ([0.8], "one seed cannot tell how much of it is chance: give SEEDS 3 or more."),
+        ([0.529, 0.549], "two seeds cannot tell how much of it is chance: give SEEDS 3 or more."),
+        ([0.529, 0.549, 0.539], "all seeds have the same difference, which tells nothing of chance."),
+    ],
+)
+def test_what_chance_does_must_be_known_before_context_helps(kappas, reason):
+    text = verdict([scored("1", [0.5, 0.52, 0.51][: len(kappas)]), scored("5", kappas)])
+    assert text.startswith("Whether context helps is not known: with 5") and text.endswith(reason)
 
 
 def test_methods_and_wrong_sizes():

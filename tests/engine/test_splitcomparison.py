@@ -120,10 +120,14 @@ def test_the_sentence_says_how_optimistic_a_random_split_is():
     assert "the split by block, with guard, the most careful one here, the random split is optimistic by" in text
     assert "0.280 ± 0.010 (standard error), more than two standard errors" in text
     lower = scored("polygon", [0.5, 0.52, 0.48])
-    assert "Beside the split by polygon, the most" in verdict([scored("random", [0.99, 0.98, 0.97]), lower, block])
+    assert text.endswith("With 3 seeds this rule is lenient: a t-test at 5 % would ask for 4.3 standard errors.")
+    text = verdict([scored("random", [0.99, 0.98, 0.97]), lower, block])
+    assert "Beside the split by polygon, the most" in text and "It was chosen among 2 for its lowest kappa" in text
     assert "it is not optimistic" in verdict([scored("random", [0.6, 0.61, 0.59]), block])
     assert "within two standard errors" in verdict([scored("random", [0.8, 0.62, 0.69]), block])
-    assert "one seed does not tell" in verdict([scored("random", [0.8]), scored("block", [0.7])])
+    assert "one seed cannot tell" in verdict([scored("random", [0.8]), scored("block", [0.7])])
+    text = verdict([scored("random", [0.8, 0.9]), scored("block", [0.7, 0.8])])
+    assert text.endswith("two seeds cannot tell how much of it is chance: give SEEDS 3 or more.")
     assert "not defined" in verdict([scored("random", [None]), scored("block", [0.7])])
 
 
