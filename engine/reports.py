@@ -242,7 +242,26 @@ def scores_table(metrics: Mapping[str, Any]) -> Markup:
         figures = [decimal(row[name]) for name in ("precision", "recall", "f1", "iou")]
         entry = ClassEntry(row["value"], row["name"], row["colour"])
         rows.append([swatch(entry), entry.value, *figures, grouped(row["support"]), grouped(row["mapped"])])
-    return table(head, rows)
+    note = _lacking(metrics)
+    return table(head, rows) + (Markup("<p>{}</p>").format(note) if note else Markup())
+
+
+def _lacking(metrics: Mapping[str, Any]) -> str:
+    """Say what becomes of the classes that only the map holds; empty where there are none, or there are no means."""
+    if metrics["macro_f1"] is None:
+        return ""
+    lacking = [row for row in metrics["classes"] if not row["support"] and row["mapped"]]
+    names = ", ".join(f"'{row['name']}'" for row in lacking)
+    if not lacking:
+        return ""
+    if all(row["f1"] is None for row in lacking):
+        return (
+            f"The reference holds no {names}: recall, F1 and IoU are n/a, and the means are those of the other classes."
+        )
+    return (
+        f"No point turned out to be {names}, though each class of the map was sampled: recall is n/a, F1 and IoU are 0 "
+        "and count in the means."
+    )
 
 
 _MATRIX = TEMPLATES.from_string("""<div class="wide"><table class="matrix">

@@ -69,6 +69,17 @@ def test_classes_without_samples_are_not_available():
     assert "n/a" in reports.scores_table(metrics.metrics_dict(metrics.scores(np.array([[5, 0], [0, 0]])), CLASSES))
 
 
+def test_classes_that_only_the_map_holds_are_said_to_be_left_out_of_the_means():
+    classes = (*CLASSES, ClassEntry(301, "See", "#ff0000"))
+    counts = np.array([[4, 1, 1], [0, 5, 0], [0, 0, 0]])
+    left_out = reports.scores_table(metrics.metrics_dict(metrics.scores(counts), classes))
+    assert "The reference holds no &#39;See&#39;: recall, F1 and IoU are n/a, and the means are" in left_out
+    assert left_out.count("n/a</td>") == 3
+    counted = reports.scores_table(metrics.metrics_dict(metrics.scores(counts / 11, every=True), classes))
+    assert "F1 and IoU are 0 and count in the means" in counted and counted.count("n/a</td>") == 1
+    assert "means" not in reports.scores_table(metrics.metrics_dict(metrics.scores(MATRIX), CLASSES))
+
+
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5, 0.5], [1e-9, 2e-9], [1e6, 3], [None, 0.2], [float("nan"), 1.0]])
 def test_curves_stand_within_their_frame(values):
     svg = ElementTree.fromstring(str(reports.curves("Loss", {"training": values})))
