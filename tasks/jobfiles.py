@@ -246,13 +246,16 @@ def check_folder(label: str, folder: str, create: bool = False) -> None:
         # A real file: permissions alone do not tell on Windows and on network drives. No name of it stays.
         with tempfile.TemporaryFile(dir=folder, prefix=".deepscape-"):
             return
-    except (FileNotFoundError, NotADirectoryError, FileExistsError):
-        raise BadInput(
-            f"The folder '{folder}' of {label} does not exist.", "Create it or choose another folder."
-        ) from None
     except OSError as error:
+        # Folders that the system makes, such as /proc, say of new files that there is no such one.
+        unknown = isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError))
+        if unknown and not os.path.isdir(folder):
+            raise BadInput(
+                f"The folder '{folder}' of {label} does not exist.", "Create it or choose another folder."
+            ) from None
+        why = "" if unknown else f": {error.strerror}"
         raise BadInput(
-            f"The folder '{folder}' of {label} cannot be written: {error.strerror}.",
+            f"The folder '{folder}' of {label} cannot be written{why}.",
             "Choose a folder that you may write to.",
         ) from error
 

@@ -224,7 +224,11 @@ def test_a_folder_without_write_permission(folder):
     # /proc takes no files even from root, for whom permissions of other folders count for nothing.
     with pytest.raises(BadInput) as raised:
         jobfiles.check_outputs(SelectSamples(RasterSource("/l.tif"), "/proc/points.gpkg"))
-    assert raised.value.message.startswith("The folder '/proc' of OUTPUT ")
+    # That there is no such file is what the system says of any file there; the folder exists.
+    assert raised.value.message == "The folder '/proc' of OUTPUT cannot be written."
+    assert raised.value.remedy == "Choose a folder that you may write to."
+    with pytest.raises(BadInput, match="The folder '/proc/sets' of OUTPUT does not exist"):
+        jobfiles.check_outputs(SelectSamples(RasterSource("/l.tif"), "/proc/sets/points.gpkg"))
 
 
 def test_leftovers_are_known_by_the_engines_own_naming(folder):
