@@ -14,7 +14,17 @@ from ..tasks.classtable import ClassEntry, Legend
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .crosswalks import Crosswalk
-from .denselabels import BACKGROUND, Labels, Mask, Window, background_of
+from .denselabels import (
+    BACKGROUND,
+    LEFT_OUT,
+    Labels,
+    PixelsOnce,
+    States,
+    Window,
+    background_of,
+    on_background,
+    tell_of_left_out,
+)
 from .featurelabels import FeatureLabels
 from .rasters import Grid
 from .vectors import Layer
@@ -24,9 +34,9 @@ _LITTLE = 0.5
 
 
 class PolygonsOnBackground(FeatureLabels):
-    """Labels of polygons, and `BACKGROUND` outside all of them; a pixel that two classes claim has none.
+    """Labels of polygons, and `BACKGROUND` outside all of them.
 
-    Unlike `denselabels.OnBackground`, which trains on what is not clear as background: a reference must be right.
+    A pixel that two classes claim has none, nor has one in a polygon without a class, or of one that is left out.
     """
 
     def __init__(
@@ -38,8 +48,8 @@ class PolygonsOnBackground(FeatureLabels):
         Raises:
             BadInput: it lies outside the image, holds other features than polygons, or one of class 0.
         """
-        super().__init__(layer, field, grid, image, context, legend, crosswalk=crosswalk)
-        if (shapely.get_dimensions(self._geometries) < 2).any():
+        super().__init__(layer, field, grid, image, context, legend, crosswalk=crosswalk, whole=True)
+        if (shapely.get_dimensions(self._geometries[: len(self._codes)]) < 2).any():
             raise BadInput(
                 f"BACKGROUND needs polygons, but '{self.name}' holds points or lines: the rest of the map is not what "
                 "lies outside them.",
@@ -53,6 +63,7 @@ class PolygonsOnBackground(FeatureLabels):
                 "Give its polygons another class value, leave them out with a filter, or set BACKGROUND to false.",
             )
         self._rest = background_of(legend)
+        self._left_out = PixelsOnce()
         on_it = self._windows[:, self._windows[2] > 0]
         covered = np.prod(on_it[2:].max(axis=1) - on_it[:2].min(axis=1)) / (grid.width * grid.height)
         if covered < _LITTLE:
@@ -70,7 +81,9 @@ class PolygonsOnBackground(FeatureLabels):
         """See `DenseLabels.finish`; background alone is no label."""
         self._found.discard(BACKGROUND.value)
         super().finish(context)
+        tell_of_left_out(self._left_out.count, self.name, context)
 
-    def _read_inside(self, window: Window) -> Tuple[Labels, Mask, Mask]:
-        labels, known, unclear = super()._read_inside(window)
-        return np.where(known, labels, BACKGROUND.value), ~unclear, unclear
+    def _read_inside(self, window: Window) -> Tuple[Labels, States]:
+        labels, states = super()._read_inside(window)
+        self._left_out.add(window[0], window[1], states == LEFT_OUT)
+        return on_background(labels, states)

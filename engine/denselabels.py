@@ -21,9 +21,13 @@ from .grids import Grid
 
 Labels = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+States = npt.NDArray[np.uint8]
 # Row, column, height, width.
 Window = Tuple[int, int, int, int]
 
+# What a pixel holds: no label at all; labels of which none is clear; one that is not used, since its class is empty or
+# left out; or a class.
+NOTHING, UNCLEAR, LEFT_OUT, KNOWN = (np.uint8(state) for state in range(4))
 # What has no label, where all of a class is labelled.
 BACKGROUND = ClassEntry(0, "background", "#d9d9d9")
 
@@ -42,7 +46,7 @@ class DenseLabels(ABC):
         self.grid = grid
         self.name = name
         self.image = image
-        self._unclear = _PixelsOnce()
+        self._unclear = PixelsOnce()
         self._found: Set[int] = set()
         self._lock = threading.Lock()
 
@@ -75,18 +79,24 @@ class DenseLabels(ABC):
         Raises:
             BadInput: a label is no whole number, or the file is damaged.
         """
-        labels, valid = np.zeros((height, width), np.int64), np.zeros((height, width), bool)
+        labels, states = self.look(row, col, height, width)
+        return labels, states == KNOWN
+
+    def look(self, row: int, col: int, height: int, width: int) -> Tuple[Labels, States]:
+        """Read a window as `read` does, and return the state of each pixel in place of whether it has a class."""
+        labels, states = np.zeros((height, width), np.int64), np.full((height, width), NOTHING)
         top, left = max(row, 0), max(col, 0)
         bottom, right = min(row + height, self.grid.height), min(col + width, self.grid.width)
         if bottom <= top or right <= left:
-            return labels, valid
+            return labels, states
         with self._lock:
-            own, known, unclear = self._read_inside((top, left, bottom - top, right - left))
-            self._unclear.add(top, left, unclear)
+            own, found = self._read_inside((top, left, bottom - top, right - left))
+            self._unclear.add(top, left, found == UNCLEAR)
+            known = found == KNOWN
             self._found |= distinct(own[known])
         inside = slice(top - row, bottom - row), slice(left - col, right - col)
-        labels[inside], valid[inside] = np.where(known, own, 0), known
-        return labels, valid
+        labels[inside], states[inside] = np.where(known, own, 0), found
+        return labels, states
 
     def finish(self, context: Context) -> None:
         """Tell what was ignored where labels were read.
@@ -102,8 +112,8 @@ class DenseLabels(ABC):
             )
 
     @abstractmethod
-    def _read_inside(self, window: Window) -> Tuple[Labels, Mask, Mask]:
-        """Return labels, where they are known, and where they are unclear, ``(H, W)`` each."""
+    def _read_inside(self, window: Window) -> Tuple[Labels, States]:
+        """Return labels and the state of each pixel, ``(H, W)`` each; a label counts where its state is `KNOWN`."""
 
     @abstractmethod
     def _check(self, context: Context) -> None:
@@ -130,22 +140,21 @@ def background_of(legend: Legend) -> ClassEntry:
 
 
 class OnBackground(DenseLabels):
-    """Labels whose rest is background: every pixel of the image has a class."""
+    """Labels whose rest is background: what holds no label at all.
+
+    A pixel that two classes claim, or whose class is empty or left out, is of an unknown class, not of none.
+    """
 
     def __init__(self, labels: DenseLabels, legend: Legend = Legend()) -> None:
         """Take labels; the legend may call class 0 otherwise."""
         super().__init__(labels.grid, labels.image, labels.name)
         self._labels = labels
         self._background = background_of(legend)
+        self._left_out = PixelsOnce()
 
     def close(self) -> None:
         """Close the labels."""
         self._labels.close()
-
-    @property
-    def ignored(self) -> int:
-        """Return 0: what is not clear is background."""
-        return 0
 
     @property
     def classes(self) -> Tuple[ClassEntry, ...]:
@@ -157,11 +166,13 @@ class OnBackground(DenseLabels):
         self._labels.finish(context)
         self._check(context)
 
-    def _read_inside(self, window: Window) -> Tuple[Labels, Mask, Mask]:
-        labels, known = self._labels.read(*window)
-        return np.where(known, labels, BACKGROUND.value), np.ones_like(known), np.zeros_like(known)
+    def _read_inside(self, window: Window) -> Tuple[Labels, States]:
+        labels, states = self._labels.look(*window)
+        self._left_out.add(window[0], window[1], states == LEFT_OUT)
+        return on_background(labels, states)
 
     def _check(self, context: Context) -> None:
+        tell_of_left_out(self._left_out.count, self.name, context)
         taken = next((entry for entry in self._labels.classes if entry.value == BACKGROUND.value), None)
         if taken is not None:
             raise BadInput(
@@ -170,10 +181,25 @@ class OnBackground(DenseLabels):
             )
 
 
+def on_background(labels: Labels, states: States) -> Tuple[Labels, States]:
+    """Return labels and states ``(H, W)`` with `BACKGROUND` where there is nothing."""
+    rest = states == NOTHING
+    return np.where(rest, BACKGROUND.value, labels), np.where(rest, KNOWN, states)
+
+
+def tell_of_left_out(pixels: int, name: str, context: Context) -> None:
+    """Warn about pixels that hold a label without being of a class, where the rest is background."""
+    if pixels:
+        context.warn(
+            f"{pixels} pixels of '{name}' have no class, or one that is left out; they are ignored, and not taken as "
+            "background."
+        )
+
+
 # --- counting pixels once --------------------------------------------------------------------------------------------
 
 
-class _PixelsOnce:
+class PixelsOnce:
     """Counts pixels that windows mark, each once however many windows hold it; a bit per pixel, compressed."""
 
     _SIDE = 256
@@ -184,18 +210,24 @@ class _PixelsOnce:
 
     def add(self, row: int, col: int, marked: Mask) -> None:
         """Mark the pixels of a window that begins at (row, col), ``(H, W)``."""
-        side = self._SIDE
-        rows, cols = np.nonzero(marked)
-        if len(rows) == 0:
+        if not marked.any():
             return
-        rows, cols = rows + row, cols + col
-        blocks = np.stack([rows // side, cols // side])
-        for key in {(int(a), int(b)) for a, b in np.unique(blocks, axis=1).T}:
-            here = (blocks[0] == key[0]) & (blocks[1] == key[1])
-            old = self._marks.get(key)
-            bits = np.frombuffer(zlib.decompress(old), np.uint8) if old else np.zeros(side * side // 8, np.uint8)
-            marks = np.unpackbits(bits)
-            before = int(marks.sum())
-            marks[(rows[here] % side) * side + cols[here] % side] = 1
-            self.count += int(marks.sum()) - before
+        side, (height, width) = self._SIDE, marked.shape
+        for down in range(row // side, (row + height - 1) // side + 1):
+            for across in range(col // side, (col + width - 1) // side + 1):
+                top, left = down * side - row, across * side - col
+                part = marked[max(top, 0) : top + side, max(left, 0) : left + side]
+                if part.any():
+                    self._mark((down, across), max(-top, 0), max(-left, 0), part)
+
+    def _mark(self, key: Tuple[int, int], row: int, col: int, marked: Mask) -> None:
+        """Mark pixels of a block, from its own (row, col) on."""
+        side, old = self._SIDE, self._marks.get(key)
+        bits = np.frombuffer(zlib.decompress(old), np.uint8) if old else np.zeros(side * side // 8, np.uint8)
+        marks = np.unpackbits(bits).reshape(side, side)
+        inside = marks[row : row + marked.shape[0], col : col + marked.shape[1]]
+        new = int(np.count_nonzero(marked & (inside == 0)))
+        if new:
+            self.count += new
+            inside |= marked
             self._marks[key] = zlib.compress(np.packbits(marks).tobytes(), 1)

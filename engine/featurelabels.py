@@ -7,7 +7,7 @@ sampling. A pixel that two classes claim is ignored.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .classes import feature_classes
 from .crosswalks import Crosswalk
-from .denselabels import DenseLabels, Labels, Mask, Window
+from .denselabels import KNOWN, LEFT_OUT, UNCLEAR, DenseLabels, Labels, States, Window
 from .featurepixels import burnt_chunks, feature_pixels
 from .nodatasamples import tell_of_outside
 from .rasters import Grid
@@ -45,9 +45,13 @@ class FeatureLabels(DenseLabels):
 
     def __init__(
         self, layer: Layer, field: str, grid: Grid, image: str, context: Context, legend: Legend = Legend(),
-        classes: Tuple[int, ...] = (), crosswalk: Optional[Crosswalk] = None,
+        classes: Tuple[int, ...] = (), crosswalk: Optional[Crosswalk] = None, *, whole: bool = False,
     ) -> None:  # fmt: skip
-        """Take a layer, which is not to be used any more; the other arguments are those of `open_labels`."""
+        """Take a layer, which is not to be used any more; the other arguments are those of `open_labels`.
+
+        ``whole``: features without a class, or of one that is left out, are burnt, too: nothing of a class, but no
+        background.
+        """
         layer = on_grid(layer, grid, image, context, consume=True)
         super().__init__(grid, image, layer.name)
         if not field:
@@ -56,18 +60,20 @@ class FeatureLabels(DenseLabels):
         own = feature_classes(layer, field, context, legend, classes, crosswalk)
         self._classes = own.classes
         chosen = np.flatnonzero(own.known)
-        self._geometries = np.asarray(layer.frame.geometry.values, dtype=object)[chosen]
+        # Those of a class come first.
+        burnt = np.concatenate([chosen, np.flatnonzero(~own.known)]) if whole else chosen
+        self._geometries = np.asarray(layer.frame.geometry.values, dtype=object)[burnt]
         self._names = layer.frame.index.to_numpy()[chosen]
         self._ids, codes = np.unique(own.ids[chosen], return_inverse=True)
-        # In a block 0 is no label, 1 that of two classes.
-        self._dtype = np.min_scalar_type(len(self._ids) + 2)
-        self._codes = (codes + 2).astype(self._dtype)
+        # In a block a code is the state of a pixel, and from that of a known class on its class.
+        self._dtype = np.min_scalar_type(len(self._ids) + int(KNOWN))
+        self._codes = (codes + int(KNOWN)).astype(self._dtype)
         self._windows = _pixel_bounds(self._geometries, grid)
         self._blocks: OrderedDict[Tuple[int, int], Array] = OrderedDict()
-        self._looked = np.zeros(len(chosen), bool)
-        self._held = np.zeros(len(chosen), bool)
+        self._looked = np.zeros(len(burnt), bool)
+        self._held = np.zeros(len(burnt), bool)
         self._context = context
-        self._outside = int(np.count_nonzero(self._windows[2] == 0))
+        self._outside = int(np.count_nonzero(self._windows[2, : len(chosen)] == 0))
         if self._outside == len(chosen):
             raise BadInput(
                 f"No feature of '{layer.name}' lies on '{image}' ({crs_name(grid.crs)}).",
@@ -95,7 +101,7 @@ class FeatureLabels(DenseLabels):
                 "Correct the overlapping features to use them."
             )
         missed = []
-        for position in np.flatnonzero(self._looked & ~self._held):
+        for position in np.flatnonzero((self._looked & ~self._held)[: len(self._codes)]):
             context.check()
             pixels = feature_pixels(self._geometries[position], self.grid)
             if pixels is not None and len(pixels) == 0:
@@ -107,7 +113,7 @@ class FeatureLabels(DenseLabels):
                 f"{', '.join(missed[:_LISTED])}{more}."
             )
 
-    def _read_inside(self, window: Window) -> Tuple[Labels, Mask, Mask]:
+    def _read_inside(self, window: Window) -> Tuple[Labels, States]:
         row, col, height, width = window
         codes = np.zeros((height, width), self._dtype)
         for down in range(row // _BLOCK, (row + height - 1) // _BLOCK + 1):
@@ -119,8 +125,8 @@ class FeatureLabels(DenseLabels):
                 codes[first - row : bottom - row, begin - col : right - col] = block[
                     first - top : bottom - top, begin - left : right - left
                 ]
-        ids = np.concatenate([np.zeros(2, np.int64), self._ids])
-        return ids[codes], codes > 1, codes == 1
+        ids = np.concatenate([np.zeros(int(KNOWN), np.int64), self._ids])
+        return ids[codes], np.minimum(codes, KNOWN).astype(np.uint8)
 
     def _block(self, down: int, across: int) -> Array:
         """Return the codes of a block, burnt now or kept."""
@@ -133,24 +139,35 @@ class FeatureLabels(DenseLabels):
         block = np.zeros(height * width, self._dtype)
         top, left, bottom, right = self._windows
         here = (top < row + height) & (bottom > row) & (left < col + width) & (right > col)
-        whole = here & ((bottom - top) * (right - left) <= _WHOLE_FEATURE)
         self._looked |= here
-        for chunk in burnt_chunks(self._geometries, np.flatnonzero(whole), self.grid):
-            self._context.check()
-            self._held[chunk.positions[chunk.counts > 0]] = True
-            rows, cols = np.divmod(chunk.keys, self.grid.width)
-            inside = (rows >= row) & (rows < row + height) & (cols >= col) & (cols < col + width)
-            codes = np.repeat(self._codes[chunk.positions], chunk.counts)[inside]
-            _claim(block, (rows[inside] - row) * width + cols[inside] - col, codes)
-        for position in np.flatnonzero(here & ~whole):
-            self._context.check()
-            places = self._pixels_in(int(position), (row, col, height, width))
-            self._held[position] |= len(places) > 0
-            _claim(block, places, np.full(len(places), self._codes[position]))
+        number = len(self._codes)
+        for places, positions in self._burnt(np.flatnonzero(here[:number]), (row, col, height, width)):
+            _claim(block, places, self._codes[positions])
+        # What is of no class takes nothing from a class that is there, too.
+        for places, _ in self._burnt(number + np.flatnonzero(here[number:]), (row, col, height, width)):
+            block[places[block[places] == 0]] = LEFT_OUT
         self._blocks[key] = block.reshape(height, width)
         if len(self._blocks) > max(4, _KEPT_PIXELS // (_BLOCK * _BLOCK * self._codes.itemsize)):
             self._blocks.popitem(last=False)
         return self._blocks[key]
+
+    def _burnt(self, positions: Labels, window: Window) -> Iterator[Tuple[Labels, Labels]]:
+        """Yield the places (row * width + column) in a window that features hold, and the feature of each."""
+        row, col, height, width = window
+        top, left, bottom, right = self._windows[:, positions]
+        small = (bottom - top) * (right - left) <= _WHOLE_FEATURE
+        for chunk in burnt_chunks(self._geometries, positions[small], self.grid):
+            self._context.check()
+            self._held[chunk.positions[chunk.counts > 0]] = True
+            rows, cols = np.divmod(chunk.keys, self.grid.width)
+            inside = (rows >= row) & (rows < row + height) & (cols >= col) & (cols < col + width)
+            owners = np.repeat(chunk.positions, chunk.counts)[inside]
+            yield (rows[inside] - row) * width + cols[inside] - col, owners
+        for position in positions[~small]:
+            self._context.check()
+            places = self._pixels_in(int(position), window)
+            self._held[position] |= len(places) > 0
+            yield places, np.full(len(places), position)
 
     def _pixels_in(self, position: int, window: Window) -> Labels:
         """Return the places (row * width + column) in a window that a large feature holds, without burning it whole."""
@@ -167,7 +184,7 @@ class FeatureLabels(DenseLabels):
 
 
 def _claim(block: Array, places: Labels, codes: Array) -> None:
-    """Give pixels of a block (flat) to classes, by code; one that several claim, now or before, gets 1."""
+    """Give pixels of a block (flat) to classes, by code; one that several claim, now or before, is `UNCLEAR`."""
     if len(places) == 0:
         return
     order = np.argsort(places, kind="stable")
@@ -175,8 +192,8 @@ def _claim(block: Array, places: Labels, codes: Array) -> None:
     starts = np.flatnonzero(np.diff(places, prepend=places[0] - 1))
     low, high = np.minimum.reduceat(codes, starts), np.maximum.reduceat(codes, starts)
     places = places[starts]
-    own, old = np.where(low == high, low, 1).astype(block.dtype), block[places]
-    block[places] = np.where((old == 0) | (old == own), own, 1)
+    own, old = np.where(low == high, low, UNCLEAR).astype(block.dtype), block[places]
+    block[places] = np.where((old == 0) | (old == own), own, UNCLEAR)
 
 
 def _pixel_bounds(geometries: Array, grid: Grid) -> Labels:

@@ -46,7 +46,7 @@ def open_labels(
         classes: class ids to keep (CLASSES); empty = all.
         crosswalk: file of the classes that those of the data become (CROSSWALK); it comes before ``classes``.
         map_legend: the style in ``legend`` names the classes that the crosswalk leads to, not those of the data.
-        background: what has no label is of class 0, `BACKGROUND`.
+        background: what holds no label at all is of class 0, `BACKGROUND`; what is unclear or left out stays without.
 
     Raises:
         BadInput: the labels cannot be read, or lie outside the image.
@@ -57,7 +57,9 @@ def open_labels(
         labels = RasterLabels(raster, grid, name, context, legend, classes, table)
     elif features is not None:
         named = legend if field else _named_after(features, legend)
-        labels = FeatureLabels(read_layer(features, context), field, grid, name, context, named, classes, table)
+        labels = FeatureLabels(
+            read_layer(features, context), field, grid, name, context, named, classes, table, whole=background
+        )
     else:
         raise ValueError("labels come from a raster or from features")
     with labels:

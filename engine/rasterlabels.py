@@ -20,7 +20,7 @@ from ..tasks.jobs import RasterSource
 from .betweengrids import GridPair
 from .classes import check_keep_list
 from .crosswalks import Crosswalk
-from .denselabels import DenseLabels, Labels, Mask, Window, distinct
+from .denselabels import KNOWN, LEFT_OUT, NOTHING, UNCLEAR, DenseLabels, Labels, States, Window, distinct
 from .rasters import Grid, RasterReader
 from .vectors import crs_name
 
@@ -88,22 +88,21 @@ class RasterLabels(DenseLabels):
                 f"on {MAJORITY_TENTHS / 10:g} of the pixel; they are ignored."
             )
 
-    def _read_inside(self, window: Window) -> Tuple[Labels, Mask, Mask]:
+    def _read_inside(self, window: Window) -> Tuple[Labels, States]:
         if self.rule == "direct":
-            labels, valid = self._labels(window)
-            return labels, valid, np.zeros(valid.shape, bool)
+            return self._labels(window)
         if self.rule == "majority":
             return self._majority(window)
         rows, cols = (part.reshape(-1) for part in np.indices(window[2:]))
-        labels, valid = self._nearest(rows + window[0], cols + window[1])
+        labels, states = self._nearest(rows + window[0], cols + window[1])
         shape = window[2:]
-        return labels.reshape(shape), valid.reshape(shape), np.zeros(shape, bool)
+        return labels.reshape(shape), states.reshape(shape)
 
-    def _labels(self, window: Window) -> Tuple[Labels, Mask]:
-        """Return the wanted classes of a window of the label raster; it may reach over its edge: nothing is valid."""
+    def _labels(self, window: Window) -> Tuple[Labels, States]:
+        """Return the wanted classes of a window of the label raster; it may reach over its edge: there is nothing."""
         row, col, height, width = window
         theirs = self._reader.grid
-        labels, valid = np.zeros((height, width), np.int64), np.zeros((height, width), bool)
+        labels, states = np.zeros((height, width), np.int64), np.full((height, width), NOTHING)
         top, left, bottom, right = (
             max(row, 0),
             max(col, 0),
@@ -111,9 +110,9 @@ class RasterLabels(DenseLabels):
             min(col + width, theirs.width),
         )
         if bottom <= top or right <= left:
-            return labels, valid
-        raw, known = self._reader.read(top, left, bottom - top, right - left)
-        own, known = np.zeros(raw[0].shape, np.int64), known[0]
+            return labels, states
+        raw, valid = self._reader.read(top, left, bottom - top, right - left)
+        own, known = np.zeros(raw[0].shape, np.int64), valid[0]
         own[known] = whole_numbers(raw[0][known], self.name)
         self._present |= distinct(own[known])
         if self._crosswalk is not None:
@@ -121,8 +120,9 @@ class RasterLabels(DenseLabels):
         if self._keep:
             known = known & np.isin(own, self._keep)
         inside = slice(top - row, bottom - row), slice(left - col, right - col)
-        labels[inside], valid[inside] = own, known
-        return labels, valid
+        labels[inside] = own
+        states[inside] = np.where(known, KNOWN, np.where(valid[0], LEFT_OUT, NOTHING))
+        return labels, states
 
     def _pixels_in_one(self) -> float:
         """Return how many label pixels an image pixel holds.
@@ -139,33 +139,33 @@ class RasterLabels(DenseLabels):
             )
         return ratio
 
-    def _nearest(self, rows: Labels, cols: Labels) -> Tuple[Labels, Mask]:
+    def _nearest(self, rows: Labels, cols: Labels) -> Tuple[Labels, States]:
         """Return the labels at the centres of image pixels, ``(N,)``."""
         theirs = self._reader.grid
         col, row = self._grids.index_there(rows + 0.5, cols + 0.5)
         with np.errstate(invalid="ignore"):
             inside = (col >= 0) & (row >= 0) & (col < theirs.width) & (row < theirs.height)
-        labels, valid = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
+        labels, states = np.zeros(len(rows), np.int64), np.full(len(rows), NOTHING)
         if inside.any():
             at = np.floor(row[inside]).astype(np.int64), np.floor(col[inside]).astype(np.int64)
-            labels[inside], valid[inside] = self._at(*at)
-        return labels, valid
+            labels[inside], states[inside] = self._at(*at)
+        return labels, states
 
-    def _at(self, rows: Labels, cols: Labels) -> Tuple[Labels, Mask]:
+    def _at(self, rows: Labels, cols: Labels) -> Tuple[Labels, States]:
         """Return labels at pixels of the label raster; pixels far apart (over the antimeridian) are read by parts."""
         top, left = int(rows.min()), int(cols.min())
         height, width = int(rows.max()) - top + 1, int(cols.max()) - left + 1
         if height * width <= max(4 * len(rows), _MOST_PIXELS // 4):
-            labels, valid = self._labels((top, left, height, width))
-            return labels[rows - top, cols - left], valid[rows - top, cols - left]
+            labels, states = self._labels((top, left, height, width))
+            return labels[rows - top, cols - left], states[rows - top, cols - left]
         first = rows < top + height // 2 if height > width else cols < left + width // 2
-        found, known = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
+        found, states = np.zeros(len(rows), np.int64), np.full(len(rows), NOTHING)
         for part in (first, ~first):
             if part.any():
-                found[part], known[part] = self._at(rows[part], cols[part])
-        return found, known
+                found[part], states[part] = self._at(rows[part], cols[part])
+        return found, states
 
-    def _majority(self, window: Window) -> Tuple[Labels, Mask, Mask]:
+    def _majority(self, window: Window) -> Tuple[Labels, States]:
         row, col, height, width = window
         if height * width > 1 and height * width * self._ratio > _MOST_PIXELS:
             self._context.check()
@@ -175,39 +175,43 @@ class RasterLabels(DenseLabels):
             else:
                 half = width // 2
                 parts, axis = ((row, col, height, half), (row, col + half, height, width - half)), 1
-            labels, valid, unclear = (np.concatenate(both, axis) for both in zip(*map(self._majority, parts)))
-            return labels, valid, unclear
-        places, labels, valid = self._label_pixels(window)
+            (first, above), (second, below) = map(self._majority, parts)
+            return np.concatenate([first, second], axis), np.concatenate([above, below], axis)
+        places, labels, held = self._label_pixels(window)
         size = height * width
-        held = np.bincount(places, minlength=size)
-        winner, most, voters = _winners(places[valid], labels[valid], size)
-        clear = (10 * most >= MAJORITY_TENTHS * held) & (most > 0)
-        unclear = (voters > 0) & ~clear
-        empty = np.flatnonzero(held == 0)
+        pixels = np.bincount(places, minlength=size)
+        nothing = np.bincount(places[held == NOTHING], minlength=size)
+        known = held == KNOWN
+        winner, most, voters = _winners(places[known], labels[known], size)
+        states = np.where(voters > 0, UNCLEAR, np.where(nothing < pixels, LEFT_OUT, NOTHING))
+        # A pixel that is mostly without a label is not labelled, whatever the rest of it holds.
+        states[10 * nothing >= MAJORITY_TENTHS * pixels] = NOTHING
+        states[(10 * most >= MAJORITY_TENTHS * pixels) & (most > 0)] = KNOWN
+        empty = np.flatnonzero(pixels == 0)
         if len(empty):
             # A turned grid may leave a pixel without the centre of one.
-            winner[empty], clear[empty] = self._nearest(row + empty // width, col + empty % width)
+            winner[empty], states[empty] = self._nearest(row + empty // width, col + empty % width)
         shape = height, width
-        return winner.reshape(shape), clear.reshape(shape), unclear.reshape(shape)
+        return winner.reshape(shape), states.reshape(shape)
 
-    def _label_pixels(self, window: Window) -> Tuple[Labels, Labels, Mask]:
+    def _label_pixels(self, window: Window) -> Tuple[Labels, Labels, States]:
         """Return the label pixels whose centre lies in a window of the image.
 
         Returns:
-            The place in the window (row * width + column), the label and whether it is one, ``(N,)`` each.
+            The place in the window (row * width + column), the label and its state, ``(N,)`` each.
         """
-        places, labels, valid = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, bool)]
+        places, labels, states = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
         parts = [(part, *self._labels(part)) for part in self._grids.parts_there(window)]
-        if not any(known.any() for _, _, known in parts):
+        if not any((held != NOTHING).any() for _, _, held in parts):
             # Pixels without a label are no vote: they matter beside others only.
             parts = []
-        for part, own, known in parts:
+        for part, own, held in parts:
             self._context.check()
             place, inside = self._grids.places(part, window)
             places.append(place)
             labels.append(own[inside].reshape(-1))
-            valid.append(known[inside].reshape(-1))
-        return np.concatenate(places), np.concatenate(labels), np.concatenate(valid)
+            states.append(held[inside].reshape(-1))
+        return np.concatenate(places), np.concatenate(labels), np.concatenate(states)
 
 
 def whole_numbers(values: Array, name: str) -> Labels:

@@ -539,7 +539,7 @@ class ExtractPatches(Job):
     """Cut a patch around every sample point, or in every footprint, into a patch dataset (OTBTF PatchesExtraction).
 
     ``labels`` or ``label_features`` give every pixel of the patches a class; ``field`` is not read then. Features
-    without a ``label_field`` are of one class, 1; with ``background`` what has no label is class 0. A size of 0 in
+    without a ``label_field`` are of one class, 1; with ``background`` what holds no label is class 0. A size of 0 in
     ``more_patch_sizes`` stands for the ground that a patch of ``source`` covers.
     """
 

@@ -199,7 +199,8 @@ class Assess(JobAlgorithm):
                     tr(
                         "Pixels of the map outside all reference polygons are of a class of their own, 0 'background', "
                         "as where all buildings of the map are drawn. Polygons without a class field are class 1 then. "
-                        "Otherwise these pixels are not compared."
+                        "Pixels of polygons whose class is empty or left out are not compared. Otherwise nor are those "
+                        "outside."
                     ),
                 )
             ),

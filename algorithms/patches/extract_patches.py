@@ -196,7 +196,8 @@ def _label_parameters():
                 tr("The rest is background"),
                 tr(
                     "Pixels without a label are of a class of their own, 0 'background', as where all buildings are "
-                    "drawn. Otherwise they are not labelled."
+                    "drawn. Pixels whose class is empty, not clear or left out stay without a class. Otherwise pixels "
+                    "without a label are not labelled either."
                 ),
             )
         ),

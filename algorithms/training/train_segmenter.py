@@ -135,7 +135,8 @@ class TrainSegmenter(Trainer):
                 tr("The rest is background"),
                 tr(
                     "Pixels outside all label features are of a class of their own, 0 'background', as where all "
-                    "buildings are drawn. Otherwise they are not labelled, and nothing is learned from them."
+                    "buildings are drawn. Pixels of features without a class, or of two classes, are not labelled. "
+                    "Otherwise pixels outside are not labelled either, and nothing is learned from them."
                 ),
             ),
             p.vector(

@@ -145,6 +145,28 @@ def test_what_two_classes_claim_is_not_background(tmp_path, town):
     assert any("400 pixels are claimed by features of two classes" in text for text in context.warnings)
 
 
+@pytest.mark.parametrize("how", ["NULL", "text", "crosswalk"])
+def test_polygons_of_no_class_are_neither_right_nor_wrong(tmp_path, town, how):
+    job, truth, mapped = town
+    kinds = {"NULL": [1, 1, 1, 1, None, None], "text": ["building"] * 4 + ["", None], "crosswalk": [1, 1, 1, 1, 7, 7]}
+    samples = layer(tmp_path / "s.gpkg", [box(*place) for place in PLACES], kind=kinds[how])
+    (tmp_path / "c.csv").write_text("from,to\n7,\n")
+    crosswalk = str(tmp_path / "c.csv") if how == "crosswalk" else ""
+    context = Context()
+    job = replace(job, samples=samples, field="kind", background=True, crosswalk=crosswalk)
+    result = assess(job, context)
+    unknown = np.zeros(mapped.shape, bool)
+    for row, col, height, width in PLACES[4:]:
+        unknown[row : row + height, col : col + width] = True
+    truth, known = np.where(unknown, 0, truth), (mapped != 255) & ~unknown
+    assert result.metrics["matrix"] == confusion_matrix(truth[known], mapped[known], 2).tolist()
+    assert result.sample_count == known.sum() and (mapped[unknown] == 1).any()
+    told = (
+        "154 pixels of 's.gpkg' have no class, or one that is left out; they are ignored, and not taken as background."
+    )
+    assert unknown.sum() == 154 and told in context.warnings and told in result.warnings
+
+
 def test_edges_of_polygons_towards_the_background_are_boundaries(town):
     job, _, _ = town
     full, eroded = (

@@ -265,6 +265,21 @@ def test_features_are_burnt_and_those_across_a_border_are_not_scored(job, tmp_pa
             pass
 
 
+def test_polygons_whose_class_is_not_known_teach_nothing_where_the_rest_is_background(job, tmp_path):
+    houses = [box(5, 5, 45, 45), box(60, 40, 90, 70), box(80, 60, 110, 90), box(120, 20, 140, 50)]
+    features = layer(tmp_path / "houses.gpkg", houses, kind=["roof", "roof", "shed", None])
+    own = replace(job, labels=None, label_features=features, label_field="kind", background=True, validation_share=0.0)
+    with open_dense_roles(own, Context()) as roles:
+        truth = np.zeros((HEIGHT, WIDTH), int)
+        truth[5:45, 5:45], truth[60:90, 40:70], truth[80:110, 60:90] = 1, 1, 2
+        truth[80:90, 60:70], truth[120:140, 20:50] = IGNORED, IGNORED
+        values, targets = roles.training.read(range(64))
+        for window, target in zip(values, targets):
+            rows, cols = positions(window)
+            assert (target == truth[rows, cols]).all()
+        assert roles.training.pixels.tolist() == np.bincount(truth[truth >= 0]).tolist()
+
+
 def test_sparse_polygons_draw_windows_around_themselves(job, tmp_path):
     spots = [box(10, 10, 13, 14), box(100, 90, 104, 95)]
     features = layer(tmp_path / "spots.gpkg", spots, kind=[3, 4])

@@ -57,6 +57,50 @@ def test_pixels_of_two_classes_are_ignored_and_counted_once(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("side", [1024, 7])
+@pytest.mark.parametrize("whole", [1, 4_000_000])
+@pytest.mark.parametrize("text", [True, False])
+def test_only_what_no_feature_holds_is_background(tmp_path, monkeypatch, side, whole, text):
+    monkeypatch.setattr("deepscape.engine.featurelabels._WHOLE_FEATURE", whole)
+    blocks_of(monkeypatch, side)
+    shapes = [
+        square(0, 0, 10, 10), square(5, 5, 10, 10),  # two classes
+        square(20, 20, 10, 10),  # no class
+        square(25, 25, 10, 10), square(20, 25, 5, 2),  # over the one without a class
+        square(40.6, 50.6, 0.2, 0.2), square(-90, 0, 2, 2),  # without a class, and on no pixel
+    ]  # fmt: skip
+    classes = ["wood", "lake", None, "wood", "", None, None] if text else [2, 1, None, 2, None, None, None]
+    source = layer(tmp_path / "l.gpkg", shapes, classes)
+    context = Context()
+    labels, known, opened = read_all(source, context=context, background=True)
+    lake, wood = 1, 2
+    expected = np.zeros((GRID.height, GRID.width), int)
+    expected[0:10, 0:10], expected[5:15, 5:15], expected[5:10, 5:10] = wood, lake, -1
+    expected[20:30, 20:30], expected[25:35, 25:35] = -1, wood
+    assert (labels[known] == expected[known]).all() and (known == (expected >= 0)).all()
+    assert [entry.value for entry in opened.classes] == [0, 1, 2] and opened.ignored == 25
+    told = [warning for warning in context.warnings if "ignored" in warning]
+    assert told == [
+        "25 pixels are claimed by features of two classes of 'l.gpkg'; they are ignored. Correct the overlapping "
+        "features to use them.",
+        "75 pixels of 'l.gpkg' have no class, or one that is left out; they are ignored, and not taken as background.",
+    ]
+    # Without a background they are what they were: no label, and no word of it.
+    context = Context()
+    again, valid, _ = read_all(source, context=context)
+    assert (valid == (expected > 0)).all() and (again == np.where(valid, expected, 0)).all()
+    assert not any("background" in warning for warning in context.warnings)
+
+
+def test_classes_that_are_left_out_are_no_background(tmp_path):
+    source = layer(tmp_path / "l.gpkg", [square(0, 0, 10, 10), square(20, 20, 10, 10)], [1, 2])
+    (tmp_path / "c.csv").write_text("from,to\n2,\n")
+    for options in ({"classes": (1,)}, {"crosswalk": str(tmp_path / "c.csv")}):
+        labels, known, _ = read_all(source, background=True, **options)
+        assert (labels[:10, :10] == 1).all() and not known[20:30, 20:30].any()
+        assert known.sum() == known.size - 100 and labels.sum() == 100
+
+
 def test_polygons_without_a_pixel_centre_are_listed(tmp_path):
     shapes = [square(0, 0, 3, 3), square(10.1, 10.1, 0.2, 0.2), square(20.6, 20.6, 0.3, 0.3), square(-90, 0, 2, 2)]
     context = Log()

@@ -529,6 +529,23 @@ def test_features_without_a_field_are_one_class_on_their_background(tmp_path):
     assert not (tmp_path / "e").exists()
 
 
+def test_squares_of_no_class_are_no_background(tmp_path):
+    source = write_raster(tmp_path / "i.tif", counting(1, 30, 30))
+    squares = write_squares(tmp_path / "s.gpkg", [4, 16], [4, 16], 10)
+    town = write_squares(tmp_path / "town.gpkg", [0, 16, 4], [6, 16, 4], 8, kind=["roof", None, "shed"])
+    job = ExtractPatches(
+        source, squares, "", str(tmp_path / "d"), patch_size=10, label_features=town, label_field="kind",
+        background=True,
+    )  # fmt: skip
+    result = extract_patches(job, Context())
+    dataset = PatchDataset(result.output)
+    expected = np.zeros((30, 30), np.int64)
+    expected[:8, 6:14], expected[4:12, 4:12] = 1, 2
+    expected[4:8, 6:12] = expected[16:24, 16:24] = dataset.description.label_nodata
+    np.testing.assert_array_equal(dataset.dense_labels(), windows(expected[None], [4, 16], [4, 16], 10)[:, 0])
+    assert result.counts["0"] == int((expected[4:14, 4:14] == 0).sum() + 36)
+
+
 def test_labels_that_label_nothing_are_refused(tmp_path):
     source = write_raster(tmp_path / "i.tif", counting(1, 30, 30))
     labels = write_raster(tmp_path / "l.tif", np.zeros((1, 30, 30), "uint8"), nodata=0)
