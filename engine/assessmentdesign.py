@@ -39,6 +39,8 @@ _FEW_UNITS = 30
 _ACCURACIES = {"users_accuracy": "precision", "producers_accuracy": "recall", "f1": "f1", "iou": "iou"}
 # Pixels of the map that are held at once while they are counted.
 _WINDOW_PIXELS = 4_000_000
+# Pixels that tell the shares of the classes of a large map to a percent.
+_LOOKED_AT = 200_000_000
 
 
 # --- clusters --------------------------------------------------------------------------------------------------------
@@ -213,7 +215,9 @@ def stratified(
         raise BadInput(
             f"{missing} of the map '{tally.mapped.name}' has no labelled point in '{name}'{_outside(tally)}: the "
             "accuracy of the map cannot be estimated.",
-            "Label points of every class, of a sample that was drawn from this map.",
+            "Set LEAVE_OUT_TRAINING to false: the sample stands for the whole map then, its training area included."
+            if tally.leaves_out
+            else "Label points of every class, of a sample that was drawn from this map.",
         )
     _check_weights(by_class, strata, counted.whole, tally, name, context, names)
     counts = matrix_of(tally.pairs, values).T
@@ -372,6 +376,33 @@ def class_areas(reader: RasterReader, context: Context, without: Optional[Traini
                 pixels[value] = pixels.get(value, 0) + count
                 areas[value] = areas.get(value, 0.0) + area
     return MapAreas(pixels, areas, "pixels" if hectares is None else "hectares", whole)
+
+
+def class_shares(reader: RasterReader, context: Context) -> Tuple[Dict[int, float], int]:
+    """Return value -> share of the map's pixels, of a large map from some of its strips of rows, and all of its pixels.
+
+    Args:
+        reader: of the map.
+        context: for progress and cancel.
+    """
+    grid = reader.grid
+    deep = max(1, _WINDOW_PIXELS // grid.width)
+    tops = range(0, grid.height, deep)
+    every = -(-len(tops) * _WINDOW_PIXELS // _LOOKED_AT)
+    found: Dict[int, int] = {}
+    looked = 0
+    for top in tops[every // 2 :: every]:
+        context.check()
+        height = min(deep, grid.height - top)
+        raw, valid = reader.read(top, 0, height, grid.width)
+        looked += height
+        context.progress(top + height, grid.height, "Counting the map's pixels", "rows")
+        if valid[0].any():
+            values, positions = distinct(whole_numbers(raw[0][valid[0]], reader.name))
+            for value, count in zip(values.tolist(), np.bincount(positions).tolist()):
+                found[value] = found.get(value, 0) + count
+    total = sum(found.values())
+    return {value: count / total for value, count in found.items()}, total * grid.height // max(looked, 1)
 
 
 def write_areas(path: str, metrics: Mapping[str, Any], table: Sequence[ClassEntry]) -> str:

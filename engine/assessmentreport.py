@@ -55,14 +55,26 @@ class Findings:
 # --- how far the numbers carry ---------------------------------------------------------------------------------------
 
 
-def reach(job: Assess, metrics: Dict[str, Any], reference: str) -> str:
-    """Say how far the figures carry."""
+def reach(job: Assess, metrics: Dict[str, Any], reference: str, shared: int = 0) -> str:
+    """Say how far the figures carry.
+
+    Args:
+        job: the assessment.
+        metrics: of the result.
+        reference: its name.
+        shared: reference pixels in the training area.
+    """
     samples, design, polygons = metrics["samples"], metrics.get("design"), metrics.get("polygons")
     if job.design == "stratified":
         return (
             f"Estimated for {_estimated_part(job.leave_out_training)} from {samples} points that were drawn at random "
             "in each of its classes; the 95 % intervals are those of the sampling (Olofsson et al. 2014; F1 and IoU: "
             "Stehman 2014)."
+        ) + (
+            f" {shared} of the points lie in the training area, which is part of the map and was sampled like the rest "
+            "of it: the estimates include it as it should be."
+            if shared
+            else ""
         )
     if design:
         return _reach_of_clusters(job, samples, design, polygons)
@@ -400,7 +412,8 @@ def _facts(job: Assess, findings: Findings) -> List[Tuple[str, Any]]:
         rows.append(("Classes turned into those of the map by", Path(job.crosswalk).name))
     if job.background:
         rows.append(("The map outside the polygons of the reference", "background, class 0"))
-    rows.append((f"Reference {_units_of(findings)} in the training area", _in_field(job, tally)))
+    where = "inside the windows of the training" if tally.field.windows else "in the training area"
+    rows.append((f"Reference {_units_of(findings)} {where}", _in_field(job, tally)))
     return rows
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from . import reports
 from .assessmentreport import Findings, reach, report_page, write_matrix
 from .assessmenttally import Indices, Tally, matrix_of
 from .metrics import metrics_dict, only_class, scores
+
+# Share of the map from which on a class that the reference lacks is told of.
+_NOTABLE = 0.01
 
 
 def result_of(
@@ -48,7 +52,7 @@ def result_of(
     polygons = _polygons(tally, table)
     if polygons:
         metrics["polygons"] = polygons
-    _warn(tally, table, int(matrix.sum()), name, [entry.value for entry in legend], context)
+    _warn(job, tally, table, int(matrix.sum()), name, legend, context)
     proportions = None
     if strata is not None:
         estimate, metrics["design"] = design.stratified(tally, strata, table, name, context, legend)
@@ -74,7 +78,7 @@ def result_of(
         if only_class(matrix) is not None:
             # Every threshold looks better the more it calls the one class.
             metrics["calibration"].pop("threshold", None)
-    metrics["reach"] = reach(job, metrics, name)
+    metrics["reach"] = reach(job, metrics, name, tally.shared)
     context.log(metrics["reach"])
     findings = Findings(table, matrix, proportions, metrics, tally, name)
     return AssessResult(
@@ -145,24 +149,99 @@ def _polygons(tally: Tally, table: Tuple[ClassEntry, ...]) -> Dict[str, Any]:
 
 
 def _warn(
-    tally: Tally, table: Tuple[ClassEntry, ...], samples: int, reference: str, legend: List[int], context: Context
-) -> None:
+    job: Assess, tally: Tally, table: Tuple[ClassEntry, ...], samples: int, reference: str,
+    legend: Tuple[ClassEntry, ...], context: Context,
+) -> None:  # fmt: skip
+    """Tell of pixels without a map value, of classes that only one of map and reference has, and of training ground."""
     if tally.unmapped:
         share = tally.unmapped / (samples + tally.unmapped)
         context.warn(
             f"The map is no-data on {tally.unmapped} reference pixels ({100 * share:.1f} %); they are left out."
         )
-    if tally.shared:
-        context.warn(
-            f"{tally.shared} of {samples} reference pixels ({100 * tally.shared / samples:.1f} %) lie in the training "
-            "area, where the map's model has learned: the accuracy is better than elsewhere. Use reference samples "
-            "apart from it, or set LEAVE_OUT_TRAINING to true."
-        )
     references = {pair[0] for pair in tally.pairs}
-    found = {pair[1] for pair in tally.pairs}
-    strange = [entry.name for entry in table if entry.value in references - found and entry.value not in legend]
+    known = {pair[1] for pair in tally.pairs} | {entry.value for entry in legend}
+    strange = [entry for entry in table if entry.value in references - known]
     if legend and strange:
         context.warn(
-            f"The map has no class {', '.join(repr(name) for name in strange)}, which '{reference}' holds: all its "
-            "pixels count as errors. Check that both use the same classes."
+            f"The map has no class {', '.join(_asked(entry, legend) for entry in strange)}, which '{reference}' holds: "
+            "all its pixels count as errors. Check that both use the same classes; CROSSWALK turns those of the "
+            "reference into those of the map."
         )
+    # A stratified sample looks for every class of the map; and of a reference of one class another warning speaks.
+    if job.design != "stratified" and len(references) > 1:
+        _warn_of_absent(tally, (*legend, *table), references, not legend or bool(known - references), context)
+    # The estimates of a stratified sample are those of the map with its training ground: see `assessmentreport.reach`.
+    if tally.shared and job.design != "stratified":
+        _warn_of_shared(tally, table, samples, context)
+
+
+def _asked(entry: ClassEntry, legend: Tuple[ClassEntry, ...]) -> str:
+    """Return the name of a class, with that of the map's class that differs in case and spaces alone."""
+    near = [own.name for own in legend if _plain_name(own.name) == _plain_name(entry.name)]
+    return f"'{entry.name}'" + (f" (did you mean '{near[0]}'?)" if near else "")
+
+
+def _plain_name(name: str) -> str:
+    # Some programs write an accent as a sign of its own.
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
+
+
+def _warn_of_absent(
+    tally: Tally, entries: Tuple[ClassEntry, ...], references: Set[int], likely: bool, context: Context
+) -> None:
+    """Warn of classes of the map that the reference lacks, where much of the map is of them.
+
+    Args:
+        tally: what was counted.
+        entries: names of the classes.
+        references: the classes of the reference.
+        likely: whether the map may have others: else its pixels need not be counted.
+        context: takes the warning.
+    """
+    if not likely:
+        return
+    shares, pixels = design.class_shares(tally.mapped, context)
+    names = {entry.value: entry.name for entry in entries}
+    compared: Counter[int] = Counter()
+    for (_, mapped), count in tally.pairs.items():
+        compared[mapped] += count
+    # Where the reference covers what the map calls so, it says that this is another class.
+    absent = [
+        (names.get(value, f"Class {value}"), share)
+        for value, share in sorted(shares.items(), key=lambda item: -item[1])
+        if value not in references and share >= _NOTABLE and compared[value] < share * pixels / 2
+    ]
+    if not absent:
+        return
+    parts = [f"no '{name}', which is {100 * share:.0f} % of the map" for name, share in absent]
+    them = "it" if len(parts) == 1 else "them"
+    told = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+    context.warn(f"The reference holds {told}: what is said here does not speak of {them}.")
+
+
+def _warn_of_shared(tally: Tally, table: Tuple[ClassEntry, ...], samples: int, context: Context) -> None:
+    """Warn of reference pixels where the map's model has learned, and say what can be done."""
+    share = f"{tally.shared} of {samples} reference pixels ({100 * tally.shared / samples:.1f} %)"
+    field = tally.field
+    if field.windows:
+        labelled = (
+            f", in which {field.labelled} labelled pixels trained it or chose its epoch" if field.labelled else ""
+        )
+        told = (
+            f"{share} lie inside the windows that the map's model was trained in{labelled}: on what carried a label "
+            "the accuracy is better than elsewhere."
+        )
+    else:
+        told = (
+            f"{share} lie in the training area, where the map's model has learned: the accuracy is better than "
+            "elsewhere."
+        )
+    references: Counter[int] = Counter()
+    for (own, _), count in tally.pairs.items():
+        references[own] += count
+    lost = [f"'{entry.name}'" for entry in table if 0 < references[entry.value] <= tally.shared_classes[entry.value]]
+    remedy = "Use reference samples apart from it" if not field.windows else "Use reference samples apart from them"
+    if lost:
+        context.warn(f"{told} {remedy}; LEAVE_OUT_TRAINING would leave none of {', '.join(lost)}.")
+    else:
+        context.warn(f"{told} {remedy}, or set LEAVE_OUT_TRAINING to true.")

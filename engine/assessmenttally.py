@@ -56,7 +56,7 @@ class Tally:
         by_feature: polygon -> (reference, map) -> pixels.
         by_unit: cluster, block or stratum -> (reference, map) -> pixels.
         unmapped: reference pixels on which the map is no-data.
-        shared: reference pixels in the training area.
+        shared_classes: reference class -> pixels in the training area.
         left_out: the same, where they are left out of everything else (LEAVE_OUT_TRAINING).
         left_units: cluster, block or stratum -> pixels of it that are left out so.
         leaves_out: whether they are.
@@ -80,7 +80,7 @@ class Tally:
         self.by_feature: Dict[int, Counter[Tuple[int, int]]] = {}
         self.by_unit: Dict[int, Counter[Tuple[int, int]]] = {}
         self.unmapped = 0
-        self.shared = 0
+        self.shared_classes: Counter[int] = Counter()
         self.left_out = 0
         self.left_units: Counter[int] = Counter()
         self.eroded = 0
@@ -88,6 +88,11 @@ class Tally:
         self.field = field
         self.leaves_out = leave_out
         self.rest = rest
+
+    @property
+    def shared(self) -> int:
+        """Return the reference pixels in the training area, without those that are left out."""
+        return sum(self.shared_classes.values())
 
     def add(self, pixels: Pixels, window: Window, near: Optional[Mask] = None) -> None:
         """Count pixels of a window (row, col, height, width); those ``near`` another class ``(N,)`` apart."""
@@ -110,7 +115,9 @@ class Tally:
         self.unmapped += int(np.count_nonzero(missed))
         pixels, mapped = pixels.part(known), whole_numbers(found[known], self.mapped.name)
         if not self.leaves_out:
-            self.shared += int(np.count_nonzero(self.field.holds(pixels.rows, pixels.cols)))
+            held = self.field.holds(pixels.rows, pixels.cols)
+            for own, count in combinations(pixels.classes[held]):
+                self.shared_classes[own] += count
         for feature, unit, own, other, count in combinations(pixels.features, pixels.units, pixels.classes, mapped):
             self.pairs[(own, other)] += count
             if feature >= 0:

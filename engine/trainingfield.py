@@ -7,14 +7,14 @@ model names.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
 
-from ..models.cards import read_card
+from ..models.cards import Card, read_card
 from ..tasks import jobfiles
 from ..tasks.context import Context
 from ..tasks.errors import DeepscapeError
@@ -49,8 +49,9 @@ def training_field(job: Assess, grid: Grid, context: Context) -> TrainingField:
     models, reason = _models_of_map(job.map.path)
     grounds: List[Ground] = []
     unknown = [reason] if reason else []
-    for model in models:
-        found, missing = _grounds_of_model(model, context)
+    cards = [read_card(model) for model in models]
+    for model, card in zip(models, cards):
+        found, missing = _grounds_of_model(model, card, context)
         grounds += found
         unknown += missing
     if grounds and unknown:
@@ -58,7 +59,18 @@ def training_field(job: Assess, grid: Grid, context: Context) -> TrainingField:
             f"Where the model of the map learned is known in part only: {'; '.join(unknown)}. Reference pixels there "
             "were not looked for."
         )
-    return TrainingField(grounds, grid, context, tuple(unknown))
+    windows = bool(cards) and all(card.output == "pixels" for card in cards)
+    return TrainingField(grounds, grid, context, tuple(unknown), windows, _labelled(cards) if windows else None)
+
+
+def _labelled(cards: Sequence[Card]) -> Optional[int]:
+    """Return how many labelled pixels the only model was trained and validated on; None where that is not all."""
+    if len(cards) != 1 or cards[0].settings.get("initial_model"):
+        return None
+    counts = cards[0].training.get("counts")
+    used = [counts.get(role, {}) for role in ("training", "validation")] if isinstance(counts, Mapping) else []
+    numbers: List[Any] = [number for role in used for number in role.values()]
+    return sum(numbers) or None
 
 
 def _models_of_map(path: str) -> Tuple[List[str], str]:
@@ -79,9 +91,9 @@ def _models_of_map(path: str) -> Tuple[List[str], str]:
     return models, ""
 
 
-def _grounds_of_model(model: str, context: Context) -> Tuple[List[Ground], List[str]]:
+def _grounds_of_model(model: str, card: Card, context: Context) -> Tuple[List[Ground], List[str]]:
     """Return the ground that a model learned from, and the names of what is not known of it."""
-    training = read_card(model).training
+    training = card.training
     if "field" in training:
         grounds, unknown = read_grounds(training)
         if grounds:
@@ -147,9 +159,19 @@ class TrainingField:
     Attributes:
         known: whether anything is known of it.
         unknown: what is not known of it, in words.
+        windows: it is whole windows, of whose pixels only some may have carried a label.
+        labelled: labelled pixels that the training counted in them; None: not known.
     """
 
-    def __init__(self, grounds: Sequence[Ground], grid: Grid, context: Context, unknown: Tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        grounds: Sequence[Ground],
+        grid: Grid,
+        context: Context,
+        unknown: Tuple[str, ...] = (),
+        windows: bool = False,
+        labelled: Optional[int] = None,
+    ) -> None:
         """Bring the ground onto the grid of a map.
 
         Args:
@@ -157,8 +179,11 @@ class TrainingField:
             grid: of the map.
             context: takes the warnings.
             unknown: what is not known, in words.
+            windows: the grounds are whole windows.
+            labelled: labelled pixels that the training counted in them.
         """
         self.known, self.unknown = bool(grounds), unknown
+        self.windows, self.labelled = windows, labelled
         self._parts = [_Part(ground, grid, context) for ground in grounds]
 
     def holds(self, rows: Indices, cols: Indices) -> Mask:

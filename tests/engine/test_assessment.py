@@ -11,7 +11,7 @@ import rasterio
 import rasterio.warp
 import shapely
 from affine import Affine
-from deepscape.engine import assessment
+from deepscape.engine import assessment, assessmentdesign
 from deepscape.engine.assessment import assess, near_another_class
 from deepscape.engine.datasets import (
     DatasetBand,
@@ -123,6 +123,48 @@ def test_a_name_that_the_map_does_not_know(tmp_path):
     assert lava["value"] not in (1, 2, 5) and result.overall_accuracy == 0.5
     assert matrix[values.index(lava["value"])][values.index(2)] == 2
     assert any("'Lava'" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("name", ["forêt  dense ", "Fore\u0302t dense", "FORÊT DENSE"])
+def test_a_name_that_differs_in_case_and_spaces_alone_is_asked_about(tmp_path, name):
+    source = class_map(tmp_path)
+    write_sidecars(source.path, (*CLASSES[:1], replace(CLASSES[1], name="Forêt dense"), *CLASSES[2:]), {})
+    samples = layer(tmp_path / "p.gpkg", [box(0, 0, 1, 2), box(0, 2, 1, 2)], cover=["Water", name])
+    result = assess(Assess(source, samples=samples, field="cover"), Context())
+    told = f"The map has no class '{name.strip()}' (did you mean 'Forêt dense'?), which 'p.gpkg' holds: all its"
+    assert any(text.startswith(told) for text in result.warnings), result.warnings
+
+
+def test_classes_of_much_of_the_map_that_the_reference_lacks_are_told(tmp_path, monkeypatch):
+    # Lava is rare, and Ice is not there.
+    values = np.full((40, 40), 2, np.uint8)
+    values[:, 30:], values[:10, :20], values[20, 20], values[39] = 5, 1, 9, 255
+    source = write(tmp_path / "map.tif", values, nodata=255)
+    names = (*CLASSES, ClassEntry(7, "Ice", "#ffffff"), ClassEntry(9, "Lava", "#ff0000"))
+    write_sidecars(source.path, names, {})
+    samples = layer(tmp_path / "p.gpkg", [point(0, 0), point(0, 1)], cover=["Water", "Forest"])
+    told = "The reference holds no 'Soil', which is 25 % of the map: what is said here does not speak of it."
+    for window, most in ((4_000_000, 200_000_000), (80, 800)):
+        monkeypatch.setattr(assessmentdesign, "_WINDOW_PIXELS", window)
+        monkeypatch.setattr(assessmentdesign, "_LOOKED_AT", most)
+        assert told in assess(Assess(source, samples=samples, field="cover"), Context()).warnings
+    samples = layer(tmp_path / "q.gpkg", [point(0, 25), point(0, 26)], cover=["Soil", "Forest"])
+    monkeypatch.undo()
+    warnings = assess(Assess(source, samples=samples, field="cover"), Context()).warnings
+    assert any("no 'Water', which is 13 % of the map: what is said here does not speak of it." in w for w in warnings)
+    samples = layer(tmp_path / "r.gpkg", [point(0, 25), point(39, 0), point(20, 20)], cover=["Ice", "Lava", "Lava"])
+    warnings = assess(Assess(source, samples=samples, field="cover"), Context()).warnings
+    assert any(
+        "no 'Forest', which is 62 % of the map, no 'Soil', which is 25 % of the map and no 'Water', which is 13 % of "
+        "the map: what is said here does not speak of them." in text for text in warnings
+    )  # fmt: skip
+
+
+def test_a_reference_that_covers_the_map_speaks_of_all_of_it(tmp_path):
+    # Soil is nowhere in the reference, which looked at every pixel of it: these are errors, and counted.
+    reference = np.where(MAP == 5, 2, MAP)
+    job = Assess(class_map(tmp_path), reference=write(tmp_path / "r.tif", reference, nodata=255))
+    assert not any("does not speak" in text for text in assess(job, Context()).warnings)
 
 
 def test_names_without_a_legend_are_refused_and_work_with_one(tmp_path):
@@ -381,7 +423,8 @@ def test_reference_pixels_in_training_patches_are_counted(tmp_path):
     description.write_text(json.dumps(plain))
     context = Context()
     assert assess(replace(job, training=other), context).shared_pixels == 0
-    assert "lie is not known: reference pixels inside them were not looked for." in context.warnings[-1]
+    told = "lie is not known: reference pixels inside them were not looked for."
+    assert any(told in text for text in context.warnings)
 
 
 def test_bad_input(tmp_path):

@@ -133,6 +133,11 @@ def test_a_stratified_sample_estimates_the_map_outside_the_training_field(tmp_pa
     pixels = np.array([(mapped[:, 20:] == value).sum() for value in values])
     expected = stratified_estimate(counts, pixels / 100)
     assert result.metrics["left_out"] == (~outside).sum() > 30 and result.sample_count == outside.sum()
+    # Of the whole map its training ground is a part, sampled like the rest: nothing to warn of, nor to leave out.
+    whole = assess(replace(job, leave_out_training=False, output=""), Context())
+    assert not any("training" in text or "LEAVE_OUT_TRAINING" in text for text in whole.warnings)
+    inside = (~outside).sum()
+    assert f" {inside} of the points lie in the training area, which is part of the map" in whole.metrics["reach"]
     assert result.overall_accuracy == pytest.approx(expected.overall, abs=1e-6)
     for k, row in enumerate(result.metrics["design"]["classes"]):
         assert row["mapped_area"] == pytest.approx(pixels[k] / 100, rel=0.01)
@@ -143,6 +148,21 @@ def test_a_stratified_sample_estimates_the_map_outside_the_training_field(tmp_pa
     page = Path(result.output).read_text(encoding="utf-8")
     assert "All are those of the map outside the training area." in page
     assert f"<td>{(~outside).sum()}, left out</td>" in page
+
+
+def test_a_class_whose_points_all_lie_in_the_training_area_is_named_with_what_helps(tmp_path, scene, monkeypatch):
+    source, mapped, truth = scene
+    samples, _, place = labelled(tmp_path, source, truth)
+    learned = np.zeros(mapped.shape, bool)
+    learned[place] = mapped[place] == 1
+    where = DatasetScene("s", "", CRS.from_epsg(32721).to_wkt(), tuple(TRANSFORM[:6]), 80, 60, 10.0)
+    card = Card("", "", (), (), training={"field": written([mask_ground(where, [(0, learned)])])})
+    monkeypatch.setattr(trainingfield, "_models_of_map", lambda path: (["m.safetensors"], ""))
+    monkeypatch.setattr(trainingfield, "read_card", lambda path: card)
+    job = Assess(source, samples=samples, field="reference", design="stratified", leave_out_training=True)
+    with pytest.raises(BadInput, match="'Water' of the map .* outside the training area") as told:
+        assess(job, Context())
+    assert told.value.remedy.startswith("Set LEAVE_OUT_TRAINING to false")
 
 
 def test_areas_of_a_map_of_small_pixels_have_more_digits(tmp_path, scene, monkeypatch):

@@ -65,8 +65,8 @@ def dataset(folder):
 class Card:
     """What is read of a model's card."""
 
-    def __init__(self, created="2020-01-01T00:00:00+00:00", **training):
-        self.created, self.training = created, training
+    def __init__(self, created="2020-01-01T00:00:00+00:00", output="patch", **training):
+        self.created, self.output, self.training, self.settings = created, output, training, {}
 
 
 @pytest.fixture
@@ -122,6 +122,33 @@ def test_the_card_tells_the_field_and_its_pixels_are_left_out(cards, job):
     assert not any("training area" in text for text in left.warnings)
     page = Path(left.output).read_text(encoding="utf-8")
     assert "<th>Reference pixels in the training area</th><td>4, left out</td>" in page
+
+
+def test_of_windows_it_is_said_how_many_pixels_carried_a_label(cards, job):
+    counts = {"training": {"1": 1, "2": 0}, "validation": {"1": 1}, "test": {"2": 9}}
+    cards["model"] = Card(field=field_at((1, 1)), output="pixels", counts=counts)
+    result = assess(job, Context())
+    assert (
+        "4 of 16 reference pixels (25.0 %) lie inside the windows that the map's model was trained in, in which 2 "
+        "labelled pixels trained it or chose its epoch: on what carried a label the accuracy is better than "
+        "elsewhere. Use reference samples apart from them, or set LEAVE_OUT_TRAINING to true." in result.warnings
+    )
+    page = Path(result.output).read_text(encoding="utf-8")
+    assert "<th>Reference pixels inside the windows of the training</th><td>4</td>" in page
+    # What an earlier training counted, or another model, is not known.
+    for change in ({"settings": {"initial_model": "m"}}, {"training": {"field": field_at((1, 1))}}):
+        cards["model"] = Card(field=field_at((1, 1)), output="pixels", counts=counts)
+        vars(cards["model"]).update(change)
+        text = next(text for text in assess(job, Context()).warnings if "inside the windows" in text)
+        assert "trained in: on what" in text
+
+
+def test_leaving_out_is_no_remedy_where_nothing_of_a_class_would_be_left(tmp_path, cards, job):
+    cards["model"] = Card(field=field_at((1, 1)))
+    values = np.where(np.arange(16).reshape(4, 4) == 5, 1, 2).astype(np.uint8)
+    result = assess(replace(job, reference=raster(tmp_path / "few.tif", values)), Context())
+    told = next(text for text in result.warnings if "lie in the training area" in text)
+    assert told.endswith("Use reference samples apart from it; LEAVE_OUT_TRAINING would leave none of 'Class 1'.")
 
 
 def test_polygons_and_eroded_pixels_are_left_out_of_all_scores(tmp_path, cards, job):
