@@ -35,7 +35,7 @@ from .outputfiles import part_name, writing_error
 from .products import CLASSES, PROBABILITIES, Product, stored_positions
 from .rasters import Grid
 from .rasterwriting import create_raster, tile_windows
-from .wording import many
+from .wording import decimals_of, many
 
 Array = npt.NDArray[Any]
 Window = Tuple[int, int, int, int]
@@ -472,6 +472,8 @@ def _compare(path: str, written: Mapping[Window, int], check: Callable[[], None]
 def class_areas(classes: Sequence[ClassEntry], counts: Array, grid: Grid, context: Context) -> Dict[str, Any]:
     """Return class value (as text) -> name, pixels and hectares, by counting pixels.
 
+    Hectares end where three digits of a pixel's area do: sums of 0.01 would be written as 518.0799999999999.
+
     Args:
         classes: the class table.
         counts: pixels per row and class ``(H, K)``.
@@ -479,7 +481,9 @@ def class_areas(classes: Sequence[ClassEntry], counts: Array, grid: Grid, contex
         context: told that such areas are biased.
     """
     hectares = row_hectares(grid)
+    digits = 0
     if hectares is not None:
+        digits = decimals_of(float(hectares.max()))
         context.log(
             "Areas are pixel counting: biased by the map's errors. An unbiased estimate needs a probability sample."
         )
@@ -487,7 +491,7 @@ def class_areas(classes: Sequence[ClassEntry], counts: Array, grid: Grid, contex
         str(entry.value): {
             "name": entry.name,
             "pixels": int(counts[:, index].sum()),
-            "hectares": None if hectares is None else float(counts[:, index] @ hectares),
+            "hectares": None if hectares is None else round(float(counts[:, index] @ hectares), digits),
         }
         for index, entry in enumerate(classes)
     }

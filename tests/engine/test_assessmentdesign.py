@@ -160,7 +160,7 @@ def test_a_class_whose_points_all_lie_in_the_training_area_is_named_with_what_he
     monkeypatch.setattr(trainingfield, "_models_of_map", lambda path: (["m.safetensors"], ""))
     monkeypatch.setattr(trainingfield, "read_card", lambda path: card)
     job = Assess(source, samples=samples, field="reference", design="stratified", leave_out_training=True)
-    with pytest.raises(BadInput, match="'Water' of the map .* outside the training area") as told:
+    with pytest.raises(BadInput, match=r"'Water' of the map .* outside the training area") as told:
         assess(job, Context())
     assert told.value.remedy.startswith("Set LEAVE_OUT_TRAINING to false")
 

@@ -1,13 +1,16 @@
 """The rasters of a mapping job: types, areas, names."""
 
+import json
+
 import numpy as np
 import pyproj
 import pytest
 from affine import Affine
-from deepscape.engine.maps import RasterFiles, raster_path, row_hectares
+from deepscape.engine.maps import RasterFiles, class_areas, raster_path, row_hectares
 from deepscape.engine.products import output_type, products_of
 from deepscape.engine.rasters import Grid
 from deepscape.tasks.classtable import ClassEntry
+from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput, DiskFull
 from rasterio.crs import CRS
 
@@ -60,6 +63,20 @@ def test_hectares_in_projections():
     mercator = Grid(1, 1, Affine(10, 0, 0, 0, -10, 6446275.84), CRS.from_epsg(3857))  # 50 degrees north
     assert row_hectares(mercator)[0] == pytest.approx(0.01 * np.cos(np.radians(50)) ** 2, rel=0.01)
     assert row_hectares(Grid(5, 3, Affine.identity(), None)) is None
+
+
+def test_areas_end_with_the_digits_of_a_pixel():
+    classes = [ClassEntry(1, "a", "#000000"), ClassEntry(2, "b", "#ffffff")]
+    counts = np.array([[51807, 1], [1, 0]])
+    utm, zone = Affine(10, 0, 500_000, 0, -10, 5_000_000), CRS.from_epsg(32632)
+    areas = class_areas(classes, counts, Grid(60_000, 2, utm, zone), Context())
+    assert json.dumps([area["hectares"] for area in areas.values()]) == "[518.08, 0.01]"
+    # 0.3 m: a pixel is 0.000009 ha; and of degrees some digits are enough.
+    small = class_areas(classes, counts, Grid(60_000, 2, utm * Affine.scale(0.03), zone), Context())
+    assert json.dumps([area["hectares"] for area in small.values()]) == "[0.466272, 9e-06]"
+    degrees = Grid(60_000, 2, Affine(1e-4, 0, 8, 0, -1e-4, 45), CRS.from_epsg(4326))
+    area = class_areas(classes, counts, degrees, Context())["1"]["hectares"]
+    assert area == pytest.approx(51808 * row_hectares(degrees)[0], abs=1e-5) and area == round(area, 5)
 
 
 def files(path, grid, classes=(ClassEntry(1, "a", "#000000"),)):
