@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from .vectors import Layer
 
 # Fields that name the classes of a numeric class field, in the order in which they are tried.
 NAME_FIELDS = ("class_name", "name", "label", "classname")
+_NUMBER = r"[+-]?\d{1,18}"
+# Classes that a message lists.
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ def feature_classes(
         kept[known] = [value is not None for value in mapped]
         known = kept
         names = _names_beside(layer, field, ids, known) if numbers is not None else _own_names(by_text)
+        if numbers is None:
+            _warn_of_numbers(
+                {t: v for t, v in by_text.items() if t not in crosswalk.targets}, field, layer.name, context
+            )
     elif numbers is None:
         texts = present.astype(str).str.strip()
         by_name = class_ids_of_names(texts, legend)
@@ -95,6 +103,7 @@ def feature_classes(
         names = {value: name for name, value in by_name.items()}
         # Another layer with other names would count differently: the ids are the user's to check, or a legend's to fix.
         context.log("Class ids by name: " + ", ".join(f"{value} {name}" for value, name in sorted(names.items())) + ".")
+        _warn_of_numbers(by_name, field, layer.name, context)
     else:
         ids[known] = numbers
         names = _names_beside(layer, field, ids, known)
@@ -117,6 +126,21 @@ def _recoded(
     crosswalk.check(set(texts), name, context)
     by_text = crosswalk.of_texts(texts, numbers is not None, legend)
     return by_text, [by_text[text] for text in texts]
+
+
+def _warn_of_numbers(ids: Mapping[str, Optional[int]], field: str, name: str, context: Context) -> None:
+    """Warn about texts that are numbers and, as some other text is none, got other ones as class ids."""
+    wrong = [
+        f"'{text}' is class {value}"
+        for text, value in sorted(ids.items(), key=lambda item: item[1] or 0)
+        if value is not None and re.fullmatch(_NUMBER, text) and int(text) != value
+    ]
+    if wrong:
+        more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+        context.warn(
+            f"The field '{field}' of '{name}' holds text that is no number, so that its numbers are names: "
+            f"{', '.join(wrong[:_LISTED])}{more}; give a field of whole numbers, or a LEGEND with their values."
+        )
 
 
 def _own_names(by_text: Dict[str, Optional[int]]) -> Dict[int, str]:
@@ -148,7 +172,7 @@ def _whole_numbers(column: Any, field: str, name: str) -> Optional[npt.NDArray[n
             )
         return values.astype(np.int64)
     texts = column.astype(str).str.strip()
-    if texts.str.fullmatch(r"[+-]?\d{1,18}").all():
+    if texts.str.fullmatch(_NUMBER).all():
         return np.asarray(texts.astype(np.int64), dtype=np.int64)
     return None
 

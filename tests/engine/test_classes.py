@@ -4,6 +4,7 @@ import geopandas
 import pandas
 import pytest
 from deepscape.engine.classes import feature_classes
+from deepscape.engine.crosswalks import read_crosswalk
 from deepscape.engine.vectors import Layer
 from deepscape.tasks.classtable import ClassEntry, Legend
 from deepscape.tasks.context import Context
@@ -43,6 +44,21 @@ def test_text_is_numbered_by_name_or_by_the_legend():
     legend = Legend(layer_classes=(ClassEntry(7, "forest", "#00ff00"),))
     ids, _, names, _ = read(layer(c=["water", "forest"]), legend=legend)
     assert ids == [1, 7] and names == {1: "water", 7: "forest"}
+
+
+def test_numbers_among_names_are_names_and_told(tmp_path):
+    features = layer(c=["1", "2", "03", "x", "4 trees"])
+    ids, _, names, warnings = read(features)
+    assert names == {1: "03", 2: "1", 3: "2", 4: "4 trees", 5: "x"} and ids == [2, 3, 1, 5, 4]
+    assert warnings == [
+        "The field 'c' of 'v' holds text that is no number, so that its numbers are names: '03' is class 1, '1' is "
+        "class 2, '2' is class 3; give a field of whole numbers, or a LEGEND with their values."
+    ]
+    legend = Legend(layer_classes=tuple(ClassEntry(v, n, "#000000") for v, n in ((1, "1"), (2, "2"), (3, "03"))))
+    assert read(features, legend=legend)[3] == []
+    (tmp_path / "c.csv").write_text("from,to\nx,9\n1,7\n")
+    told = read(features, crosswalk=read_crosswalk(str(tmp_path / "c.csv")))[3]
+    assert [text.split("names: ")[1].split(";")[0] for text in told] == ["'03' is class 1"]
 
 
 def test_text_of_whole_numbers_keeps_its_numbers():
