@@ -7,7 +7,7 @@ grid in longitude and latitude, what lies on both sides of the antimeridian is n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -118,18 +118,46 @@ def nearer(places: Places, own: Mask, others: Mask, guard: Tuple[float, float], 
     mine, theirs = np.flatnonzero(own[places.features]), np.flatnonzero(others[places.features])
     if len(mine) == 0 or len(theirs) == 0 or not guard[0] > 0:
         return near
-    # Columns are stretched, so that the guard is the same number both ways (0 where it is the whole circle).
-    stretch = np.array([1.0, guard[0] / guard[1]] * 2)
-    boxes = places.boxes * stretch
-    targets = boxes[theirs]
-    if places.turn is not None:
-        targets = _with_turns(targets, boxes[mine], places.turn * stretch[1], guard[0])
-    look = _Points(targets) if places.points else _Boxes(targets)
+    boxes, look = _compared(places, mine, theirs, guard)
     for start in range(0, len(mine), _CHUNK):
         context.check()
         some = mine[start : start + _CHUNK]
         near[places.features[some[look.near(boxes[some], guard[0])]]] = True
     return near
+
+
+def smallest_distance(
+    places: Places, own: Mask, others: Mask, reach: Tuple[float, float], context: Context
+) -> Optional[float]:
+    """Return how near a feature of ``own`` comes to one of ``others``, masks ``(N,)``, as a share of ``reach``.
+
+    ``reach`` is given in rows and columns; None where none is nearer than that.
+    """
+    mine, theirs = np.flatnonzero(own[places.features]), np.flatnonzero(others[places.features])
+    if len(mine) == 0 or len(theirs) == 0:
+        return None
+    boxes, look = _compared(places, mine, theirs, reach)
+    least = reach[0]
+    for start in range(0, len(mine), _CHUNK):
+        context.check()
+        # No more than what is known already is looked for.
+        least = min(least, look.smallest(boxes[mine[start : start + _CHUNK]], least))
+        if least == 0:
+            break
+    return None if least == reach[0] else least / reach[0]
+
+
+def _compared(
+    places: Places, mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64], guard: Tuple[float, float]
+) -> Tuple[Boxes, Union[_Points, _Boxes]]:
+    """Return all boxes, stretched so that the guard is the same number both ways, and what finds some near to them."""
+    # Where the guard is the whole circle, columns count for nothing.
+    stretch = np.array([1.0, guard[0] / guard[1]] * 2)
+    boxes = places.boxes * stretch
+    targets = boxes[theirs]
+    if places.turn is not None:
+        targets = _with_turns(targets, boxes[mine], places.turn * stretch[1], guard[0])
+    return boxes, _Points(targets) if places.points else _Boxes(targets)
 
 
 # --- on the grid -----------------------------------------------------------------------------------------------------
@@ -194,10 +222,25 @@ class _Points:
         distance, _ = self._tree.query(boxes[:, :2], k=1, p=np.inf, distance_upper_bound=guard)
         return np.asarray(distance < guard)
 
+    def smallest(self, boxes: Boxes, reach: float) -> float:
+        """Return the smallest distance, or ``reach`` where none is less."""
+        distance, _ = self._tree.query(boxes[:, :2], k=1, p=np.inf, distance_upper_bound=reach)
+        return min(reach, float(distance.min()))
+
 
 class _Boxes:
     def __init__(self, targets: Boxes) -> None:
+        self._targets = targets
         self._tree = shapely.STRtree(shapely.box(*targets.T))
+
+    def smallest(self, boxes: Boxes, reach: float) -> float:
+        """Return the smallest distance, or ``reach`` where none is less."""
+        grown = shapely.box(*(boxes + np.array([-reach, -reach, reach, reach])).T)
+        own, other = (side[place] for side, place in zip((boxes, self._targets), self._tree.query(grown)))
+        if len(own) == 0:
+            return reach
+        gaps = np.maximum(other[:, :2] - own[:, 2:], own[:, :2] - other[:, 2:]).max(axis=1)
+        return min(reach, max(0.0, float(gaps.min())))
 
     def near(self, boxes: Boxes, guard: float) -> Mask:
         # "Nearer than" leaves out the distance itself, and the tree counts a touch as an intersection.

@@ -6,7 +6,8 @@ look good. So whole polygons, blocks or scenes are given to a part, and a guard 
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+import contextlib
+from typing import Any, Dict, List, Optional, Tuple
 
 import geopandas
 import numpy as np
@@ -19,7 +20,7 @@ from ..tasks.jobs import SplitResult, SplitSamples
 from .classes import FeatureClasses, feature_classes
 from .dealing import Numbers, Plan, deal_by_class, deal_together
 from .lengths import most_pixels
-from .places import Mask, Places, grid_of, nearer, places_on
+from .places import Mask, Places, grid_of, nearer, places_on, smallest_distance
 from .rasters import Grid, RasterReader
 from .splitgroups import (
     Grouping,
@@ -39,6 +40,8 @@ from .vectors import Layer, on_grid, read_layer, vector_path, write_layer
 PARTS = ("train", "validation", "test")
 # Default guard of blocks: the default patch size, so that patches of two parts cannot share a pixel.
 _GUARD_PX = 9.0
+# Without an image, samples are near up to the default patch of Landsat.
+_NEAR_M = 270.0
 
 
 def split_samples(job: SplitSamples, context: Context) -> SplitResult:
@@ -78,6 +81,7 @@ def split_samples(job: SplitSamples, context: Context) -> SplitResult:
     path = write_layer(frame, job.output, _geometry_type(frame), layer.frame.crs, context)
     counts = counts_by_part(ids[~left_out], parts[~left_out], order)
     _tell(job, counts, near, parts, where, context)
+    where.tell_distance(layer, np.where(left_out, "", parts), order, context)
     written = len(frame)
     marked = int(near.sum()) if written == len(ids) else 0
     return SplitResult(path, counts, len(ids) - written, marked=marked, warnings=tuple(context.warnings))
@@ -115,6 +119,7 @@ class _Where:
         self.places = places
         self.grid = grid
         self.name = name
+        self._job = job
         self._guard = guard
         # A guard that was not given counts in pixels.
         self._unit = job.unit if job.guard is not None else "pixels"
@@ -162,9 +167,52 @@ class _Where:
                 near |= nearer(self.places, giving, (parts == part) & ~near, guard, context)
         return near
 
+    def tell_distance(self, layer: Layer, parts: npt.NDArray[Any], order: Tuple[str, ...], context: Context) -> None:
+        """Tell how near samples of parts that judge each other come, where they are near and there is no guard.
+
+        Args:
+            layer: the features.
+            parts: of each feature, "" where it is in none ``(N,)``.
+            order: all parts or folds.
+            context: takes the sentence.
+        """
+        if self._guard > 0:
+            return
+        # Where lengths cannot be told, it has been split all the same.
+        with contextlib.suppress(BadInput):
+            if self._job.raster is not None:
+                with RasterReader(self._job.raster) as reader:
+                    grid, unit = reader.grid, f" pixels of '{reader.name}'"
+                    places = places_on(on_grid(layer, grid, reader.name, Context()), grid, True)
+                length, reach = _GUARD_PX, (_GUARD_PX, _GUARD_PX)
+            else:
+                grid, unit = grid_of(layer), " m"
+                places = places_on(layer, grid, False)
+                length, reach = _NEAR_M, most_pixels(_NEAR_M, "metres", grid, layer.name, places.window())
+            who, pairs = _judging(parts, order)
+            found = [smallest_distance(places, one, other, reach, context) for one, other in pairs]
+            least = min((share for share in found if share is not None), default=None)
+            if least is not None:
+                # How many pixels a patch has is known with the image alone.
+                tell = context.log if self._job.raster is None else context.warn
+                tell(
+                    f"{who} come as near as {least * length:.3g}{unit}: larger patches share pixels, which makes "
+                    "accuracies look better than they are; GUARD keeps them apart."
+                )
+
     def guard_text(self) -> str:
         """Return the guard with its unit."""
         return f"{self._guard:g} pixels" if self._unit == "pixels" else f"{self._guard:g}{unit_text(self._unit)}"
+
+
+def _judging(parts: npt.NDArray[Any], order: Tuple[str, ...]) -> Tuple[str, List[Tuple[Mask, Mask]]]:
+    """Return what learns and what judges it ``(N,)``, and what a sentence calls them."""
+    if order != PARTS:
+        return "Samples of two folds", [
+            (parts == fold, np.isin(parts, order[number:])) for number, fold in enumerate(order[:-1], start=1)
+        ]
+    judge = "test" if np.any(parts == "test") else "validation"
+    return f"Training and {judge} samples", [(parts == "train", parts == judge)]
 
 
 # --- the parts -------------------------------------------------------------------------------------------------------

@@ -159,6 +159,64 @@ def test_guard_between_polygons_is_that_of_their_bounds(tmp_path, raster):
     assert result.counts["test"] == {"1": 4}  # training gives way
 
 
+class Logging(Context):
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def log(self, text):
+        self.lines.append(text)
+
+
+def distances_told(context):
+    texts = [text for text in (*context.lines, *context.warnings) if "come as near as" in text]
+    assert all("larger patches share pixels" in text and "GUARD" in text for text in texts)
+    return [text.split(":")[0] for text in texts]
+
+
+@pytest.mark.parametrize("step", [2, 8, 9])
+def test_how_near_training_comes_to_the_test_is_told(tmp_path, raster, step):
+    # Pairs of points, one polygon each, in a column; the polygons lie that many pixels apart.
+    origin = np.repeat(np.arange(8), 2)
+    source = points(
+        tmp_path / "p.gpkg", origin * (step + 1) + np.tile([0, 1], 8), np.zeros(16), class_id=[1] * 16,
+        originfid=origin,
+    )  # fmt: skip
+    for options, unit, told in (
+        ({"raster": raster}, "pixels of 'grid.tif'", step < 9),
+        ({}, "m", True),
+        ({"guard": 1.0, "raster": raster}, "", False),
+    ):
+        context = Logging()
+        result, table = split(source, tmp_path / "s.gpkg", context, validation_share=0, **options)
+        rows = {part: place(table[table["split"] == part])[0] for part in ("train", "test")}
+        least = np.abs(rows["train"][:, None] - rows["test"]).min()
+        assert least == step
+        # There, at the end of its zone, UTM is 0.27 % longer than the ground.
+        number = f"{least:g}" if "raster" in options else f"{10 * least / 1.0027:.3g}"
+        assert distances_told(context) == [f"Training and test samples come as near as {number} {unit}"] * bool(told)
+        assert any("come as near" in text for text in result.warnings) == (bool(told) and "raster" in options)
+    context = Logging()
+    split(source, tmp_path / "f.gpkg", context, folds=4, raster=raster)
+    expected = [f"Samples of two folds come as near as {step} pixels of 'grid.tif'"] * (step < 9)
+    assert distances_told(context) == expected
+
+
+def test_how_near_polygons_come_is_told_on_the_globe(tmp_path):
+    boxes = [box(20 + 0.01 * n, 60, 20.008 + 0.01 * n, 60.005) for n in range(6)]
+    frame = geopandas.GeoDataFrame({"class_id": [1] * 6}, geometry=boxes, crs="EPSG:4326")
+    pyogrio.write_dataframe(frame, tmp_path / "p.gpkg")
+    context = Logging()
+    source = VectorSource(str(tmp_path / "p.gpkg"))
+    split(source, tmp_path / "s.gpkg", context, train_share=0.5, validation_share=0.5)
+    # 0.002 degrees of longitude at 60 degrees north.
+    assert distances_told(context) == ["Training and validation samples come as near as 112 m"]
+    pyogrio.write_dataframe(frame.set_crs(None, allow_override=True), tmp_path / "q.gpkg")
+    context = Logging()
+    split(VectorSource(str(tmp_path / "q.gpkg")), tmp_path / "t.gpkg", context)
+    assert distances_told(context) == []
+
+
 def test_random_and_no_test_part(tmp_path):
     source = points(tmp_path / "p.gpkg", np.zeros(30), np.arange(30), class_id=[1] * 20 + [2] * 10)
     result, _ = split(source, tmp_path / "s.gpkg", method="random", train_share=0.7, validation_share=0.3)
