@@ -98,7 +98,7 @@ def map_scene(
     models = _models(Model.of(model), job, context)
     cards = [each.card for each in models]
     card = cards[0]
-    orders = band_orders(cards, [Path(path).name for path in (job.model, *job.more_models)])
+    orders = band_orders(cards, [Path(path).name for path in (job.model, *job.more_models)], context)
     products = _products(job, card)
     _check_outputs(job, [product.path for product in products])
     with contextlib.ExitStack() as stack:

@@ -9,11 +9,16 @@ from typing import Tuple, Union
 from torch import nn
 
 from ..models.cards import Card, CardSource
-from ..tasks.classtable import ClassEntry
+from ..tasks.classtable import ClassEntry, other_names, taken_for_one
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import TrainClassifier, TrainSegmenter
 from .modelfiles import LoadedModel
+
+_SAME_CLASSES = (
+    "Give the new samples or labels the LEGEND of those that the model learned from, so that a name has one number, or "
+    "train without INITIAL_MODEL."
+)
 
 
 def continued(
@@ -46,12 +51,16 @@ def continued(
     for what, own, wanted in found:
         if own != wanted:
             raise BadInput(f"The {what} of INITIAL_MODEL is {own}, that of this training {wanted}.", remedy)
+    file = os.path.basename(job.initial_model)
+    known = {entry.value: (entry, f"'{file}'") for entry in card.classes}
+    for entry in other_names(known, classes, "this training", _SAME_CLASSES):
+        context.warn(taken_for_one((entry, "this training"), *known[entry.value]))
     if initial.module is None:
         raise BadInput(f"INITIAL_MODEL '{job.initial_model}' is no network.", remedy)
     names = [(a.name, b.name) for a, b in zip(theirs.bands, ours.bands) if a.name and b.name and a.name != b.name]
     if names:
         context.warn(f"Band '{names[0][1]}' takes the place of '{names[0][0]}' of INITIAL_MODEL.")
-    context.log(f"Training goes on from '{os.path.basename(job.initial_model)}', with its standardisation.")
+    context.log(f"Training goes on from '{file}', with its standardisation.")
     bands = tuple(
         replace(band, scene_mean=new.scene_mean, scene_std=new.scene_std, nodata=new.nodata)
         for band, new in zip(theirs.bands, ours.bands)

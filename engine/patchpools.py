@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 import numpy as np
 import numpy.typing as npt
 
-from ..tasks.classtable import ClassEntry
+from ..tasks.classtable import ClassEntry, names_nothing, other_names, taken_for_one
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .bandnames import one_unnamed
@@ -27,6 +27,11 @@ Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 CHUNK_BYTES = 32 << 20  # of float64 values handled at once
+# Text classes without a legend are numbered by the names that are there.
+_ONE_LEGEND = (
+    "Give all scenes the same LEGEND or NOMENCLATURE where samples are selected and patches extracted, so that a name "
+    "has one number everywhere."
+)
 _SAME_RESOLUTION = 0.05  # pixel sizes that differ by a smaller share are alike
 
 
@@ -261,18 +266,22 @@ def _check_resolution(main: PatchDataset, other: PatchDataset, context: Context)
 
 
 def class_union(datasets: Sequence[PatchDataset], context: Context) -> Tuple[ClassEntry, ...]:
-    """Return the classes of all datasets, ascending; the first dataset that knows a value names it."""
-    union: Dict[int, Tuple[ClassEntry, PatchDataset]] = {}
+    """Return the classes of all datasets, ascending; the first dataset that has a name for a value names it.
+
+    Raises:
+        BadInput: the same values are other classes in two datasets.
+    """
+    union: Dict[int, Tuple[ClassEntry, str]] = {}
     told = set()
     for dataset in datasets:
-        for entry in dataset.description.classes:
-            known, origin = union.setdefault(entry.value, (entry, dataset))
-            if known.name != entry.name and (entry.value, entry.name) not in told:
+        name, classes = f"'{dataset.folder.name}'", dataset.description.classes
+        for entry in other_names(union, classes, name, _ONE_LEGEND):
+            if (entry.value, entry.name) not in told:
                 told.add((entry.value, entry.name))
-                context.warn(
-                    f"Class {entry.value} is '{known.name}' in '{origin.folder.name}' and '{entry.name}' in "
-                    f"'{dataset.folder.name}': they are taken for one class, '{known.name}'."
-                )
+                context.warn(taken_for_one(union[entry.value], entry, name))
+        for entry in classes:
+            if entry.value not in union or names_nothing(union[entry.value][0]):
+                union[entry.value] = entry, name
     return tuple(union[value][0] for value in sorted(union))
 
 

@@ -14,7 +14,7 @@ import re
 import xml.etree.ElementTree as ElementTree  # nosec B405 - legends are the user's own files, see read_qml
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .conventions import conventional_colours
 from .errors import BadInput
@@ -228,6 +228,77 @@ def class_ids_of_names(names: Iterable[str], legend: Legend = Legend()) -> Dict[
         if name not in ids:
             ids[name] = next(free)
     return ids
+
+
+# A name that says nothing but the value; that of a class which no legend or field names.
+_NUMBER_NAME = re.compile(r"(?:class )?([+-]?\d{1,18})")
+_NAMED = 3
+
+
+def other_names(
+    known: Mapping[int, Tuple[ClassEntry, str]], table: Sequence[ClassEntry], file: str, remedy: str
+) -> List[ClassEntry]:
+    """Return the classes of a table that another one, which is to mean the same by its values, calls otherwise.
+
+    Upper case and spaces do not count, and a name like "Class 3" of class 3 goes with any.
+
+    Args:
+        known: class value -> class of the other table, and the file that it comes from.
+        table: the classes.
+        file: where they come from, as messages write it.
+        remedy: what to do where the values do not mean the same.
+
+    Raises:
+        BadInput: a name stands for another value than in the other table, or no name is the same.
+    """
+    places, own = _values_of_names([entry for entry, _ in known.values()]), _values_of_names(table)
+    wrong = []
+    for entry in table:
+        there = places.get(_plain_name(entry), set())
+        if there and there.isdisjoint(own[_plain_name(entry)]):
+            value = min(there)
+            wrong.append(f"'{entry.name}' is class {entry.value} in {file} and class {value} in {known[value][1]}")
+    both = [(entry, *known[entry.value]) for entry in table if entry.value in known]
+    both = [each for each in both if _plain_name(each[0]) and _plain_name(each[1])]
+    others = [each for each in both if _plain_name(each[0]) != _plain_name(each[1])]
+    if not wrong and others and len(others) == len(both):
+        wrong = [
+            f"class {entry.value} is '{theirs.name}' in {origin} and '{entry.name}' in {file}"
+            for entry, theirs, origin in others
+        ]
+    if wrong:
+        more = f", and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        raise BadInput(f"The same numbers stand for other classes: {', '.join(wrong[:_NAMED])}{more}.", remedy)
+    return [entry for entry, _, _ in others]
+
+
+def taken_for_one(known: Tuple[ClassEntry, str], entry: ClassEntry, file: str) -> str:
+    """Return the sentence that tells of a class that two files call otherwise, see `other_names`."""
+    return (
+        f"Class {entry.value} is '{known[0].name}' in {known[1]} and '{entry.name}' in {file}: they are taken for one "
+        f"class, '{known[0].name}'."
+    )
+
+
+def names_nothing(entry: ClassEntry) -> bool:
+    """Tell whether a class has no name but its value."""
+    return not _plain_name(entry)
+
+
+def _plain_name(entry: ClassEntry) -> str:
+    """Return a name for comparing; "" where it says nothing but the value."""
+    name = " ".join(entry.name.split()).casefold()
+    number = _NUMBER_NAME.fullmatch(name)
+    return "" if number and int(number[1]) == entry.value else name
+
+
+def _values_of_names(table: Iterable[ClassEntry]) -> Dict[str, Set[int]]:
+    """Return comparable name -> the values that it stands for, without names that say nothing."""
+    values: Dict[str, Set[int]] = {}
+    for entry in table:
+        if not names_nothing(entry):
+            values.setdefault(_plain_name(entry), set()).add(entry.value)
+    return values
 
 
 def raster_qml(classes: Iterable[ClassEntry]) -> str:

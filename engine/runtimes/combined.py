@@ -13,6 +13,7 @@ from typing import Callable, Iterator, List, Sequence, Tuple
 import numpy as np
 
 from ...models.cards import Card, CardBand
+from ...tasks.classtable import other_names, taken_for_one
 from ...tasks.context import Context
 from ...tasks.errors import BadInput
 from ..bandnames import one_unnamed
@@ -184,13 +185,19 @@ def cropped(values: Floats, wanted: Mask, before: int, geometry: Geometry) -> Fl
 
 # --- which models go together ----------------------------------------------------------------------------------------
 
+_SAME_CLASSES = (
+    "Combine models that were trained with the same classes: with one LEGEND or NOMENCLATURE for the samples of all, a "
+    "name has one number everywhere."
+)
 
-def band_orders(cards: Sequence[Card], names: Sequence[str]) -> List[Tuple[int, ...]]:
+
+def band_orders(cards: Sequence[Card], names: Sequence[str], context: Context) -> List[Tuple[int, ...]]:
     """Return for each model the position of each of its bands among the first model's.
 
     Args:
         cards: of the models, the one that the others are compared with first.
         names: what messages call them.
+        context: takes a warning where a model calls a class otherwise.
 
     Raises:
         BadInput: a model knows other classes, reads other bands, or takes them for other units or no-data.
@@ -198,10 +205,10 @@ def band_orders(cards: Sequence[Card], names: Sequence[str]) -> List[Tuple[int, 
     if any(len(card.sources) != 1 for card in cards):
         number, name = next((len(c.sources), n) for c, n in zip(cards, names) if len(c.sources) != 1)
         raise BadInput(f"The model '{name}' needs {number} sources, one raster is given.", "Leave it out of MODELS.")
-    return [_order(cards[0], names[0], card, name) for card, name in zip(cards, names)]
+    return [_order(cards[0], names[0], card, name, context) for card, name in zip(cards, names)]
 
 
-def _order(first: Card, first_name: str, card: Card, name: str) -> Tuple[int, ...]:
+def _order(first: Card, first_name: str, card: Card, name: str, context: Context) -> Tuple[int, ...]:
     own, others = {entry.value: entry for entry in card.classes}, {entry.value: entry for entry in first.classes}
     for mine, theirs, who, lacks in ((own, others, name, first_name), (others, own, first_name, name)):
         extra = next((value for value in mine if value not in theirs), None)
@@ -210,6 +217,9 @@ def _order(first: Card, first_name: str, card: Card, name: str) -> Tuple[int, ..
                 f"The model '{who}' knows class {extra} ({mine[extra].name}), '{lacks}' does not.",
                 "Combine models that were trained with the same classes.",
             )
+    known = {value: (entry, f"'{first_name}'") for value, entry in others.items()}
+    for entry in other_names(known, card.classes, f"'{name}'", _SAME_CLASSES):
+        context.warn(taken_for_one(known[entry.value], entry, f"'{name}'"))
     wanted, have = first.sources[0], card.sources[0]
     keys, own_keys = [_key(band) for band in wanted.bands], [_key(band) for band in have.bands]
     positions = {key: index for index, key in enumerate(keys)}

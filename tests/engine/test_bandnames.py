@@ -16,6 +16,7 @@ from deepscape.engine.runtimes.combined import band_orders
 from deepscape.engine.scenes import match_bands
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.tasks.classtable import ClassEntry
+from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import Classify, RasterSource
 from deepscape.tests.engine import patchsets
@@ -234,7 +235,7 @@ def card(names):
 
 
 def test_models_of_earlier_versions_go_together_with_those_that_know_their_colours():
-    assert band_orders([card(("", "", "")), card(RGB)], ["a", "b"])[1] == (0, 1, 2)
-    assert band_orders([card(RGB), card(BGR)], ["a", "b"])[1] == (2, 1, 0)
+    assert band_orders([card(("", "", "")), card(RGB)], ["a", "b"], Context())[1] == (0, 1, 2)
+    assert band_orders([card(RGB), card(BGR)], ["a", "b"], Context())[1] == (2, 1, 0)
     with pytest.raises(BadInput, match="reads the bands"):
-        band_orders([card(("", "", "")), card(BGR)], ["a", "b"])
+        band_orders([card(("", "", "")), card(BGR)], ["a", "b"], Context())

@@ -9,10 +9,12 @@ from deepscape.tasks.classtable import (
     Legend,
     class_ids_of_names,
     nomenclature,
+    other_names,
     palette_colour,
     raster_qml,
     read_legend,
     resolve,
+    taken_for_one,
 )
 from deepscape.tasks.conventions import conventional_colours
 from deepscape.tasks.errors import BadInput
@@ -147,3 +149,58 @@ def test_every_nomenclature_has_a_style_of_the_same_classes_and_distinct_colours
     classes = nomenclature(name)
     assert read_legend(str(STYLES / f"{name}.qml")) == classes
     assert len({entry.colour for entry in classes}) == len(classes)
+
+
+def entries(**names):
+    return [ClassEntry(int(key[1:]), name, "#000000") for key, name in names.items()]
+
+
+def compared(first, second):
+    return other_names({entry.value: (entry, "'a'") for entry in first}, second, "'b'", "Do so.")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "other"),
+    [
+        (entries(_1="water", _2="forest"), entries(_1="Water ", _2="FOREST"), []),
+        (entries(_1="water", _2="forest"), entries(_1="water", _2="wood", _3="town"), [2]),
+        # A class without a name goes with any; so does one that the other table does not have.
+        (entries(_1="water", _2="forest"), entries(_1="Class 1", _2="2", _3="class 3"), []),
+        (entries(_1="Class 1", _2="Class 2"), entries(_1="crop", _2="water"), []),
+        (entries(_1="water"), entries(_2="forest"), []),
+        # Parts of one class may have its name.
+        (entries(_1="forest", _2="forest", _3="water"), entries(_2="forest", _3="water"), []),
+    ],
+)
+def test_names_that_differ_are_found(first, second, other):
+    assert [entry.value for entry in compared(first, second)] == other
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            entries(_1="forest", _2="water"), entries(_1="crop", _2="Forest", _3="water"),
+            "'Forest' is class 2 in 'b' and class 1 in 'a', 'water' is class 3 in 'b' and class 2 in 'a'",
+        ),
+        (entries(_1="crop", _2="sea"), entries(_1="road", _2="Class 2"), "class 1 is 'crop' in 'a' and 'road' in 'b'"),
+        # A number that is no class's own is a name.
+        (entries(_1="03", _2="1"), entries(_1="1", _2="03"), "'03' is class 2 in 'b' and class 1 in 'a'"),
+        (
+            entries(_1="a", _2="b", _3="c", _4="d", _5="e"), entries(_1="f", _2="g", _3="h", _4="i", _5="j"),
+            "class 1 is 'a' in 'a' and 'f' in 'b', class 2 is 'b' in 'a' and 'g' in 'b', class 3 is 'c' in 'a' and 'h' "
+            "in 'b', and 2 more",
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_that_stand_for_other_classes_are_refused(first, second, message):
+    with pytest.raises(BadInput) as error:
+        compared(first, second)
+    assert error.value.message == f"The same numbers stand for other classes: {message}."
+    assert error.value.remedy == "Do so."
+
+
+def test_the_pair_is_told():
+    first, second = entries(_2="forest")[0], entries(_2="wood")[0]
+    told = "Class 2 is 'forest' in 'a' and 'wood' in this training: they are taken for one class, 'forest'."
+    assert taken_for_one((first, "'a'"), second, "this training") == told

@@ -88,7 +88,7 @@ def patchwise(model, values, before, row, col, tta):
 
 
 def combined(models, tta="none", context=None):
-    orders = band_orders([m.card for m in models], [f"m{i}" for i in range(len(models))])
+    orders = band_orders([m.card for m in models], [f"m{i}" for i in range(len(models))], Context())
     return create_combined(models, orders, Wishes(device="cpu"), tta, context or Context())
 
 
@@ -216,12 +216,33 @@ def test_shares_and_logits_are_averaged_as_probabilities():
 )
 def test_models_that_do_not_go_together_are_refused(other, sentence):
     with pytest.raises(BadInput, match=sentence):
-        band_orders([card_of(5), other], ["a", "b"])
+        band_orders([card_of(5), other], ["a", "b"], Context())
+
+
+def renamed(card, **names):
+    table = tuple(replace(entry, name=names.get(f"_{entry.value}", entry.name)) for entry in card.classes)
+    return replace(card, classes=table)
+
+
+def test_models_that_call_the_classes_otherwise_are_warned_of_or_refused():
+    context = Context()
+    first = card_of(5)
+    band_orders([first, renamed(first, _1="NAME  1", _5="Class 5")], ["a", "b"], context)
+    assert context.warnings == []
+    band_orders([first, renamed(first, _5="roof")], ["a", "b"], context)
+    assert context.warnings == ["Class 5 is 'name 5' in 'a' and 'roof' in 'b': they are taken for one class, 'name 5'."]
+    other = renamed(first, _1="crop", _2="road", _5="water")
+    with pytest.raises(BadInput, match="stand for other classes: class 1 is 'name 1' in 'a' and 'crop' in 'b'"):
+        band_orders([first, other], ["a", "b"], Context())
+    turned = renamed(first, _1="name 2", _2="name 1")
+    with pytest.raises(BadInput, match="'name 2' is class 1 in 'b' and class 2 in 'a'") as error:
+        band_orders([first, turned], ["a", "b"], Context())
+    assert "LEGEND" in error.value.remedy
 
 
 def test_bands_are_found_by_name_in_any_order():
     first, second = card_of(5, names=("a", "b", "c")), card_of(5, names=("c", "a", "b"))
-    assert band_orders([first, second], ["x", "y"]) == [(0, 1, 2), (2, 0, 1)]
+    assert band_orders([first, second], ["x", "y"], Context()) == [(0, 1, 2), (2, 0, 1)]
     assert wanted_geometry([card_of(5), card_of(8)], "none") == Geometry(4, 3)
     assert wanted_geometry([card_of(5), card_of(8)], "flips") == Geometry(4, 4)
 

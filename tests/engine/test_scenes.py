@@ -144,6 +144,31 @@ def test_classes_are_united_and_two_names_of_one_value_are_warned_of(tmp_path, s
     )
 
 
+def renamed(folder, **names):
+    classes = PatchDataset(folder).description.classes
+    return changed(folder, classes=tuple(replace(e, name=names.get(f"_{e.value}", e.name)) for e in classes))
+
+
+def test_the_first_dataset_that_has_a_name_for_a_class_names_it(tmp_path, scenes):
+    other = renamed(patchsets.dataset(tmp_path, "other", rows=(4, 20)), _3="Class 3", _300="Town")
+    context = Listener()
+    found = plan({"other": other, "ash": scenes["ash"]}, context)
+    assert [entry.name for entry in found.roles.classes] == ["water", "forest", "Town"]
+    assert not any("one class" in text for text in context.warnings)
+
+
+def test_datasets_whose_numbers_are_other_classes_are_refused(tmp_path, scenes):
+    other = renamed(patchsets.dataset(tmp_path, "other", rows=(4, 20)), _3="crop", _7="water")
+    with pytest.raises(BadInput) as error:
+        plan({"ash": scenes["ash"], "other": other})
+    assert error.value.message == (
+        "The same numbers stand for other classes: 'water' is class 7 in 'other' and class 3 in 'of ash'."
+    )
+    assert "LEGEND or NOMENCLATURE" in error.value.remedy
+    with pytest.raises(BadInput, match="class 3 is 'water' in 'of ash' and 'crop' in 'other'"):
+        plan({"ash": scenes["ash"], "other": renamed(other, _3="crop", _7="road", _300="soil")})
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [

@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from deepscape.engine import cardsources, modelfiles, patchpools, training, trainingbatches, trainingsets
-from deepscape.engine.datasets import PatchDataset
+from deepscape.engine.datasets import PatchDataset, write_description
 from deepscape.engine.training import train_classifier
 from deepscape.engine.trainingbatches import (
     Recipe,
@@ -158,6 +159,26 @@ def test_the_initial_model_is_trained_further_with_its_standardisation(train_set
     assert b[0].scene_mean == pytest.approx(a[0].scene_mean + 50, abs=0.5)
     with pytest.raises(BadInput, match="network of INITIAL_MODEL is pixel_network, that of this training compact_cnn"):
         train_classifier(job(train_set, tmp_path / "c", initial_model=first.output, network="compact_cnn"), Listener())
+
+
+def test_an_initial_model_of_other_classes_is_told_or_refused(train_set, tmp_path):
+    other = patchsets.dataset(tmp_path, "other", rows=(4, 20))
+    description = PatchDataset(other).description
+
+    def trained_further(*names):
+        table = tuple(replace(entry, name=name) for entry, name in zip(description.classes, names))
+        write_description(other, replace(description, classes=table))
+        listener = Listener()
+        train_classifier(job(other, tmp_path / "b", epochs=1, initial_model=first.output), listener)
+        return listener.warnings
+
+    first = train_classifier(job(train_set, tmp_path / "a", epochs=1), Listener())
+    told = "Class 3 is 'soil' in this training and 'water' in 'a.safetensors': they are taken for one class, 'soil'."
+    assert told in trained_further("soil", "forest", "town")
+    with pytest.raises(BadInput, match=r"'forest' is class 3 in this training and class 7 in 'a\.safetensors'"):
+        trained_further("forest", "soil", "town")
+    with pytest.raises(BadInput, match=r"class 3 is 'water' in 'a\.safetensors' and 'soil' in this training"):
+        trained_further("soil", "rock", "road")
 
 
 def test_a_cancel_ends_it_and_leaves_no_file(train_set, tmp_path):
