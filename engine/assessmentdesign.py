@@ -35,6 +35,8 @@ _SEED = 0
 _MOST_UNITS = 200_000
 # Percentile intervals of a bootstrap are clearly too narrow below some thirty units.
 _FEW_UNITS = 30
+# Widths of intervals below this are rounding.
+_ROUNDING = 1e-9
 # What the table of areas calls the numbers of a class.
 _ACCURACIES = {"users_accuracy": "precision", "producers_accuracy": "recall", "f1": "f1", "iou": "iou"}
 # Pixels of the map that are held at once while they are counted.
@@ -128,7 +130,7 @@ def bootstrapped(
 def _plain(interval: Any) -> Optional[List[float]]:
     """Return the interval; None where it is not defined, or has no width because no unit shows an error."""
     low, high = (float(value) for value in interval)
-    return [low, high] if high > low else None
+    return [low, high] if high - low > _ROUNDING else None
 
 
 def without_means(design: Dict[str, Any]) -> None:

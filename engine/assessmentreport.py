@@ -23,6 +23,7 @@ from .wording import decimals_of
 
 # Thresholds that lie nearer to each other are not both marked in a figure: their texts would lie on each other.
 _APART = 0.15
+_MOST_DIGITS = 6
 _NAMES = (
     ("overall_accuracy", "Overall accuracy"),
     ("kappa", "Kappa"),
@@ -66,18 +67,9 @@ def reach(job: Assess, metrics: Dict[str, Any], reference: str, shared: int = 0)
     """
     samples, design, polygons = metrics["samples"], metrics.get("design"), metrics.get("polygons")
     if job.design == "stratified":
-        return (
-            f"Estimated for {_estimated_part(job.leave_out_training)} from {samples} points that were drawn at random "
-            "in each of its classes; the 95 % intervals are those of the sampling (Olofsson et al. 2014; F1 and IoU: "
-            "Stehman 2014)."
-        ) + (
-            f" {shared} of the points lie in the training area, which is part of the map and was sampled like the rest "
-            "of it: the estimates include it as it should be."
-            if shared
-            else ""
-        )
+        return _reach_of_points(job, metrics, shared) + _faultless(metrics, "points")
     if design:
-        return _reach_of_clusters(job, samples, design, polygons)
+        return _reach_of_clusters(job, samples, design, polygons) + _faultless(metrics, design["what"])
     if polygons:
         return (
             f"{_clusters(samples, polygons)} They are no probability sample, so no confidence interval is given, and "
@@ -91,6 +83,20 @@ def reach(job: Assess, metrics: Dict[str, Any], reference: str, shared: int = 0)
     return (
         f"{samples} pixels of '{reference}'{_around(job)}: neighbours repeat each other, and errors of the reference "
         "count as errors of the map. They are no probability sample, so no confidence interval is given."
+    )
+
+
+def _reach_of_points(job: Assess, metrics: Dict[str, Any], shared: int) -> str:
+    told = (
+        f"Estimated for {_estimated_part(job.leave_out_training)} from {metrics['samples']} points that were drawn at "
+        "random in each of its classes; the 95 % intervals are those of the sampling (Olofsson et al. 2014; F1 and "
+        "IoU: Stehman 2014)."
+    )
+    if not shared:
+        return told
+    return (
+        f"{told} {shared} of the points lie in the training area, which is part of the map and was sampled like the "
+        "rest of it: the estimates include it as they should."
     )
 
 
@@ -121,6 +127,16 @@ def _reach_of_clusters(job: Assess, samples: int, design: Dict[str, Any], polygo
         )
     start = f"{_clusters(samples, polygons)} " if polygons else f"{samples} reference points. "
     return start + drawn + "They hold for the whole map only if the clusters were drawn at random."
+
+
+def _faultless(metrics: Dict[str, Any], what: str) -> str:
+    """Say why there is no interval where there is no error; empty where there is one."""
+    if not metrics.get("design") or np.trace(metrics["matrix"]) < metrics["samples"]:
+        return ""
+    return (
+        f" No error was seen in these {what}, so that they cannot tell how wide the intervals are: that is not the "
+        "same as a map without errors."
+    )
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -210,8 +226,12 @@ def _headline(findings: Findings) -> Markup:
 def _interval(interval: Optional[Sequence[float]], share: bool = False) -> str:
     if not interval:
         return "\u2013"
-    low, high = interval
-    return f"{100 * low:.1f} to {100 * high:.1f} %" if share else f"{low:.3f} to {high:.3f}"
+    low, high = (100 * end for end in interval) if share else interval
+    digits = 1 if share else 3
+    # 0.9997 to 1: ends that look alike would say that there is no doubt.
+    while low < high and f"{low:.{digits}f}" == f"{high:.{digits}f}" and digits < _MOST_DIGITS:
+        digits += 1
+    return f"{low:.{digits}f} to {high:.{digits}f}{' %' if share else ''}"
 
 
 def _estimates(findings: Findings) -> Section:

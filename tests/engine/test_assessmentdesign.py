@@ -11,7 +11,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from deepscape.engine import assessmentdesign, trainingfield
+from deepscape.engine import assessmentdesign, assessmentreport, trainingfield
 from deepscape.engine.assessment import assess
 from deepscape.engine.assessmentsampling import assessment_sample
 from deepscape.engine.bootstrap import block_bootstrap
@@ -302,11 +302,22 @@ def test_where_no_error_was_found_there_is_no_interval(tmp_path, scene):
     )
     result = assess(perfect, Context())
     assert result.overall_accuracy == 1.0 and result.metrics["design"]["overall_accuracy"] is None
-    assert "no error was found, which gives no interval" in Path(result.output).read_text(encoding="utf-8")
+    page = Path(result.output).read_text(encoding="utf-8")
+    assert "no error was found, which gives no interval" in page
+    assert "No error was seen in these blocks of 9 x 9 pixels, so that they cannot tell how wide" in page
     samples, _, _ = labelled(tmp_path, source, mapped)
     estimate = assess(Assess(source, samples=samples, field="reference", design="stratified"), Context())
     assert estimate.metrics["design"]["overall_accuracy"] is None
-    assert [row["precision"] for row in estimate.metrics["design"]["classes"]] == [None] * 3
+    assert "No error was seen in these points" in estimate.metrics["reach"]
+    almost = mapped.copy()
+    almost[59, 0] = 2
+    result = assess(replace(perfect, reference=write(tmp_path / "r.tif", almost)), Context())
+    assert "No error" not in result.metrics["reach"] and result.metrics["design"]["kappa"][1] == 1
+    # Of almost none there is one, whose ends must not look alike.
+    assert [assessmentreport._interval(ends) for ends in ([0.81, 0.92], [0.99971, 1.0], [1.0, 1.0], None)] == [
+        "0.810 to 0.920", "0.9997 to 1.0000", "1.000 to 1.000", "\u2013"
+    ]  # fmt: skip
+    assert assessmentreport._interval([0.99971, 1.0], share=True) == "99.97 to 100.00 %"
 
 
 def test_blocks_of_a_reference_raster_are_drawn_again(tmp_path, scene, monkeypatch):
