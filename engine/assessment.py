@@ -216,7 +216,7 @@ def _compare_samples(
     if job.erode:
         refuse_points(layer, classes)
     units, strata = units_of(job, layer, classes, context)
-    pixels = pixels_of_layer(layer, classes, units, grid, context)
+    pixels = pixels_of_layer(layer, classes, units, grid, context, strata is not None)
     if len(pixels.rows) == 0:
         raise BadInput(
             f"No feature of '{layer.name}' ({crs_name(given.frame.crs)}) lies on the map '{tally.mapped.name}' "

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 import numpy.typing as npt
 import pandas
+import shapely
 
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
@@ -175,10 +176,12 @@ def read_strata(layer: Layer) -> Tuple[Indices, Strata]:
             "Give the points as 'Sample a map for its assessment' wrote them, with the reference filled in.",
         )
     strata = codes.astype(np.int64)
-    present, first, counts = np.unique(strata, return_index=True, return_counts=True)
-    return strata, Strata(
-        dict(zip(present.tolist(), weights[first].tolist())), dict(zip(present.tolist(), counts.tolist()))
-    )
+    present, first = np.unique(strata, return_index=True)
+    # A point that was copied is none that was drawn.
+    points = np.asarray(layer.frame.geometry.values, dtype=object)
+    places = np.unique(np.stack([strata, shapely.get_x(points), shapely.get_y(points)], axis=1), axis=0)[:, 0]
+    counts = [int(np.count_nonzero(places == code)) for code in present]
+    return strata, Strata(dict(zip(present.tolist(), weights[first].tolist())), dict(zip(present.tolist(), counts)))
 
 
 def stratified(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 import pandas
@@ -58,12 +58,21 @@ def units_of(
 
 
 def pixels_of_layer(
-    layer: Layer, classes: FeatureClasses, units: Optional[Indices], grid: Grid, context: Context
+    layer: Layer, classes: FeatureClasses, units: Optional[Indices], grid: Grid, context: Context, once: bool = False
 ) -> Pixels:
     """Return the pixels of all features of known class by ascending row; without ``units`` each polygon is one.
 
     Points count one by one. A pixel that polygons of one class share counts once; one that two classes claim is left
     out.
+
+    Args:
+        layer: the features.
+        classes: of each feature.
+        units: cluster or stratum of each feature ``(F,)``.
+        grid: of the map.
+        context: for progress and warnings.
+        once: a pixel counts once also where several points lie in it, as in a sample that was drawn without
+            replacement; where they have two classes it is left out.
     """
     geometries = np.asarray(layer.frame.geometry.values, dtype=object)
     chosen = np.flatnonzero(classes.known)
@@ -74,6 +83,8 @@ def pixels_of_layer(
         inside = (rows >= 0) & (rows < grid.height) & (cols >= 0) & (cols < grid.width)
         keys, features = (rows * grid.width + cols)[inside], chosen[inside]
         order = np.argsort(keys, kind="stable")
+        if once:
+            order = _drawn_once(keys, classes.ids[features], order, layer, points[inside], context)
     else:
         found = []
         for done, position in enumerate(chosen):
@@ -113,6 +124,39 @@ def _unclaimed(keys: Indices, ids: Indices, context: Context) -> Indices:
     clear = np.minimum.reduceat(ordered, starts) == np.maximum.reduceat(ordered, starts)
     if not clear.all():
         context.warn(f"{np.count_nonzero(~clear)} pixels are claimed by features of two classes; they are left out.")
+    return np.asarray(order[starts[clear]])
+
+
+def _drawn_once(keys: Indices, ids: Indices, order: Indices, layer: Layer, points: Any, context: Context) -> Indices:
+    """Return which points of a sample without replacement count, by ascending pixel: one of each, none of two classes.
+
+    More of a pixel would count it more than the rest of its class, and make the intervals too narrow.
+
+    Args:
+        keys: pixel of each point ``(N,)``.
+        ids: its reference class.
+        order: of the points by pixel.
+        layer: of the points.
+        points: their geometries.
+        context: takes the warnings.
+    """
+    if not len(order):
+        return order
+    starts = np.flatnonzero(np.diff(keys[order], prepend=keys[order[0]] - 1))
+    ordered = ids[order]
+    clear = np.minimum.reduceat(ordered, starts) == np.maximum.reduceat(ordered, starts)
+    more = len(order) - len(starts)
+    if more:
+        context.warn(
+            f"{more} point{'s' if more > 1 else ''} of '{layer.name}' lie{'' if more > 1 else 's'} in the pixel of "
+            "another one: the sample was drawn without replacement, so each pixel counts once."
+        )
+    if not clear.all():
+        first = points[order[starts[~clear][0]]]
+        context.warn(
+            f"In {np.count_nonzero(~clear)} of these pixels the points have different reference classes; they are left "
+            f"out. The first lies at {shapely.get_x(first):.10g}, {shapely.get_y(first):.10g}. Keep the right point."
+        )
     return np.asarray(order[starts[clear]])
 
 

@@ -258,6 +258,31 @@ def test_points_that_are_not_labelled_are_told(tmp_path, scene):
     assert any("looks like a stratified sample" in text for text in context.warnings)
 
 
+def test_points_that_are_there_twice_count_once(tmp_path, scene):
+    source, _, truth = scene
+    samples, frame, _ = labelled(tmp_path, source, truth)
+    job = Assess(source, samples=samples, field="reference", design="stratified")
+    alone = assess(job, Context())
+    twice = geopandas.pd.concat([frame, frame.iloc[:60]])
+    twice.to_file(tmp_path / "twice.gpkg", driver="GPKG")
+    context = Context()
+    result = assess(replace(job, samples=VectorSource(str(tmp_path / "twice.gpkg"))), context)
+    assert result.sample_count == 300 and result.metrics["design"] == alone.metrics["design"]
+    assert context.warnings == [
+        "60 points of 'twice.gpkg' lie in the pixel of another one: the sample was drawn without replacement, so each "
+        "pixel counts once."
+    ]
+    # One that says two things says nothing.
+    twice = geopandas.pd.concat([frame, frame.iloc[[7]].assign(reference=9)])
+    twice.to_file(tmp_path / "torn.gpkg", driver="GPKG")
+    context = Context()
+    result = assess(replace(job, samples=VectorSource(str(tmp_path / "torn.gpkg"))), context)
+    place = frame.geometry.iloc[7]
+    assert result.sample_count == 299 and context.warnings[0].startswith("1 point of 'torn.gpkg' lies in the pixel of")
+    assert f"The first lies at {place.x:.10g}, {place.y:.10g}." in context.warnings[1]
+    assert 9 not in result.metrics["values"]
+
+
 def square(row, col, size=4):
     x, y = TRANSFORM @ (col, row)
     return shapely.box(x + 2, y - 10 * size + 2, x + 10 * size - 2, y - 2)
