@@ -26,7 +26,9 @@ class NetworkEntry:
         output: patch (one class per patch) or pixels (one class per pixel).
         arguments: the further constructor arguments and their defaults.
         recipe: the training settings that suit the network, fields of `engine.trainingbatches.Recipe` (learning_rate,
-            batch_size, weight_decay, label_smoothing, warm_up, jitter, brightness).
+            batch_size, weight_decay, label_smoothing, warm_up, jitter, brightness); of pixel networks those of
+            `models.recipes.Preset` (optimizer, learning_rate, batch_size, weight_decay, averaging), which the recipe
+            "default" takes from here.
         source: paper or programme that the network comes from.
         rim: of pixel networks: pixels on each side of a training window that do not count in training, because the
             reference keeps its middle alone (the rest sees the zeros beside the window).
@@ -60,6 +62,10 @@ ARGUMENT_HELP: Dict[str, str] = {
         "the work."
     ),
     "pretrained": "Start from an encoder that was trained on photographs, where this machine can fetch its weights.",
+    "drop_path": (
+        "Chance that the encoder's last residual block is left out of a training step, in encoders of timm; smaller "
+        "for the blocks before it."
+    ),
     "dropout": "Share of the features that are left out in training.",
     "residual_dropout": "Share of the corrections that are left out in training.",
     "ridge": "Regularisation of the linear rule that training starts from.",
@@ -217,8 +223,8 @@ PIXEL_NETWORKS: Tuple[NetworkEntry, ...] = (
         ),
         target="models.smp:SmpUnet",
         smallest_patch=64,
-        arguments={"encoder": "resnet18", "pretrained": True, "full_resolution": False},
-        recipe={"learning_rate": 1e-3, "weight_decay": 1e-2},
+        arguments={"encoder": "resnet18", "pretrained": True, "full_resolution": False, "drop_path": 0.2},
+        recipe={"learning_rate": 1e-3, "weight_decay": 1e-2, "averaging": 0.25},
         source="P. Iakubovskii, Segmentation Models Pytorch (2019)",
         output="pixels",
     ),

@@ -5,8 +5,9 @@ The library is imported when the first network is built: see `smplibrary`.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from typing import List, Sequence
+from typing import Any, List, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,9 @@ class SmpNetwork(nn.Module):
 
     architecture = "Unet"
 
-    def __init__(self, bands: int, classes: int, encoder: str = "resnet18", pretrained: bool = False) -> None:
+    def __init__(
+        self, bands: int, classes: int, encoder: str = "resnet18", pretrained: bool = False, drop_path: float = 0.0
+    ) -> None:
         """Build the network, with random weights.
 
         Args:
@@ -58,6 +61,9 @@ class SmpNetwork(nn.Module):
             classes: outputs.
             encoder: a name of segmentation-models-pytorch, or of timm with or without ``tu-`` before it.
             pretrained: whether training starts from an encoder that was trained on photographs.
+            drop_path: the chance that the encoder's last residual block is left out of a window's training step;
+                smaller for the blocks before it, in proportion to their depth (stochastic depth: G. Huang et al.,
+                2016). Only encoders of timm that have such blocks know it; in others nothing is left out.
 
         Raises:
             BadInput: there is no such encoder, or it does not go with this network.
@@ -65,13 +71,10 @@ class SmpNetwork(nn.Module):
         super().__init__()
         self.pretrained = pretrained
         self.encoder_name = _encoder_name(encoder)
-        build = getattr(library(), self.architecture)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self.network = build(
-                    encoder_name=self.encoder_name, encoder_weights=None, in_channels=bands, classes=classes
-                )
+                self.network = self._built(bands, classes, drop_path)
         except Exception as error:  # whatever the encoder's package raises of arguments that it does not take
             # In words that name neither encoder nor network, or name both's inner parts.
             raise BadInput(
@@ -81,6 +84,16 @@ class SmpNetwork(nn.Module):
             if isinstance(layer, nn.Upsample) and layer.align_corners:
                 layer.align_corners = False
         self.grid = int(self.network.encoder.output_stride)
+
+    def _built(self, bands: int, classes: int, drop_path: float) -> Any:
+        build = getattr(library(), self.architecture)
+        wanted = {
+            "encoder_name": self.encoder_name, "encoder_weights": None, "in_channels": bands, "classes": classes,
+        }  # fmt: skip
+        if drop_path and self.encoder_name.startswith("tu-"):
+            with contextlib.suppress(TypeError):  # what timm's encoders without residual blocks raise of it
+                return build(**wanted, drop_path_rate=drop_path)
+        return build(**wanted)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(N, classes, H, W)`` of images ``(N, bands, H, W)``; H and W are multiples of `grid`."""
@@ -132,7 +145,7 @@ class SmpUnet(SmpNetwork):
 
     def __init__(
         self, bands: int, classes: int, encoder: str = "resnet18", pretrained: bool = False,
-        full_resolution: bool = False,
+        full_resolution: bool = False, drop_path: float = 0.0,
     ) -> None:  # fmt: skip
         """Build the network, with random weights.
 
@@ -142,11 +155,12 @@ class SmpUnet(SmpNetwork):
             encoder: as `SmpNetwork` takes it.
             pretrained: as `SmpNetwork` takes it.
             full_resolution: whether the encoder's first features have the image's resolution, not half of it.
+            drop_path: as `SmpNetwork` takes it.
 
         Raises:
             BadInput: there is no such encoder, or it does not go with this network.
         """
-        super().__init__(bands, classes, encoder, pretrained)
+        super().__init__(bands, classes, encoder, pretrained, drop_path)
         if full_resolution:
             self._keep_resolution(bands)
 

@@ -21,6 +21,7 @@ from deepscape.engine.segmentation import train_segmenter
 from deepscape.engine.trainingground import read_grounds
 from deepscape.models.cards import read_card
 from deepscape.models.pretrained import UnavailableError
+from deepscape.models.recipes import PRESETS
 from deepscape.models.registry import network_entry
 from deepscape.models.smp import SmpNetwork
 from deepscape.tasks import jobs
@@ -133,6 +134,21 @@ def test_a_scene_is_learned_and_mapped(tmp_path, image, labels):
         assert (raster.read(1) == truth.read(1)).mean() > 0.95
 
 
+def test_the_same_most_telling_windows_are_shown_each_time(tmp_path, monkeypatch, image, labels):
+    asked = []
+
+    def two(part, count, check):
+        asked.append(count)
+        return [1, 0][:count]
+
+    monkeypatch.setattr(segmentationfit.previews, "telling_windows", two)
+    monkeypatch.setattr(segmentationfit, "PREVIEW_S", 0.0)
+    context = Listener()
+    train_segmenter(job(tmp_path / "m", image, labels), context)
+    assert asked == [4]
+    assert [name for name, _, _ in context.pictures] == ["example 1", "example 2"] * 3
+
+
 def test_a_network_that_learned_nothing_is_warned_of(tmp_path, image, labels):
     page = tmp_path / "r.html"
     made = train_segmenter(
@@ -176,6 +192,25 @@ def test_every_optimiser_continues_to_the_bit(tmp_path, image, labels, recipe):
     with pytest.raises(JobCancelled):
         train_segmenter(broken, Listener(cancel_at=4))
     assert same(weights(whole.output), weights(train_segmenter(broken, Context()).output))
+
+
+@pytest.mark.parametrize("patience", [0, 10])
+def test_where_weights_are_averaged_their_mean_is_judged_and_kept(tmp_path, monkeypatch, image, labels, patience):
+    plain, mean, broken = (job(tmp_path / name, image, labels, patience=patience) for name in ("p", "m", "b"))
+    contexts = Listener(), Listener()
+    without = train_segmenter(plain, contexts[0])
+    monkeypatch.setitem(PRESETS, "default", replace(PRESETS["default"], averaging=0.5))
+    with_mean = train_segmenter(mean, contexts[1])
+    assert read_card(with_mean.output).settings["averaging"] == 0.5
+    # The weights that move are the same; what is evaluated and kept is not.
+    moving, judged = (
+        [[value for name, _, value in context.metrics if name == f"{part}/loss"] for context in contexts]
+        for part in ("train", "validation")
+    )
+    assert len(moving[0]) == len(judged[0]) == 3 and moving[0] == moving[1] and judged[0] != judged[1]
+    assert not same(weights(without.output), weights(with_mean.output))
+    interrupted(broken, step=5)
+    assert same(weights(with_mean.output), weights(train_segmenter(broken, Context()).output))
 
 
 def interrupted(given, step=4):
@@ -281,9 +316,11 @@ def test_a_damaged_state_is_no_obstacle(tmp_path, image, labels):
 
 
 def pretrained_job(output, image, labels, **changes):
-    arguments = {"encoder": "test_resnet", "pretrained": True}
-    few = {"patch_size": 32, "windows": 4, "batch_size": 2, "epochs": 2}
-    return job(output, image, labels, network="smp_unet", network_arguments=arguments, **{**few, **changes})
+    few = {
+        "network_arguments": {"encoder": "test_resnet", "pretrained": True}, "patch_size": 32, "windows": 4,
+        "batch_size": 2, "epochs": 2,
+    }  # fmt: skip
+    return job(output, image, labels, network="smp_unet", **{**few, **changes})
 
 
 @pytest.fixture
@@ -301,6 +338,17 @@ def online(network):
     for parameter in network.network.encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return "a/b"
+
+
+def test_blocks_are_left_out_the_same_after_an_interruption(tmp_path, image, labels, quick):
+    def given(name, **arguments):
+        arguments = {"encoder": "test_resnet", "pretrained": False, **arguments}
+        return pretrained_job(tmp_path / name, image, labels, network_arguments=arguments)
+
+    whole = weights(train_segmenter(given("whole"), Context()).output)
+    assert not same(whole, weights(train_segmenter(given("none", drop_path=0.0), Context()).output))
+    interrupted(given("broken"), step=3)
+    assert same(whole, weights(train_segmenter(given("broken"), Context()).output))
 
 
 def test_a_model_whose_weights_could_not_be_fetched_says_that_it_was_not_pretrained(

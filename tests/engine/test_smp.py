@@ -178,6 +178,32 @@ def test_an_encoder_whose_first_step_cannot_be_left_out_is_refused_at_full_resol
     assert "resnet18" in caught.value.remedy
 
 
+# --- blocks left out at random ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoder", [TINY, "tf_efficientnet_lite0"])
+def test_blocks_are_left_out_in_training_alone(encoder):
+    torch.manual_seed(0)
+    module = build_network("smp_unet", 3, 2, 0, {"encoder": encoder, "pretrained": False, "drop_path": 0.9})
+    for layer in (layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)):
+        torch.nn.init.ones_(layer.weight)  # some begin with blocks that add nothing
+    whole = build_network("smp_unet", 3, 2, 0, {"encoder": encoder, "pretrained": False, "drop_path": 0.0})
+    whole.load_state_dict(module.state_dict())
+    image = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(module.eval()(image), whole.eval()(image))
+        # Without normalisation by the batch's own numbers, chance alone makes a difference.
+        for layer in (layer for layer in module.modules() if type(layer).__name__ == "DropPath"):
+            layer.train()
+        assert not torch.equal(module(image), module(image))
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "vgg11_bn", "tu-vgg11_bn"])
+def test_encoders_that_leave_out_no_blocks_are_built_without(encoder):
+    module = build_network("smp_unet", 3, 2, 0, {"encoder": encoder, "pretrained": False, "drop_path": 0.2})
+    assert not any(type(layer).__name__ == "DropPath" for layer in module.modules())
+
+
 # --- pretrained weights ----------------------------------------------------------------------------------------------
 
 

@@ -196,7 +196,9 @@ def main() -> None:
                 made = segmentation.train_segmenter(other, context)
                 seconds = time.monotonic() - started
                 print(*(line for line in context.lines if "epochs take" in line or "weights" in line), sep="\n")
-                tell(f"smp_unet, {given.encoder}", seed, mapped(scene, made.output, folder), seconds)
+                title = f"smp_unet, {given.encoder}"
+                tell(title, seed, mapped(scene, made.output, folder), seconds)
+                tell(f"{title}, looking from 8 sides", seed, mapped(scene, made.output, folder, tta="full"))
     for title, values in found.items():
         spread = f" +- {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
         print(f"{title}: mean IoU {np.mean(values):.4f}{spread}")
