@@ -56,18 +56,11 @@ class Findings:
 # --- how far the numbers carry ---------------------------------------------------------------------------------------
 
 
-def reach(job: Assess, metrics: Dict[str, Any], reference: str, shared: int = 0) -> str:
-    """Say how far the figures carry.
-
-    Args:
-        job: the assessment.
-        metrics: of the result.
-        reference: its name.
-        shared: reference pixels in the training area.
-    """
+def reach(job: Assess, metrics: Dict[str, Any], reference: str, tally: Tally) -> str:
+    """Say how far the figures carry."""
     samples, design, polygons = metrics["samples"], metrics.get("design"), metrics.get("polygons")
     if job.design == "stratified":
-        return _reach_of_points(job, metrics, shared) + _faultless(metrics, "points")
+        return _reach_of_points(job, metrics, tally) + _faultless(metrics, "points")
     if design:
         return _reach_of_clusters(job, samples, design, polygons) + _faultless(metrics, design["what"])
     if polygons:
@@ -86,17 +79,18 @@ def reach(job: Assess, metrics: Dict[str, Any], reference: str, shared: int = 0)
     )
 
 
-def _reach_of_points(job: Assess, metrics: Dict[str, Any], shared: int) -> str:
+def _reach_of_points(job: Assess, metrics: Dict[str, Any], tally: Tally) -> str:
     told = (
         f"Estimated for {_estimated_part(job.leave_out_training)} from {metrics['samples']} points that were drawn at "
         "random in each of its classes; the 95 % intervals are those of the sampling (Olofsson et al. 2014; F1 and "
         "IoU: Stehman 2014)."
     )
-    if not shared:
+    if not tally.shared:
         return told
+    where = "inside the windows that the model was trained in" if tally.field.windows else "in the training area"
     return (
-        f"{told} {shared} of the points lie in the training area, which is part of the map and was sampled like the "
-        "rest of it: the estimates include it as they should."
+        f"{told} {tally.shared} of the points lie {where}: that is a part of the map, sampled like the rest of it, and "
+        "the estimates include it as they should."
     )
 
 

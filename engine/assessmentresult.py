@@ -78,7 +78,7 @@ def result_of(
         if only_class(matrix) is not None:
             # Every threshold looks better the more it calls the one class.
             metrics["calibration"].pop("threshold", None)
-    metrics["reach"] = reach(job, metrics, name, tally.shared)
+    metrics["reach"] = reach(job, metrics, name, tally)
     context.log(metrics["reach"])
     findings = Findings(table, matrix, proportions, metrics, tally, name)
     return AssessResult(

@@ -137,7 +137,7 @@ def test_a_stratified_sample_estimates_the_map_outside_the_training_field(tmp_pa
     whole = assess(replace(job, leave_out_training=False, output=""), Context())
     assert not any("training" in text or "LEAVE_OUT_TRAINING" in text for text in whole.warnings)
     inside = (~outside).sum()
-    assert f" {inside} of the points lie in the training area, which is part of the map" in whole.metrics["reach"]
+    assert f" {inside} of the points lie in the training area: that is a part of the map" in whole.metrics["reach"]
     assert result.overall_accuracy == pytest.approx(expected.overall, abs=1e-6)
     for k, row in enumerate(result.metrics["design"]["classes"]):
         assert row["mapped_area"] == pytest.approx(pixels[k] / 100, rel=0.01)
