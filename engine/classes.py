@@ -30,12 +30,14 @@ class FeatureClasses:
     Attributes:
         ids: class id of every feature, int64 ``(N,)``; 0 where unknown.
         known: False where the feature has no class (NULL) or one that CLASSES leaves out, bool ``(N,)``.
+        others: True where the feature has a class, but one that CLASSES leaves out, bool ``(N,)``.
         classes: the table of the classes that remain, ascending.
         recoded: True where a crosswalk made the ids, so that several texts of the field may be one class.
     """
 
     ids: npt.NDArray[np.int64]
     known: npt.NDArray[np.bool_]
+    others: npt.NDArray[np.bool_]
     classes: Tuple[ClassEntry, ...]
     recoded: bool = False
 
@@ -107,10 +109,12 @@ def feature_classes(
     else:
         ids[known] = numbers
         names = _names_beside(layer, field, ids, known)
+    others = np.zeros_like(known)
     if keep:
-        known = known & _kept(ids[known], known, keep, layer.name, context)
+        kept = known & _kept(ids[known], known, keep, layer.name, context)
+        known, others = kept, known & ~kept
     table = (crosswalk.table if crosswalk else resolve)(np.unique(ids[known]), legend, names)
-    return FeatureClasses(ids, known, table, crosswalk is not None)
+    return FeatureClasses(ids, known, others, table, crosswalk is not None)
 
 
 def _recoded(

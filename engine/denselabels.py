@@ -142,7 +142,8 @@ def background_of(legend: Legend) -> ClassEntry:
 class OnBackground(DenseLabels):
     """Labels whose rest is background: what holds no label at all.
 
-    A pixel that two classes claim, or whose class is empty or left out, is of an unknown class, not of none.
+    A pixel that two classes claim, or whose class is empty or left out by a crosswalk, is of an unknown class, not of
+    none. One of a class that CLASSES leaves out is none of those asked for: background.
     """
 
     def __init__(self, labels: DenseLabels, legend: Legend = Legend()) -> None:

@@ -49,8 +49,8 @@ class FeatureLabels(DenseLabels):
     ) -> None:  # fmt: skip
         """Take a layer, which is not to be used any more; the other arguments are those of `open_labels`.
 
-        ``whole``: features without a class, or of one that is left out, are burnt, too: nothing of a class, but no
-        background.
+        ``whole``: features without a class, or of one that the crosswalk leaves out, are burnt, too: nothing of a
+        class, but no background. Those that ``classes`` leaves out are background: they are none of the classes.
         """
         layer = on_grid(layer, grid, image, context, consume=True)
         super().__init__(grid, image, layer.name)
@@ -61,7 +61,7 @@ class FeatureLabels(DenseLabels):
         self._classes = own.classes
         chosen = np.flatnonzero(own.known)
         # Those of a class come first.
-        burnt = np.concatenate([chosen, np.flatnonzero(~own.known)]) if whole else chosen
+        burnt = np.concatenate([chosen, np.flatnonzero(~(own.known | own.others))]) if whole else chosen
         self._geometries = np.asarray(layer.frame.geometry.values, dtype=object)[burnt]
         self._names = layer.frame.index.to_numpy()[chosen]
         self._ids, codes = np.unique(own.ids[chosen], return_inverse=True)

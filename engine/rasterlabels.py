@@ -117,11 +117,12 @@ class RasterLabels(DenseLabels):
         self._present |= distinct(own[known])
         if self._crosswalk is not None:
             own, known = self._crosswalk.of_labels(own, known)
+        found = np.where(known, KNOWN, np.where(valid[0], LEFT_OUT, NOTHING))
         if self._keep:
-            known = known & np.isin(own, self._keep)
+            # What is known to be of another class than those asked for is none of them.
+            found[known & ~np.isin(own, self._keep)] = NOTHING
         inside = slice(top - row, bottom - row), slice(left - col, right - col)
-        labels[inside] = own
-        states[inside] = np.where(known, KNOWN, np.where(valid[0], LEFT_OUT, NOTHING))
+        labels[inside], states[inside] = own, found
         return labels, states
 
     def _pixels_in_one(self) -> float:

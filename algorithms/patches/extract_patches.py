@@ -196,8 +196,9 @@ def _label_parameters():
                 tr("The rest is background"),
                 tr(
                     "Pixels without a label are of a class of their own, 0 'background', as where all buildings are "
-                    "drawn. Pixels whose class is empty, not clear or left out stay without a class. Otherwise pixels "
-                    "without a label are not labelled either."
+                    "drawn. Pixels whose class is empty, not clear or left out by CROSSWALK stay without a class; what "
+                    "is of another class than CLASSES names is background. Otherwise pixels without a label are not "
+                    "labelled either."
                 ),
             )
         ),

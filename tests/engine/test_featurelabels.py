@@ -92,13 +92,14 @@ def test_only_what_no_feature_holds_is_background(tmp_path, monkeypatch, side, w
     assert not any("background" in warning for warning in context.warnings)
 
 
-def test_classes_that_are_left_out_are_no_background(tmp_path):
+def test_what_a_crosswalk_leaves_out_is_no_background_and_what_classes_do_not_ask_for_is(tmp_path):
     source = layer(tmp_path / "l.gpkg", [square(0, 0, 10, 10), square(20, 20, 10, 10)], [1, 2])
     (tmp_path / "c.csv").write_text("from,to\n2,\n")
-    for options in ({"classes": (1,)}, {"crosswalk": str(tmp_path / "c.csv")}):
-        labels, known, _ = read_all(source, background=True, **options)
-        assert (labels[:10, :10] == 1).all() and not known[20:30, 20:30].any()
-        assert known.sum() == known.size - 100 and labels.sum() == 100
+    labels, known, _ = read_all(source, background=True, crosswalk=str(tmp_path / "c.csv"))
+    assert (labels[:10, :10] == 1).all() and not known[20:30, 20:30].any()
+    assert known.sum() == known.size - 100 and labels.sum() == 100
+    labels, known, _ = read_all(source, background=True, classes=(1,))
+    assert (labels[:10, :10] == 1).all() and labels.sum() == 100 and known.all()
 
 
 def test_polygons_without_a_pixel_centre_are_listed(tmp_path):

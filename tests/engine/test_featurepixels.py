@@ -104,7 +104,7 @@ def layer_of(geometries):
 
 
 def all_known(count):
-    return FeatureClasses(np.ones(count, np.int64), np.ones(count, bool), ())
+    return FeatureClasses(np.ones(count, np.int64), np.ones(count, bool), np.zeros(count, bool), ())
 
 
 def by_feature(geometries, grid, context=None, erode=0):

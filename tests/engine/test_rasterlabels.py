@@ -57,12 +57,14 @@ def test_a_shifted_raster_of_the_same_pixel_comes_by_nearest_neighbour(tmp_path)
 
 def test_only_what_holds_no_label_is_background(tmp_path):
     # Pixels of 2 x 5 label pixels: of class 1, of two classes, hardly of one, of one that is left out, of none.
+    (tmp_path / "c.csv").write_text("from,to\n3,\n1,1\n2,2\n")
+    left_out = {"background": True, "crosswalk": str(tmp_path / "c.csv")}
     grid = Grid(5, 1, Affine(10, 0, 0, 0, -10, 0), UTM)
     pixels = [[1] * 10, [1] * 5 + [2] * 5, [1] + [0] * 9, [3] * 7 + [0] * 3, [0] * 10]
     truth = np.concatenate([np.array(pixel, np.uint8).reshape(2, 5) for pixel in pixels], axis=1)
     source = raster(tmp_path / "l.tif", truth, Affine(2, 0, 0, 0, -5, 0), nodata=0)
     context = Context()
-    labels, known, opened = read_all(source, grid, context=context, background=True, classes=(1, 2))
+    labels, known, opened = read_all(source, grid, context=context, **left_out)
     assert known[0].tolist() == [True, False, True, False, True] and labels[0].tolist() == [1, 0, 0, 0, 0]
     assert opened.ignored == 1
     assert [text.split(";")[0] for text in context.warnings if "ignored" in text] == [
@@ -72,9 +74,11 @@ def test_only_what_holds_no_label_is_background(tmp_path):
     coarse = raster(tmp_path / "c.tif", np.array([[1, 3, 0]], np.uint8), Affine(10, 0, 0, 0, -10, 0), nodata=0)
     for cell in (10, 5):
         grid = Grid(30 // cell, 10 // cell, Affine(cell, 0, 0, 0, -cell, 0), UTM)
-        labels, known, _ = read_all(coarse, grid, background=True, classes=(1,))
+        labels, known, _ = read_all(coarse, grid, **left_out)
         third = grid.width // 3
         assert (known == np.repeat([True, False, True], third)).all() and (labels[:, third:] == 0).all()
+        labels, known, _ = read_all(coarse, grid, background=True, classes=(1,))
+        assert known.all() and (labels[:, :third] == 1).all() and (labels[:, third:] == 0).all()
 
 
 def test_finer_labels_come_by_majority_of_six_tenths(tmp_path):
