@@ -64,7 +64,7 @@ def logistic(training: str, test: str, seed: int) -> Dict[str, Any]:
     return {
         "overall_accuracy": found.overall_accuracy,
         "kappa": found.kappa,
-        "f1": {str(value): None if np.isnan(f1) else float(f1) for value, f1 in zip(classes, found.f1)},
+        "f1": {str(value): float(f1) for value, f1 in zip(classes, found.f1)},
     }
 
 

@@ -57,7 +57,7 @@ def result_of(
     if strata is not None:
         estimate, metrics["design"] = design.stratified(tally, strata, table, name, context, legend)
         proportions = estimate.proportions.T
-        found = scores(proportions, every=True)
+        found = scores(proportions)
         _estimated(metrics, metrics_dict(found, table), estimate.users)
     elif job.design == "clusters":
         intervals = design.bootstrapped(tally, values, job.block_size, context)

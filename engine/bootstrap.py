@@ -70,9 +70,8 @@ def block_bootstrap(matrices: NDArray[np.int64], seed: int, replicates: int = 10
     reference, mapped = drawn.sum(axis=2), drawn.sum(axis=1)
     overall = hits.sum(axis=1) / total
     chance = (reference * mapped).sum(axis=1) / total**2
-    # Of a class that a draw's reference lacks there are none, as in `metrics.scores`.
-    f1 = np.where(reference > 0, _share(2 * hits, reference + mapped), np.nan)
-    iou = np.where(reference > 0, _share(hits, reference + mapped - hits), np.nan)
+    f1 = _share(2 * hits, reference + mapped)
+    iou = _share(hits, reference + mapped - hits)
     return BootstrapIntervals(
         overall=_pair(overall),
         kappa=_pair(_share(overall - chance, 1 - chance)),
@@ -91,7 +90,7 @@ def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the classes that the reference of a replicate holds."""
+    """Mean over the classes that a replicate holds."""
     present = np.isfinite(values)
     return _share(np.where(present, values, 0.0).sum(axis=1), present.sum(axis=1).astype(np.float64))
 

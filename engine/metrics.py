@@ -26,15 +26,14 @@ class Scores:
         matrix: ``(K, K)``, rows = reference, columns = map.
         overall_accuracy: share of the samples on the diagonal; None without samples.
         kappa: Cohen's kappa; None without samples, and where the reference holds one class only.
-        macro_f1: mean F1 over the classes that are present; None likewise.
+        macro_f1: mean F1 over the classes that occur; None likewise.
         mean_iou: mean intersection over union, likewise.
-        precision: user's accuracy per class ``(K,)``, NaN of a class that the map lacks, and where the reference holds
-            one class only.
-        recall: producer's accuracy per class, NaN of a class that the reference lacks.
-        f1: harmonic mean of both per class, 0 of a class that the map lacks; NaN of one that is not present, and where
-            the reference holds one class only.
-        iou: intersection over union per class, as F1.
-        present: which classes the means are taken over ``(K,)``: those of the reference; see `scores`.
+        precision: user's accuracy per class ``(K,)``, 0 where undefined; NaN where the reference holds one class only.
+        recall: producer's accuracy per class, 0 where undefined; where the reference holds one class only, NaN of the
+            others.
+        f1: harmonic mean of both, as precision.
+        iou: intersection over union per class, as precision.
+        present: which classes occur in the reference or in the map ``(K,)``; the others are left out of the means.
     """
 
     matrix: Array
@@ -74,29 +73,19 @@ def only_class(matrix: Array) -> Optional[int]:
     return int(occurring[0]) if len(occurring) == 1 else None
 
 
-def scores(matrix: Array, every: bool = False) -> Scores:
+def scores(matrix: Array) -> Scores:
     """Return the scores of a confusion matrix ``(K, K)`` of counts (or of weights).
-
-    Of a class that the reference lacks, a single pixel in the map would make F1 and IoU 0, and none would leave it out:
-    that tells nothing of how well it is mapped. So such classes have neither, and the means are those over the classes
-    of the reference, which are the same whatever a network or a map makes of it: of each epoch, of each run that is
-    compared. What the map takes for them wrongly counts as missed of the other classes.
 
     A reference of one class only shows how much of it was found. Nothing of it can be wrong in the map, nor anything
     else right, so that user's accuracies, F1, IoU, their means and kappa would tell what was collected, not the map.
-
-    Args:
-        matrix: rows = reference, columns = map.
-        every: also a class of the map counts that the reference lacks, with F1 and IoU 0: points that were drawn at
-            random in every class of the map have looked for it, and say that it is not there.
     """
     counts = np.asarray(matrix, dtype=np.float64)
     total, hits = float(counts.sum()), np.diag(counts)
     rows, columns = counts.sum(axis=1), counts.sum(axis=0)
-    present = rows + columns > 0 if every else rows > 0
     precision, recall = _ratio(hits, columns), _ratio(hits, rows)
-    f1 = np.where(present, _ratio(2 * hits, rows + columns), np.nan)
-    iou = np.where(present, _ratio(hits, rows + columns - hits), np.nan)
+    f1 = _ratio(2 * precision * recall, precision + recall)
+    iou = _ratio(hits, rows + columns - hits)
+    present = (rows + columns) > 0
     overall = kappa = macro_f1 = mean_iou = None
     if total > 0:
         overall = float(hits.sum() / total)
@@ -112,8 +101,7 @@ def scores(matrix: Array, every: bool = False) -> Scores:
 
 
 def _ratio(top: Array, bottom: Array) -> npt.NDArray[np.float64]:
-    """Return the shares, NaN of nothing."""
-    return np.divide(top, bottom, out=np.full(len(bottom), np.nan), where=bottom > 0)
+    return np.divide(top, bottom, out=np.zeros(len(bottom), dtype=np.float64), where=bottom > 0)
 
 
 def _plain(value: float) -> Optional[float]:
@@ -124,17 +112,21 @@ def metrics_dict(result: Scores, classes: Sequence[ClassEntry]) -> Dict[str, Any
     """Return the plain form of the scores: the ``metrics`` of TrainResult, AssessResult and of the model card.
 
     Keys: overall_accuracy, kappa, macro_f1, mean_iou, samples, values (class values in the matrix's order), matrix, and
-    classes, a list with value, name, colour, precision, recall, f1, iou (None where they are NaN), support (reference
-    samples) and mapped (samples mapped to the class).
+    classes, a list with value, name, colour, precision, recall, f1, iou (None for a class that does not occur, and
+    where they are NaN), support (reference samples) and mapped (samples mapped to the class).
     """
     rows: List[Dict[str, Any]] = []
     for number, entry in enumerate(classes):
+        occurs = bool(result.present[number])
         rows.append(
             {
                 "value": entry.value,
                 "name": entry.name,
                 "colour": entry.colour,
-                **{name: _plain(getattr(result, name)[number]) for name in ("precision", "recall", "f1", "iou")},
+                **{
+                    name: _plain(getattr(result, name)[number]) if occurs else None
+                    for name in ("precision", "recall", "f1", "iou")
+                },
                 "support": result.matrix[number].sum().item(),
                 "mapped": result.matrix[:, number].sum().item(),
             }

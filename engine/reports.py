@@ -247,20 +247,13 @@ def scores_table(metrics: Mapping[str, Any]) -> Markup:
 
 
 def _lacking(metrics: Mapping[str, Any]) -> str:
-    """Say what becomes of the classes that only the map holds; empty where there are none, or there are no means."""
-    if metrics["macro_f1"] is None:
+    """Say what becomes of the classes that only the map has; empty where there are none, or there are no means."""
+    names = [f"'{row['name']}'" for row in metrics["classes"] if not row["support"] and row["mapped"]]
+    if not names or metrics["macro_f1"] is None:
         return ""
-    lacking = [row for row in metrics["classes"] if not row["support"] and row["mapped"]]
-    names = ", ".join(f"'{row['name']}'" for row in lacking)
-    if not lacking:
-        return ""
-    if all(row["f1"] is None for row in lacking):
-        return (
-            f"The reference holds no {names}: recall, F1 and IoU are n/a, and the means are those of the other classes."
-        )
     return (
-        f"No point turned out to be {names}, though each class of the map was sampled: recall is n/a, F1 and IoU are 0 "
-        "and count in the means."
+        f"The reference holds no {', '.join(names)}: recall, F1 and IoU are 0 by definition, not by measurement, and "
+        "count in the means, which one pixel can lower so."
     )
 
 

@@ -207,10 +207,8 @@ class Assess(JobAlgorithm):
         )
         self.add_number(self.OVERALL_ACCURACY, tr("Overall accuracy"), tr("Share of pixels that are right, 0 to 1."))
         self.add_number(self.KAPPA, tr("Kappa"), tr("Agreement beyond chance; empty where it is not defined."))
-        self.add_number(self.MACRO_F1, tr("Macro F1"), tr("Mean of the F1 of the classes of the reference."))
-        self.add_number(
-            self.MEAN_IOU, tr("Mean IoU"), tr("Mean intersection over union of the classes of the reference.")
-        )
+        self.add_number(self.MACRO_F1, tr("Macro F1"), tr("Mean of the F1 of all classes."))
+        self.add_number(self.MEAN_IOU, tr("Mean IoU"), tr("Mean intersection over union of all classes."))
         self.add_number(self.SAMPLE_COUNT, tr("Number of samples"), tr("Reference pixels that were compared."))
 
     def job(self, values):

@@ -156,10 +156,8 @@ class Trainer(JobAlgorithm):
         """Declare the numbers."""
         self.add_number(self.OVERALL_ACCURACY, tr("Overall accuracy"), tr("Share that is right, 0 to 1."))
         self.add_number(self.KAPPA, tr("Kappa"), tr("Agreement beyond chance; empty where it is not defined."))
-        self.add_number(self.MACRO_F1, tr("Macro F1"), tr("Mean of the F1 of the classes of the reference."))
-        self.add_number(
-            self.MEAN_IOU, tr("Mean IoU"), tr("Mean intersection over union of the classes of the reference.")
-        )
+        self.add_number(self.MACRO_F1, tr("Macro F1"), tr("Mean of the F1 of all classes."))
+        self.add_number(self.MEAN_IOU, tr("Mean IoU"), tr("Mean intersection over union of all classes."))
         self.add_string(self.METRICS, tr("Metrics"), tr("JSON: per class, and the confusion matrix."))
         self.add_number(self.BEST_EPOCH, tr("Best epoch"), tr("The epoch that was kept."))
         self.add_string(

@@ -191,13 +191,7 @@ def test_reference_classes_that_the_map_lacks_have_an_area(tmp_path, scene):
     source, _, truth = scene
     truth[truth == 5] = 9
     samples, _, _ = labelled(tmp_path, source, truth)
-    job = Assess(source, str(tmp_path / "r.html"), samples=samples, field="reference", design="stratified")
-    result = assess(job, Context())
-    # The sample has looked for class 5 where the map shows it, and found none.
-    rows = {row["value"]: row for row in result.metrics["classes"]}
-    assert [rows[5][name] for name in ("precision", "recall", "f1", "iou")] == [0, None, 0, 0]
-    assert result.macro_f1 == pytest.approx(np.mean([row["f1"] for row in rows.values()]))
-    assert "No point turned out to be" in Path(result.output).read_text(encoding="utf-8")
+    result = assess(Assess(source, samples=samples, field="reference", design="stratified"), Context())
     nine = result.metrics["design"]["classes"][3]
     assert nine["value"] == 9 and nine["mapped_area"] == 0 and nine["area"] > 3 and nine["precision"] is None
 

@@ -31,15 +31,6 @@ def test_absent_classes_are_left_out_and_one_class_has_no_kappa() -> None:
     assert np.isnan(result.f1[1]).all()
 
 
-def test_a_class_that_only_the_map_holds_is_left_out() -> None:
-    result = block_bootstrap(np.tile(np.array([[8, 1, 1], [0, 9, 1], [0, 0, 0]]), (4, 1, 1)), seed=0)
-    f1 = [16 / 18, 18 / 20]
-    np.testing.assert_allclose(result.f1[:2, 0], f1)
-    assert np.isnan(result.f1[2]).all() and np.isnan(result.iou[2]).all()
-    assert result.macro_f1 == pytest.approx((np.mean(f1),) * 2)
-    np.testing.assert_allclose(result.precision[2], [0, 0])
-
-
 def test_one_block_is_refused() -> None:
     with pytest.raises(BadInput, match="1 blocks"):
         block_bootstrap(np.ones((1, 2, 2), dtype=np.int64), seed=0)
