@@ -14,17 +14,6 @@ UTM = CRS.from_epsg(32654)
 GRID = Grid(60, 50, Affine(10, 0, 380000, 0, -10, 3950000), UTM)
 
 
-class Log(Context):
-    """Keeps the log as well."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def log(self, text):
-        self.lines.append(text)
-
-
 def raster(path, labels, transform, crs=UTM, nodata=None, **options):
     labels = np.asarray(labels)
     with rasterio.open(

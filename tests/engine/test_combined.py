@@ -29,17 +29,10 @@ from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobfiles import input_paths
 from deepscape.tasks.jobs import Classify, RasterSource
 
+from .listening import Log
+
 NAN = float("nan")
 MEANS, DEVIATIONS = (300.0, 900.0, -4.0), (120.0, 400.0, 2.5)
-
-
-class Log(Context):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def log(self, text):
-        self.lines.append(text)
 
 
 def card_of(size, values=(1, 2, 5), names=("", "", ""), means=MEANS, **fields):

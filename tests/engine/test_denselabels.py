@@ -12,7 +12,8 @@ from deepscape.tasks.classtable import ClassEntry, Legend
 from deepscape.tasks.context import Context
 from deepscape.tasks.conventions import conventional_colours
 from deepscape.tasks.errors import BadInput
-from deepscape.tests.engine.labelsets import GRID, layer, random_labels, raster, read_all
+
+from .labelsets import GRID, layer, random_labels, raster, read_all
 
 
 def test_windows_over_the_edge_are_not_labelled_there(tmp_path):

@@ -16,8 +16,9 @@ from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import PolygonStatistics, RasterSource, SelectVectorSamples, VectorSource
-from deepscape.tests.engine.labelsets import Log
 from rasterio.crs import CRS
+
+from .listening import Log
 
 UTM = Grid(80, 60, Affine(10, 0, 380000, 0, -10, 3950000), CRS.from_epsg(32654))
 

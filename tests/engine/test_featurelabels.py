@@ -12,9 +12,11 @@ from deepscape.engine.labelsources import open_labels
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import JobCancelled
 from deepscape.tasks.jobs import VectorSource
-from deepscape.tests.engine.labelsets import GRID, UTM, Log, layer, read_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from .labelsets import GRID, UTM, layer, read_all
+from .listening import Log
 
 
 def square(row, col, height, width, grid=GRID):

@@ -21,6 +21,8 @@ from deepscape.tasks.jobs import Classify, RasterSource, VectorSource
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from .listening import Log
+
 NAN = float("nan")
 BANDS = 3
 NODATA = 255
@@ -51,15 +53,6 @@ class Centres:
 
     def probabilities(self, scores):
         return softmax(scores)
-
-
-class Log(Context):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def log(self, text):
-        self.lines.append(text)
 
 
 def write(path, values, nodata=None, **options):

@@ -9,10 +9,12 @@ from deepscape.engine.rasters import Grid
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
-from deepscape.tests.engine.labelsets import GRID, UTM, Log, random_labels, raster, read_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
+
+from .labelsets import GRID, UTM, random_labels, raster, read_all
+from .listening import Log
 
 
 def test_a_raster_of_the_same_grid_is_read_as_it_is(tmp_path):

@@ -18,17 +18,10 @@ from deepscape.tasks.classtable import ClassEntry, palette_colour
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput, JobCancelled
 
+from .listening import Log
+
 MEANS, DEVIATIONS = (300.0, 900.0, -4.0), (120.0, 400.0, 2.5)
 NAN = float("nan")
-
-
-class Log(Context):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def log(self, text):
-        self.lines.append(text)
 
 
 def card_of(size, classes=5, network="compact_cnn", **fields):

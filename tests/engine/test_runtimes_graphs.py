@@ -20,19 +20,12 @@ from deepscape.tasks.classtable import ClassEntry, palette_colour
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput, JobCancelled
 
+from .listening import Log
+
 MEANS, DEVIATIONS = (300.0, 900.0, -4.0), (120.0, 400.0, 2.5)
 NAN = float("nan")
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 ON_GRAPHS = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
-
-
-class Log(Context):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def log(self, text):
-        self.lines.append(text)
 
 
 class Case:

@@ -12,9 +12,10 @@ from deepscape.engine.vectorsampling import select_vector_samples
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import ExtractPatches, RasterSource, SelectVectorSamples, VectorSource
-from deepscape.tests.engine.labelsets import Log
 from rasterio.transform import from_origin
 from shapely.geometry import Polygon, box
+
+from .listening import Log
 
 
 def label_raster(path, labels, nodata=None, crs="EPSG:32654"):
