@@ -138,16 +138,15 @@ class Fit:
         return True
 
     def _epoch(self) -> None:
-        """Run the epoch, or what is left of it, evaluate it, and go on to the next."""
-        now = self.progress
+        """Run the epoch, or what is left of it, and close it."""
         self._train()
         with self._optimising.averaged():
             self._close()
-        now.epoch, now.step, now.loss, now.matrix = now.epoch + 1, 0, 0.0, _empty(self._card)
+            self._show(self.progress.history[-1].number)
         self._save_sometimes()
 
     def _close(self) -> None:
-        """Evaluate the epoch with the weights that would be kept, and keep them where they are the best."""
+        """Evaluate the epoch with the weights that would be kept, keep them where they are the best, and go on."""
         now, context = self.progress, self._context
         count = len(self._roles.training)
         matrix = self._sum(torch.from_numpy(now.matrix)).numpy()
@@ -162,7 +161,8 @@ class Fit:
             self._best_state = copy.deepcopy(self.network.state_dict()) if self.watched else None
         watched_loss = epoch.loss if epoch.validation_loss is None else epoch.validation_loss
         self._optimising.after_epoch(watched_loss)
-        self._show()
+        # A cancel from here on finds the epoch finished, and does not finish it again.
+        now.epoch, now.step, now.loss, now.matrix = epoch.number + 1, 0, 0.0, _empty(self._card)
 
     def _keep_best(self) -> None:
         now = self.progress
@@ -339,16 +339,16 @@ class Fit:
 
     # --- what the user sees ---
 
-    def _show(self) -> None:
-        """Send pictures of what the network makes of some windows now."""
+    def _show(self, epoch: int) -> None:
+        """Send pictures of what the network makes of some windows after an epoch."""
         now = time.monotonic()
-        last = self.progress.epoch >= self._settings.epochs
+        last = epoch >= self._settings.epochs
         if not self._fabric.is_global_zero or (self._shown and now - self._shown < PREVIEW_S and not last):
             return
         self._shown = now
         for number, pictures in enumerate(self._pictures(), start=1):
             caption = "Image, reference and prediction"
-            self._context.picture(f"example {number}", previews.strip(pictures), self.progress.epoch, caption)
+            self._context.picture(f"example {number}", previews.strip(pictures), epoch, caption)
 
     def examples(self) -> Tuple[Tuple[bytes, ...], ...]:
         """Return pictures (PNG) of what the network makes of some windows, of each `previews.TITLES`."""

@@ -149,6 +149,31 @@ def test_the_same_most_telling_windows_are_shown_each_time(tmp_path, monkeypatch
     assert [name for name, _, _ in context.pictures] == ["example 1", "example 2"] * 3
 
 
+@pytest.mark.parametrize("patience", [0, 1])
+def test_a_training_cancelled_while_it_shows_windows_ends_with_the_same_bits(
+    tmp_path, monkeypatch, image, labels, patience
+):
+    def given(name):
+        return job(tmp_path / name, image, labels, epochs=8, patience=patience)
+
+    whole = train_segmenter(given("whole"), Context())
+    chosen = segmentationfit.previews.telling_windows
+    context = Listener()
+
+    def cancelling(part, count, check):
+        context.cancelled.set()
+        return chosen(part, count, check)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segmentationfit.previews, "telling_windows", cancelling)
+        with pytest.raises(JobCancelled):
+            train_segmenter(given("broken"), context)
+    context = Listener()
+    again = train_segmenter(given("broken"), context)
+    assert again.best_epoch == whole.best_epoch and same(weights(whole.output), weights(again.output))
+    assert [step for name, step, _ in context.metrics if name == "validation/loss"][:2] == [1, 2]
+
+
 def test_a_network_that_learned_nothing_is_warned_of(tmp_path, image, labels):
     page = tmp_path / "r.html"
     made = train_segmenter(
