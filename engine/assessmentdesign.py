@@ -321,8 +321,8 @@ def _check_weights(
         labelled += sum(tally.by_unit[stratum].values()) + tally.left_units[stratum]
     if labelled < drawn:
         context.warn(
-            f"{drawn - labelled} of the {drawn} points that were drawn have no reference class or are missing: the "
-            "estimates hold as far as those are not the difficult ones."
+            f"{drawn - labelled} of the {drawn} points that were drawn have no reference class, are missing, or "
+            "contradict others at their place: the estimates hold as far as those are not the difficult ones."
         )
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter
 from typing import Any, Dict, Optional, Set, Tuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..tasks.classtable import ClassEntry
+from ..tasks.classtable import ClassEntry, comparable_name
 from ..tasks.context import Context
+from ..tasks.errors import BadInput
 from ..tasks.jobs import Assess, AssessResult
 from . import assessmentdesign as design
 from . import reports
@@ -177,13 +177,8 @@ def _warn(
 
 def _asked(entry: ClassEntry, legend: Tuple[ClassEntry, ...]) -> str:
     """Return the name of a class, with that of the map's class that differs in case and spaces alone."""
-    near = [own.name for own in legend if _plain_name(own.name) == _plain_name(entry.name)]
+    near = [own.name for own in legend if comparable_name(own.name) == comparable_name(entry.name)]
     return f"'{entry.name}'" + (f" (did you mean '{near[0]}'?)" if near else "")
-
-
-def _plain_name(name: str) -> str:
-    # Some programs write an accent as a sign of its own.
-    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 def _warn_of_absent(
@@ -200,7 +195,10 @@ def _warn_of_absent(
     """
     if not likely:
         return
-    shares, pixels = design.class_shares(tally.mapped, context)
+    try:
+        shares, pixels = design.class_shares(tally.mapped, context)
+    except BadInput:  # outside the reference, where nothing was counted
+        return
     names = {entry.value: entry.name for entry in entries}
     compared: Counter[int] = Counter()
     for (_, mapped), count in tally.pairs.items():
@@ -216,7 +214,7 @@ def _warn_of_absent(
     parts = [f"no '{name}', which is {100 * share:.0f} % of the map" for name, share in absent]
     them = "it" if len(parts) == 1 else "them"
     told = f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
-    context.warn(f"The reference holds {told}: what is said here does not speak of {them}.")
+    context.warn(f"The compared pixels of the reference hold {told}: what is said here does not speak of {them}.")
 
 
 def _warn_of_shared(tally: Tally, table: Tuple[ClassEntry, ...], samples: int, context: Context) -> None:
@@ -224,9 +222,7 @@ def _warn_of_shared(tally: Tally, table: Tuple[ClassEntry, ...], samples: int, c
     share = f"{tally.shared} of {samples} reference pixels ({100 * tally.shared / samples:.1f} %)"
     field = tally.field
     if field.windows:
-        labelled = (
-            f", in which {field.labelled} labelled pixels trained it or chose its epoch" if field.labelled else ""
-        )
+        labelled = f", in which {field.labelled} labelled pixels trained or validated it" if field.labelled else ""
         told = (
             f"{share} lie inside the windows that the map's model was trained in{labelled}: on what carried a label "
             "the accuracy is better than elsewhere."

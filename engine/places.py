@@ -28,6 +28,7 @@ Mask = npt.NDArray[np.bool_]
 _DEGREE_PIXEL = 1e-5
 # Parts that are compared with others between two looks for a cancel.
 _CHUNK = 50_000
+_FEW = 1000  # whose neighbours are held, all of them
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,10 @@ def smallest_distance(
         return None
     boxes, look = _compared(places, mine, theirs, reach)
     least = reach[0]
-    for start in range(0, len(mine), _CHUNK):
+    for start in range(0, len(mine), _FEW):
         context.check()
-        # No more than what is known already is looked for.
-        least = min(least, look.smallest(boxes[mine[start : start + _CHUNK]], least))
+        # No more than what is known already is looked for: the first find most, and are few.
+        least = min(least, look.smallest(boxes[mine[start : start + _FEW]], least))
         if least == 0:
             break
     return None if least == reach[0] else least / reach[0]

@@ -252,8 +252,8 @@ def _lacking(metrics: Mapping[str, Any]) -> str:
     if not names or metrics["macro_f1"] is None:
         return ""
     return (
-        f"The reference holds no {', '.join(names)}: recall, F1 and IoU are 0 by definition, not by measurement, and "
-        "count in the means, which one pixel can lower so."
+        f"No compared pixel of the reference is {' or '.join(names)}: recall, F1 and IoU are 0 by definition, not by "
+        "measurement, and count in the means, which one pixel can lower so."
     )
 
 

@@ -195,9 +195,10 @@ class _Where:
             if least is not None:
                 # How many pixels a patch has is known with the image alone.
                 tell = context.log if self._job.raster is None else context.warn
+                between = "" if places.points else " (measured between the rectangles that hold them)"
                 tell(
-                    f"{who} come as near as {least * length:.3g}{unit}: larger patches share pixels, which makes "
-                    "accuracies look better than they are; GUARD keeps them apart."
+                    f"{who} come as near as {least * length:.3g}{unit}{between}: larger patches share pixels, "
+                    "which makes accuracies look better than they are; GUARD keeps them apart."
                 )
 
     def guard_text(self) -> str:

@@ -11,6 +11,7 @@ import csv
 import itertools
 import json
 import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree  # nosec B405 - legends are the user's own files, see read_qml
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,7 +241,7 @@ def other_names(
 ) -> List[ClassEntry]:
     """Return the classes of a table that another one, which is to mean the same by its values, calls otherwise.
 
-    Upper case and spaces do not count, and a name like "Class 3" of class 3 goes with any.
+    Case, spaces and the like do not count (`comparable_name`), and a name like "Class 3" of class 3 goes with any.
 
     Args:
         known: class value -> class of the other table, and the file that it comes from.
@@ -272,6 +273,12 @@ def other_names(
     return [entry for entry, _, _ in others]
 
 
+def comparable_name(name: str) -> str:
+    """Return a name without what is written in several ways: case, spaces, _ and - for them, signs with an accent."""
+    # Some programs write an accent as a sign of its own.
+    return " ".join(re.sub(r"[_-]", " ", unicodedata.normalize("NFKC", name)).split()).casefold()
+
+
 def taken_for_one(known: Tuple[ClassEntry, str], entry: ClassEntry, file: str) -> str:
     """Return the sentence that tells of a class that two files call otherwise, see `other_names`."""
     return (
@@ -287,9 +294,8 @@ def names_nothing(entry: ClassEntry) -> bool:
 
 def _plain_name(entry: ClassEntry) -> str:
     """Return a name for comparing; "" where it says nothing but the value."""
-    name = " ".join(entry.name.split()).casefold()
-    number = _NUMBER_NAME.fullmatch(name)
-    return "" if number and int(number[1]) == entry.value else name
+    number = _NUMBER_NAME.fullmatch(" ".join(entry.name.split()).casefold())
+    return "" if number and int(number[1]) == entry.value else comparable_name(entry.name)
 
 
 def _values_of_names(table: Iterable[ClassEntry]) -> Dict[str, Set[int]]:

@@ -143,7 +143,10 @@ def test_classes_of_much_of_the_map_that_the_reference_lacks_are_told(tmp_path, 
     names = (*CLASSES, ClassEntry(7, "Ice", "#ffffff"), ClassEntry(9, "Lava", "#ff0000"))
     write_sidecars(source.path, names, {})
     samples = layer(tmp_path / "p.gpkg", [point(0, 0), point(0, 1)], cover=["Water", "Forest"])
-    told = "The reference holds no 'Soil', which is 25 % of the map: what is said here does not speak of it."
+    told = (
+        "The compared pixels of the reference hold no 'Soil', which is 25 % of the map: what is said here does not "
+        "speak of it."
+    )
     for window, most in ((4_000_000, 200_000_000), (80, 800)):
         monkeypatch.setattr(assessmentdesign, "_WINDOW_PIXELS", window)
         monkeypatch.setattr(assessmentdesign, "_LOOKED_AT", most)

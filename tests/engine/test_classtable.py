@@ -168,6 +168,8 @@ def compared(first, second):
         (entries(_1="water", _2="forest"), entries(_1="Class 1", _2="2", _3="class 3"), []),
         (entries(_1="Class 1", _2="Class 2"), entries(_1="crop", _2="water"), []),
         (entries(_1="water"), entries(_2="forest"), []),
+        # An accent may be a sign of its own, and words be joined.
+        (entries(_1="For\u00eat", _2="Low vegetation"), entries(_1="Fore\u0302t", _2="low_vegetation"), []),
         # Parts of one class may have its name.
         (entries(_1="forest", _2="forest", _3="water"), entries(_2="forest", _3="water"), []),
     ],

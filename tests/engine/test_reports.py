@@ -38,7 +38,7 @@ def test_classes_that_only_the_map_has_are_said_to_count_in_the_means():
     classes = (*CLASSES, ClassEntry(301, "See", "#ff0000"))
     counts = np.array([[4, 1, 1], [0, 5, 0], [0, 0, 0]])
     page = reports.scores_table(metrics.metrics_dict(metrics.scores(counts), classes))
-    assert "The reference holds no &#39;See&#39;: recall, F1 and IoU are 0 by definition" in page
+    assert "No compared pixel of the reference is &#39;See&#39;: recall, F1 and IoU are 0 by definition" in page
     assert "means" not in reports.scores_table(metrics.metrics_dict(metrics.scores(MATRIX), CLASSES))
 
 

@@ -130,7 +130,7 @@ def test_of_windows_it_is_said_how_many_pixels_carried_a_label(cards, job):
     result = assess(job, Context())
     assert (
         "4 of 16 reference pixels (25.0 %) lie inside the windows that the map's model was trained in, in which 2 "
-        "labelled pixels trained it or chose its epoch: on what carried a label the accuracy is better than "
+        "labelled pixels trained or validated it: on what carried a label the accuracy is better than "
         "elsewhere. Use reference samples apart from them, or set LEAVE_OUT_TRAINING to true." in result.warnings
     )
     page = Path(result.output).read_text(encoding="utf-8")
