@@ -20,6 +20,7 @@ from ..models.build import build_network, parameter_count
 from ..models.cards import Card
 from ..models.pretrained import start_pretrained
 from ..models.registry import PIXEL_NETWORKS, network_entry
+from ..models.smp import SmpNetwork
 from ..models.two_classes import TwoClasses
 from ..tasks.context import Context
 from ..tasks.errors import BadInput, JobCancelled
@@ -211,6 +212,8 @@ def _prepare(
     if arguments.get("pretrained"):
         # The card tells what was done, not what was wished for: models are compared by it.
         arguments["pretrained"] = _start_pretrained(network, begun, context)
+    if "drop_path" in arguments:  # likewise: not every encoder leaves out blocks
+        arguments["drop_path"] = next(layer.drop_path for layer in network.modules() if isinstance(layer, SmpNetwork))
     card = Card(
         kind="network",
         network=job.network,

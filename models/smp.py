@@ -47,6 +47,7 @@ class SmpNetwork(nn.Module):
     Attributes:
         grid: height and width of an image must be multiples of this.
         pretrained: whether `load_pretrained` is to be called before training.
+        drop_path: as it was asked for; 0 where the encoder leaves out no blocks.
     """
 
     architecture = "Unet"
@@ -80,6 +81,8 @@ class SmpNetwork(nn.Module):
             raise BadInput(
                 f"The encoder '{encoder}' does not go with {self.architecture}.", _remedy(), str(error)
             ) from error
+        blocks = (type(layer).__name__ == "DropPath" for layer in self.network.encoder.modules())
+        self.drop_path = drop_path if any(blocks) else 0.0
         for layer in self.network.modules():
             if isinstance(layer, nn.Upsample) and layer.align_corners:
                 layer.align_corners = False

@@ -370,7 +370,9 @@ def test_blocks_are_left_out_the_same_after_an_interruption(tmp_path, image, lab
         arguments = {"encoder": "test_resnet", "pretrained": False, **arguments}
         return pretrained_job(tmp_path / name, image, labels, network_arguments=arguments)
 
-    whole = weights(train_segmenter(given("whole"), Context()).output)
+    made = train_segmenter(given("whole"), Context()).output
+    whole = weights(made)
+    assert read_card(made).arguments["drop_path"] == 0.2
     assert not same(whole, weights(train_segmenter(given("none", drop_path=0.0), Context()).output))
     interrupted(given("broken"), step=3)
     assert same(whole, weights(train_segmenter(given("broken"), Context()).output))

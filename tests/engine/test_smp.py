@@ -201,7 +201,7 @@ def test_blocks_are_left_out_in_training_alone(encoder):
 @pytest.mark.parametrize("encoder", ["resnet18", "vgg11_bn", "tu-vgg11_bn"])
 def test_encoders_that_leave_out_no_blocks_are_built_without(encoder):
     module = build_network("smp_unet", 3, 2, 0, {"encoder": encoder, "pretrained": False, "drop_path": 0.2})
-    assert not any(type(layer).__name__ == "DropPath" for layer in module.modules())
+    assert not any(type(layer).__name__ == "DropPath" for layer in module.modules()) and module.drop_path == 0
 
 
 # --- pretrained weights ----------------------------------------------------------------------------------------------
