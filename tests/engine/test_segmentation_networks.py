@@ -190,6 +190,6 @@ def test_every_argument_of_every_network_is_explained():
     for entry in PIXEL_NETWORKS:
         assert set(entry.arguments) <= set(ARGUMENT_HELP)
         needed = {"learning_rate", "weight_decay"}
-        # Without a batch size it follows from the windows; without an optimiser it is the recipe's.
-        assert needed <= set(entry.recipe) <= needed | {"batch_size", "optimizer"}
+        # Without a batch size it follows from the windows; without an optimiser or averaging it is the recipe's.
+        assert needed <= set(entry.recipe) <= needed | {"batch_size", "optimizer", "averaging"}
         assert entry.recipe.get("optimizer", "adamw") in OPTIMIZERS
