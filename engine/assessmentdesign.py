@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import shapely
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
-from .assessmenttally import Indices, Tally, Window, distinct, matrix_of
+from .assessmenttally import Indices, Tally, distinct, matrix_of
 from .bootstrap import block_bootstrap
 from .estimation import StratifiedEstimate, stratified_estimate
 from .maps import row_hectares
@@ -360,16 +360,10 @@ def class_areas(reader: RasterReader, context: Context, without: Optional[Traini
     pixels: Dict[int, int] = {}
     areas: Dict[int, float] = {}
     whole: Dict[int, int] = {}
-    deep = max(1, _WINDOW_PIXELS // grid.width)
-    for top in range(0, grid.height, deep):
-        context.check()
-        window: Window = (top, 0, min(deep, grid.height - top), grid.width)
-        raw, valid = reader.read(*window)
-        context.progress(top + window[2], grid.height, "Counting the map's pixels", "rows")
-        found = whole_numbers(raw[0][valid[0]], reader.name)
+    for top, valid, found in _strips(reader, context):
         if not len(found):
             continue
-        rows, cols = np.nonzero(valid[0])
+        rows, cols = np.nonzero(valid)
         rows += top
         values, positions = distinct(found)
         chosen = slice(None) if without is None else ~without.holds(rows, cols)
@@ -390,24 +384,35 @@ def class_shares(reader: RasterReader, context: Context) -> Tuple[Dict[int, floa
         reader: of the map.
         context: for progress and cancel.
     """
+    counts: Dict[int, int] = {}
+    looked = 0
+    for _, valid, found in _strips(reader, context, _LOOKED_AT):
+        looked += len(valid)
+        if len(found):
+            values, positions = distinct(found)
+            for value, count in zip(values.tolist(), np.bincount(positions).tolist()):
+                counts[value] = counts.get(value, 0) + count
+    total = sum(counts.values())
+    return {value: count / total for value, count in counts.items()}, total * reader.grid.height // max(looked, 1)
+
+
+def _strips(
+    reader: RasterReader, context: Context, most: Optional[int] = None
+) -> Iterator[Tuple[int, npt.NDArray[np.bool_], Indices]]:
+    """Yield strips of rows of a map: the first row, where it has a class ``(H, W)``, and the classes there ``(N,)``.
+
+    ``most`` is about how many pixels are read, of a larger map in strips at regular distances; None = all.
+    """
     grid = reader.grid
     deep = max(1, _WINDOW_PIXELS // grid.width)
     tops = range(0, grid.height, deep)
-    every = -(-len(tops) * _WINDOW_PIXELS // _LOOKED_AT)
-    found: Dict[int, int] = {}
-    looked = 0
+    every = 1 if most is None else -(-len(tops) * _WINDOW_PIXELS // most)
     for top in tops[every // 2 :: every]:
         context.check()
         height = min(deep, grid.height - top)
         raw, valid = reader.read(top, 0, height, grid.width)
-        looked += height
         context.progress(top + height, grid.height, "Counting the map's pixels", "rows")
-        if valid[0].any():
-            values, positions = distinct(whole_numbers(raw[0][valid[0]], reader.name))
-            for value, count in zip(values.tolist(), np.bincount(positions).tolist()):
-                found[value] = found.get(value, 0) + count
-    total = sum(found.values())
-    return {value: count / total for value, count in found.items()}, total * grid.height // max(looked, 1)
+        yield top, valid[0], whole_numbers(raw[0][valid[0]], reader.name)
 
 
 def write_areas(path: str, metrics: Mapping[str, Any], table: Sequence[ClassEntry]) -> str:

@@ -15,6 +15,7 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .crosswalks import Crosswalk
 from .vectors import Layer
+from .wording import first_of
 
 # Fields that name the classes of a numeric class field, in the order in which they are tried.
 NAME_FIELDS = ("class_name", "name", "label", "classname")
@@ -140,10 +141,9 @@ def _warn_of_numbers(ids: Mapping[str, Optional[int]], field: str, name: str, co
         if value is not None and re.fullmatch(_NUMBER, text) and int(text) != value
     ]
     if wrong:
-        more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         context.warn(
             f"The field '{field}' of '{name}' holds text that is no number, so that its numbers are names: "
-            f"{', '.join(wrong[:_LISTED])}{more}; give a field of whole numbers, or a LEGEND with their values."
+            f"{first_of(wrong, _LISTED)}; give a field of whole numbers, or a LEGEND with their values."
         )
 
 

@@ -18,8 +18,8 @@ from .edges import EDGE_PX, EdgeErrors
 from .metrics import class_positions
 from .pairing import (
     ADDS,
-    FEWEST_SEEDS,
     HARMS,
+    MORE_SEEDS,
     UNKNOWN,
     Difference,
     Spread,
@@ -41,7 +41,6 @@ _READING = (
     "one seed, with the standard error of their mean; within two of them there is no improvement. {leniency} This "
     "error is that of chance in training; another choice of places may differ by more."
 )
-_MORE_SEEDS = f"give SEEDS {FEWEST_SEEDS} or more"
 _EDGES = (
     f"Share of the test points that the maps (of seed 0) get wrong: those that lie within {EDGE_PX} pixels of a border "
     "between classes, and the others. A border is where the class that most maps give changes, the same for all. "
@@ -91,7 +90,7 @@ def verdict(found: Sequence[MethodRuns]) -> str:
         ADDS: f"Context helps: with {best.title}, the best size here, {by}, more than two standard errors.",
         HARMS: f"Context harms here: even with {best.title}, the best size, {by}, more than two standard errors.",
         UNKNOWN: f"Whether context helps is not known: with {best.title}, the best size here, {by}; "
-        f"{gain.reason(_MORE_SEEDS)}.",
+        f"{gain.reason(MORE_SEEDS)}.",
     }.get(gain.verdict, f"No improvement: with {best.title}, the best size, {by}, within two standard errors.")
     if gain.verdict in (ADDS, HARMS):
         told += f" {leniency(gain.pairs)}"

@@ -18,6 +18,7 @@ from ..tasks.classtable import ClassEntry, Legend, class_ids_of_names, palette_c
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .rasters import Array
+from .wording import first_of
 
 _REMEDY = "It is a table with the columns from, to, name and colour (#rrggbb); an empty 'to' ignores the class."
 
@@ -46,7 +47,7 @@ class Crosswalk:
             BadInput: none occurs, or all that occur are ignored.
         """
         missing = [text for text in self.targets if text not in present]
-        listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        listed = first_of(missing, 10)
         if len(missing) == len(self.targets):
             raise BadInput(
                 f"No class of CROSSWALK '{self.name}' ({listed}) occurs in '{data}'.",

@@ -23,6 +23,7 @@ from .featurepixels import burnt_chunks, feature_pixels
 from .nodatasamples import tell_of_outside
 from .rasters import Grid
 from .vectors import Layer, crs_name, on_grid
+from .wording import first_of
 
 Array = npt.NDArray[Any]
 
@@ -107,10 +108,9 @@ class FeatureLabels(DenseLabels):
             if pixels is not None and len(pixels) == 0:
                 missed.append(str(self._names[position]))
         if missed:
-            more = f" and {len(missed) - _LISTED} more" if len(missed) > _LISTED else ""
             context.warn(
                 f"{len(missed)} features of '{self.name}' hold no pixel centre and give no label: id "
-                f"{', '.join(missed[:_LISTED])}{more}."
+                f"{first_of(missed, _LISTED)}."
             )
 
     def _read_inside(self, window: Window) -> Tuple[Labels, States]:

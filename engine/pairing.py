@@ -14,6 +14,8 @@ from .wording import many
 ADDS, NOTHING, HARMS, UNKNOWN = "adds", "no improvement", "harms", "unknown"
 # Below so many seeds, a standard error says little: of two, a t-test at 5 % would ask for 12.7 of them.
 FEWEST_SEEDS = 3
+# The remedy of algorithms that take SEEDS.
+MORE_SEEDS = f"give SEEDS {FEWEST_SEEDS} or more"
 _ERRORS = 2.0
 # Probability below the upper end of a two-sided test at 5 %.
 _UPPER = 0.975

@@ -18,6 +18,7 @@ from .places import Places, is_points
 from .rasters import Grid, reading
 from .variograms import measure_variogram
 from .vectors import Layer
+from .wording import first_of
 
 # Fields that name the scene, in the order in which they are tried; 'Merge vector layers' writes `layer`.
 SCENE_FIELDS = ("scene", "layer", "image", "tile")
@@ -142,8 +143,7 @@ def column_groups(texts: npt.NDArray[Any], field: str, unit: str, context: Conte
 
 
 def _listed(values: List[str]) -> str:
-    shown = ", ".join(f"'{value}'" for value in values[:_MOST_LISTED])
-    return shown + (f" and {len(values) - _MOST_LISTED} more" if len(values) > _MOST_LISTED else "")
+    return first_of([f"'{value}'" for value in values], _MOST_LISTED)
 
 
 # --- polygons, and single features -----------------------------------------------------------------------------------

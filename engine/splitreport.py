@@ -14,8 +14,8 @@ from . import reports
 from .crossvalidation import NUMBERS
 from .pairing import (
     ADDS,
-    FEWEST_SEEDS,
     HARMS,
+    MORE_SEEDS,
     UNKNOWN,
     Difference,
     Spread,
@@ -44,7 +44,6 @@ _READING = (
     "the lowest one, by polygon or by block. In blocks with a guard fewer patches "
     "are left to learn from, which lowers accuracy a little too; blocks smaller than polygons cut these in two."
 )
-_MORE_SEEDS = f"give SEEDS {FEWEST_SEEDS} or more"
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ def verdict(ways: Sequence[SplitRuns]) -> str:
     told = {
         ADDS: f"{against} is optimistic by {by.lstrip('+')} (standard error), more than two standard errors.",
         HARMS: f"{against} says {by}: it is not optimistic.",
-        UNKNOWN: f"{against} says {by}; {found.reason(_MORE_SEEDS)}.",
+        UNKNOWN: f"{against} says {by}; {found.reason(MORE_SEEDS)}.",
     }.get(
         found.verdict,
         f"{against} says {by} (standard error), within two standard errors: these runs do not show that it is "

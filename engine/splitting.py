@@ -132,10 +132,7 @@ class _Where:
         if method != "blocks" and not guard > 0:
             return cls(job, guard, None, None, "")
         if job.raster is not None:
-            with RasterReader(job.raster) as reader:
-                grid, name = reader.grid, reader.name
-                moved = on_grid(layer, grid, name, context)
-            return cls(job, guard, places_on(moved, grid, True), grid, name)
+            return cls(job, guard, *_placed(job, layer, context))
         if job.unit == "pixels":
             reason = "METHOD blocks" if method == "blocks" else f"GUARD {guard:g}"
             raise BadInput(
@@ -145,8 +142,7 @@ class _Where:
             raise BadInput("METHOD blocks needs RASTER or BLOCK_SIZE.", "Give one of them.")
         if not guard > 0:
             context.log("Without RASTER and GUARD, blocks may touch: samples on both sides of a border are kept.")
-        grid = grid_of(layer)
-        return cls(job, guard, places_on(layer, grid, False), grid, layer.name)
+        return cls(job, guard, *_placed(job, layer, context))
 
     def near(self, parts: npt.NDArray[Any], order: Tuple[str, ...], folds: bool, context: Context) -> Mask:
         """Return which features are too near to another part.
@@ -180,15 +176,14 @@ class _Where:
             return
         # Where lengths cannot be told, it has been split all the same.
         with contextlib.suppress(BadInput):
+            places, grid, name = self.places, self.grid, self.name
+            if places is None or grid is None:
+                places, grid, name = _placed(self._job, layer, Context())
             if self._job.raster is not None:
-                with RasterReader(self._job.raster) as reader:
-                    grid, unit = reader.grid, f" pixels of '{reader.name}'"
-                    places = places_on(on_grid(layer, grid, reader.name, Context()), grid, True)
-                length, reach = _GUARD_PX, (_GUARD_PX, _GUARD_PX)
+                unit, length, reach = f" pixels of '{name}'", _GUARD_PX, (_GUARD_PX, _GUARD_PX)
             else:
-                grid, unit = grid_of(layer), " m"
-                places = places_on(layer, grid, False)
-                length, reach = _NEAR_M, most_pixels(_NEAR_M, "metres", grid, layer.name, places.window())
+                unit, length = " m", _NEAR_M
+                reach = most_pixels(_NEAR_M, "metres", grid, name, places.window())
             who, pairs = _judging(parts, order)
             found = [smallest_distance(places, one, other, reach, context) for one, other in pairs]
             least = min((share for share in found if share is not None), default=None)
@@ -204,6 +199,16 @@ class _Where:
     def guard_text(self) -> str:
         """Return the guard with its unit."""
         return f"{self._guard:g} pixels" if self._unit == "pixels" else f"{self._guard:g}{unit_text(self._unit)}"
+
+
+def _placed(job: SplitSamples, layer: Layer, context: Context) -> Tuple[Places, Grid, str]:
+    """Return where the features lie on the raster, or on a grid of their own CRS without one; the grid and its name."""
+    if job.raster is None:
+        grid = grid_of(layer)
+        return places_on(layer, grid, False), grid, layer.name
+    with RasterReader(job.raster) as reader:
+        grid, name = reader.grid, reader.name
+        return places_on(on_grid(layer, grid, name, context), grid, True), grid, name
 
 
 def _judging(parts: npt.NDArray[Any], order: Tuple[str, ...]) -> Tuple[str, List[Tuple[Mask, Mask]]]:

@@ -1,8 +1,9 @@
-"""How lengths of time and sizes are worded in logs, reports and tables; without torch, for mapping jobs use it, too."""
+"""How times, sizes and lists are worded in logs, reports and tables; without torch, for mapping jobs use it, too."""
 
 from __future__ import annotations
 
 import math
+from typing import Sequence
 
 # Digits after the point that are written at most: float64 holds no more of what is near 1.
 _MOST_DECIMALS = 15
@@ -19,6 +20,11 @@ def duration(seconds: float) -> str:
 def many(count: int, what: str) -> str:
     """Return a number of things: "1 window", "12 windows"."""
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def first_of(words: Sequence[str], most: int) -> str:
+    """Return a list of which so many are named: "a, b and 3 more"."""
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def decimals_of(value: float, significant: int = 3) -> int:
