@@ -35,16 +35,24 @@ class BandStatistics:
         Means and sums of squares are merged by Chan, Golub and LeVeque (1979): no large numbers cancel.
         """
         exact = values.astype(np.float64)
-        count = valid.sum(axis=(1, 2)).astype(np.float64)
-        mean = np.where(valid, exact, 0.0).sum(axis=(1, 2)) / np.maximum(count, 1)
-        squares = (np.where(valid, exact - mean[:, None, None], 0.0) ** 2).sum(axis=(1, 2))
+        if valid.all():
+            # A quarter of the time that masks take, of most windows of most scenes.
+            count = np.full(len(exact), float(exact[0].size))
+            least, most, mean = exact.min(axis=(1, 2)), exact.max(axis=(1, 2)), exact.mean(axis=(1, 2))
+            exact -= mean[:, None, None]
+            squares = np.einsum("chw,chw->c", exact, exact)
+        else:
+            count = valid.sum(axis=(1, 2)).astype(np.float64)
+            least, most = (np.where(valid, exact, end) for end in (np.inf, -np.inf))
+            least, most = least.min(axis=(1, 2)), most.max(axis=(1, 2))
+            mean = np.where(valid, exact, 0.0).sum(axis=(1, 2)) / np.maximum(count, 1)
+            squares = (np.where(valid, exact - mean[:, None, None], 0.0) ** 2).sum(axis=(1, 2))
         total = np.maximum(self.count + count, 1)
         delta = mean - self._mean
         self._squares += squares + delta**2 * self.count * count / total
         self._mean += delta * count / total
         self.count += count
-        self._minimum = np.minimum(self._minimum, np.where(valid, exact, np.inf).min(axis=(1, 2)))
-        self._maximum = np.maximum(self._maximum, np.where(valid, exact, -np.inf).max(axis=(1, 2)))
+        self._minimum, self._maximum = np.minimum(self._minimum, least), np.maximum(self._maximum, most)
 
     @property
     def mean(self) -> Vector:

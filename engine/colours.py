@@ -69,7 +69,7 @@ def labels_from_colours(job: LabelsFromColours, context: Context) -> LabelsFromC
                         _count_colours(unknown, keys[strange])
                     counts += np.bincount(chosen[chosen >= 0], minlength=len(classes))
                     # No class is the last place.
-                    rasters.write(0, window, rasters.class_values[chosen][None])
+                    rasters.write(0, window, rasters.class_values(chosen)[None])
                     context.progress(done + 1, len(windows), "Reading colours", "windows")
                 if not counts.any():
                     raise _no_class(reader.name, unknown, unknown_pixels)

@@ -50,7 +50,7 @@ from .products import (
 )
 from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
-from .runtimes.base import Floats, first_largest
+from .runtimes.base import Floats, cores, first_largest
 from .runtimes.combined import band_orders, create_combined, wanted_geometry
 from .runtimes.deciding import check_threshold
 from .scenes import Scene, open_scene, with_alpha
@@ -408,8 +408,8 @@ def _traverse(mapper: Mapper, context: Context) -> None:
     total = sum(sizes)
     before = done = total - sum(sizes[number] for number in outputs.todo)
     begun, told = time.monotonic(), False
-    # Where calls run beside each other, one is always reading while others compute.
-    threads = max(2, mapper.runtime.beside)
+    # Of calls of one core each, one is always reading while others compute; else one more window is read meanwhile.
+    threads = mapper.runtime.beside + (mapper.runtime.beside < cores(context))
     results = in_order(outputs.todo, mapper, threads, context.check)
     with contextlib.closing(results):
         for number, content in zip(outputs.todo, results):

@@ -62,7 +62,7 @@ class Tiling:
 
 
 def plan(layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int, memory_mb: int = MEMORY_MB) -> Tiling:
-    """Choose the tiles of a job.
+    """Choose the tiles of a job: of those that fit, what takes the least time on the whole raster.
 
     Args:
         layout: of the raster that is read.
@@ -77,9 +77,8 @@ def plan(layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int
     def working(height: int, width: int) -> int:
         return int((height + margin) * (width + margin) * _bytes_of_pixel(layout, bytes_per_pixel, beside))
 
-    found, cache, band = (0, 0), 0, 0
+    fitting: List[Tiling] = []
     for height, width in _shapes(margin, geometry.stride, layout):
-        found = height, width
         limit = min(CACHE_BYTES if layout.striped else _BAND_BYTES, budget // 4)
         band, cache = _column_band(layout, margin, height, width, limit)
         if band < min(_FEWEST_BLOCKS * layout.block_width, layout.width):
@@ -90,10 +89,23 @@ def plan(layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int
         if layout.striped and cache > limit:
             continue
         cache = max(min(cache, limit), _LEAST_CACHE)
-        if _BASE_BYTES + cache + working(height, width) <= budget:
-            break
+        memory = _BASE_BYTES + cache + working(height, width)
+        if memory <= budget:
+            fitting.append(Tiling(height, width, band, cache, memory))
+    if fitting:
+        # Of two that take the same, the smaller; then the narrower: the rows that a convolution reads stay in caches.
+        return min(fitting, key=lambda t: (_work(t, layout, margin, beside), t.height * t.width, t.width))
     cache = max(min(cache, budget // 2), _LEAST_CACHE)
-    return Tiling(found[0], found[1], band, cache, _BASE_BYTES + cache + working(*found))
+    return Tiling(height, width, band, cache, _BASE_BYTES + cache + working(height, width))
+
+
+def _work(tiling: Tiling, layout: Layout, margin: int, beside: int) -> float:
+    """Return the pixels, margins included, that each of the calls beside each other computes of a raster."""
+    rows, cols = math.ceil(layout.height / tiling.height), math.ceil(layout.width / tiling.width)
+    every = (layout.height + rows * margin) * (layout.width + cols * margin)
+    largest = (min(tiling.height, layout.height) + margin) * (min(tiling.width, layout.width) + margin)
+    # One call ends half a tile before the other, on average; a single tile has no other.
+    return max(every / beside + (1 - 1 / beside) * largest / 2, largest)
 
 
 def with_tiles(
@@ -119,7 +131,7 @@ def _bytes_of_pixel(layout: Layout, bytes_per_pixel: float, beside: int) -> floa
 
 
 def _shapes(margin: int, stride: int, layout: Layout) -> List[Tuple[int, int]]:
-    """Return the tiles (height, width) that come into question, the largest first: square ones, and lower ones."""
+    """Return the tiles (height, width) that come into question, the largest first: squares, and up to twice as long."""
     grain = math.lcm(_BLOCK, stride)
     useful = max(_SMALLEST_USEFUL, math.ceil(margin / (math.sqrt(_MARGIN_COST) - 1)))
     side = min(math.ceil(useful / grain) * grain, max(grain, _LARGEST // grain * grain))
@@ -127,7 +139,7 @@ def _shapes(margin: int, stride: int, layout: Layout) -> List[Tuple[int, int]]:
     sides = [n for n in range(side, 0, -grain) if n - grain < largest] or [grain]
     while sides[-1] % (2 * stride) == 0 and sides[-1] // 2 >= max(_SMALLEST, margin):
         sides.append(sides[-1] // 2)
-    shapes = {(low, n) for n in sides for low in sides if n // 2 <= low <= n}
+    shapes = {(n, wide) for n in sides for wide in sides if n // 2 <= wide <= 2 * n}
     if layout.striped:
         shapes |= {(n, sides[0]) for n in sides}
     return sorted(shapes, key=lambda shape: (shape[0] * shape[1], shape[0]), reverse=True)

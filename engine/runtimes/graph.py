@@ -39,9 +39,17 @@ Evaluate = Callable[[Floats, str], Array]
 
 CLASSES, LOGITS = "classes", "logits"
 
+# Rows and columns that one call of a patch network's dense graph answers for: what its layers hand on stays in a core's
+# cache, which is worth more than the margins cost (tests/benchmarks/dense).
+PIECE = (128, 256)
+# Calls at a time for a network of one class per pixel.
+_CALLS = 2
+# The least side of the tiles that a job takes for such networks: the memory of a piece is told per pixel of one.
+_TILE = 256
+
 
 class GraphRuntime(ABC):
-    """See `Runtime`; its scores are logits. A call for patches or dense blocks computes on one core, for pixels on all.
+    """See `Runtime`; its scores are logits. A call for patches or dense pieces computes on one core.
 
     No result depends on how the sums of one call were shared among threads: U-Nets give the same bits with any number.
 
@@ -73,9 +81,11 @@ class GraphRuntime(ABC):
         """
         self.geometry = geometry_of(model.card)
         self._of_pixels = model.card.output == "pixels"
-        # The margins of a network of one class per pixel cost least in few large windows, for which memory decides: all
-        # cores share one call. Small networks are faster with a call for each core.
-        self.beside, self.threads = (1, cores(context)) if self._of_pixels else (cores(context), 1)
+        # Small networks are faster with a call for each core. The margins of a network of one class per pixel cost
+        # least in few large windows, for which memory decides: all cores share two calls. In one, they would wait for
+        # each other while a single thread cuts out or reorders images, a sixth of a U-Net's time on two cores.
+        self.beside = min(_CALLS, cores(context)) if self._of_pixels else cores(context)
+        self.threads = -(-cores(context) // self.beside)
         self._context = context
         self._means, _ = band_statistics(model.card)
         self._classes = len(model.card.classes)
@@ -92,6 +102,8 @@ class GraphRuntime(ABC):
         images = 0.0
         if self._dense:
             images = self.kernels * graphs.live if graphs.live is not None else self.images * widest_images(model)
+            if not self._of_pixels:
+                images *= PIECE[0] * PIECE[1] / _TILE**2
         self.bytes_per_pixel = 4.0 * (2 * len(self._means) + 2 * self._classes + images)
 
     @abstractmethod
@@ -120,7 +132,7 @@ class GraphRuntime(ABC):
 
     def _whole(self, block: Floats, output: str, wanted: Mask) -> Array:
         if not self._of_pixels:
-            return self._evaluate(block[None], output)[0]
+            return self._in_pieces(block, output, wanted)
         before, stride = self.geometry.before, self.geometry.stride
         # Where the window ends on the grid, the cell behind its margin is not needed.
         rows, cols = (-(-length // stride) * stride + 2 * before for length in wanted.shape)
@@ -129,6 +141,22 @@ class GraphRuntime(ABC):
             return found[..., : wanted.shape[0], : wanted.shape[1]]
         # Such a network answers for the margins too.
         return found[..., before : before + wanted.shape[0], before : before + wanted.shape[1]]
+
+    def _in_pieces(self, block: Floats, output: str, wanted: Mask) -> Array:
+        """Return the dense graph's classes ``(H, W)`` or logits ``(K, H, W)``; zeros where a piece has none wanted."""
+        margin, (height, width) = self.geometry.before + self.geometry.after, wanted.shape
+        result: Array = (
+            np.zeros(wanted.shape, position_type(self._classes))
+            if output == CLASSES
+            else np.zeros((self._classes, *wanted.shape), np.float32)
+        )
+        for top in range(0, height, PIECE[0]):
+            for left in range(0, width, PIECE[1]):
+                rows, cols = slice(top, min(top + PIECE[0], height)), slice(left, min(left + PIECE[1], width))
+                if wanted[rows, cols].any():
+                    part = block[None, :, top : rows.stop + margin, left : cols.stop + margin]
+                    result[..., rows, cols] = self._evaluate(part, output)[0]
+        return result
 
     def _use_patches_where_they_differ(self, path: Path, tiles: Iterable[Tuple[Floats, Mask]]) -> None:
         """Compare the two graphs on windows of the scene; the patch graph is not kept where they agree."""

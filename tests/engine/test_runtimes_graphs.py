@@ -175,7 +175,32 @@ def test_results_are_equal_to_the_last_bit_over_tiles_and_threads(request, name)
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda place: part(*place, height, width), places))  # noqa: B023
         for (row, col), scores in zip(places, found):
-            np.testing.assert_array_equal(scores, whole[:, row : row + height, col : col + width])
+            asked = wanted[row : row + height, col : col + width]
+            np.testing.assert_array_equal(scores[:, asked], whole[:, row : row + height, col : col + width][:, asked])
+
+
+@pytest.mark.parametrize("name", ["simple", "compact"])
+def test_pieces_of_a_window_join_to_the_whole_and_those_without_a_wanted_pixel_are_not_computed(
+    request, name, monkeypatch
+):
+    case = request.getfixturevalue(name)
+    runtime, (values, _) = case.runtime(), case.block(61, 83)
+    wanted = np.zeros((61, 83), bool)
+    wanted[20:, :45] = True
+    scores, best = runtime.scores(values, wanted), runtime.best(values, wanted)
+    asked, evaluate = [], runtime._evaluate
+
+    def counted(part, output):
+        asked.append(part.shape[2:])
+        return evaluate(part, output)
+
+    runtime._evaluate = counted
+    monkeypatch.setattr("deepscape.engine.runtimes.graph.PIECE", (20, 30))
+    np.testing.assert_array_equal(runtime.scores(values, wanted)[:, wanted], scores[:, wanted])
+    reach = runtime.geometry.before + runtime.geometry.after
+    # Rows 20, 40 and 60 and columns 0 and 30 of the pieces; the last row is one pixel high.
+    assert asked == [(rows + reach, 30 + reach) for rows in (20, 20, 1) for _ in range(2)]
+    np.testing.assert_array_equal(runtime.best(values, wanted)[wanted], best[wanted])
 
 
 @pytest.mark.parametrize("runtime", [*ON_GRAPHS, "torch"])

@@ -48,9 +48,9 @@ def test_tiles_of_a_part_are_those_of_the_whole_in_its_order():
         (Layout(60000, 60000, 1, 60000, 8), (256, 512, 118 * 512)),  # strips: flat tiles
         (Layout(60000, 60000, 1, 60000, 26), (64, 512, 118 * 512)),
         (Layout(10980, 10980, 1024, 1024, 26), (512, 512, 4096)),  # large blocks of many bands: a larger cache
-        (Layout(237, 247, 8, 247, 48), (256, 256, 256)),
-        (Layout(1, 1, 1, 1, 4), (256, 256, 256)),
-        (Layout(1, 60000, 1, 60000, 8), (512, 512, 118 * 512)),
+        (Layout(237, 247, 8, 247, 48), (128, 128, 256)),  # each of two calls has its half
+        (Layout(1, 1, 1, 1, 4), (32, 32, 32)),
+        (Layout(1, 60000, 1, 60000, 8), (32, 512, 118 * 512)),
     ],
 )
 def test_a_small_network_takes_tiles_that_read_each_block_once(layout, expected):
@@ -59,10 +59,17 @@ def test_a_small_network_takes_tiles_that_read_each_block_once(layout, expected)
     assert tiling.memory < 550e6 or layout.block_height == 1024
 
 
-def test_a_large_receptive_field_takes_the_largest_tile_that_memory_allows():
+def test_a_large_receptive_field_takes_the_fewest_tiles_that_memory_allows():
     plans = [plan(SCENE, UNET, 1600, 1, memory) for memory in (300, 1500, 3000, 40000)]
-    # Lower than wide where no square fits: margins cost less than with the next smaller square.
-    assert [(found.height, found.width) for found in plans] == [(256, 256), (512, 768), (1024, 1024), (4096, 4096)]
+    # Higher than wide where no square fits: margins cost less than with the next smaller square.
+    assert [(found.height, found.width) for found in plans] == [(256, 256), (768, 512), (1024, 1024), (3840, 3840)]
+
+
+@pytest.mark.parametrize(("beside", "expected"), [(1, (1024, 1024)), (2, (1024, 512))])
+def test_two_calls_at_a_time_get_even_shares_of_a_raster(beside, expected):
+    # Two tiles of 768 x 768 would fit, too, and cost margins less, but nine of them leave one call without work.
+    found = plan(Layout(2048, 2048, 512, 512, 8), Geometry(96, 112, 16), 600, beside)
+    assert (found.height, found.width) == expected
 
 
 @settings(max_examples=200, deadline=None)

@@ -21,13 +21,14 @@ import onnxruntime
 import torch
 from deepscape.engine.densify import dense_network
 from deepscape.engine.graphexport import export_network
+from deepscape.engine.runtimes.graph import PIECE
 from deepscape.models.build import build_network
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.context import Context
 
 SIDE, BANDS, CLASSES, SIZE, BATCH, THREADS = 1024, 4, 6, 16, 512, 2
-ROWS, COLS = 256, 512  # of a window of the dense networks, as the engine takes them
+ROWS, COLS = PIECE  # of a window of the dense networks, as the engine takes them
 ROUNDS, LEAST_S = 9, 0.6
 TORCH_ROWS = range(0, SIDE, 40)
 ORT_ROWS = range(0, SIDE, 10)

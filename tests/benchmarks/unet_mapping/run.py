@@ -2,7 +2,9 @@
 
 A made scene of four bands is mapped by a U-Net of width 32 and depth 4 with random weights, exactly: with the margins
 that it needs. In the same run, turn by turn, the same network in ONNX Runtime maps the scene as plugins do that cut it
-into tiles of 512 pixels with an overlap of 15 %, one after the other, in all threads; its map depends on the tiles.
+into tiles of 512 pixels with an overlap of 15 %, one after the other, in all threads; its map depends on the tiles. It
+is timed as the Deepness plugin does it, which compares the scores with a threshold and takes the largest in numpy, and
+once more with a graph that says the classes itself, as ours do.
 The job is done by each runtime that is installed. Each job runs in a process of its own, which tells its peak memory.
 "Computed / useful" compares the network's multiplications with those that the scene in one piece would take. Run by
 hand: ``make bench``.
@@ -32,7 +34,7 @@ from rasterio.transform import from_origin
 
 BANDS, CLASSES = 4, 6
 MEAN, DEVIATION = 1500.0, 300.0
-TILE, OVERLAP = 512, 0.15
+TILE, OVERLAP, THRESHOLD = 512, 0.15, 0.5
 GOAL_SHARE, GOAL_RATIO = 0.9, 1.4
 
 
@@ -135,12 +137,26 @@ def job(scene, model, output, memory, runtime):
     }
 
 
-def plain_tiles(scene, graph):
-    """Map in overlapping tiles, one after the other; what each says of its middle is kept."""
+def plain_tiles(scene, graph, chosen):
+    """Map in overlapping tiles, one after the other; what each says of its middle is kept.
+
+    Args:
+        scene: the raster.
+        graph: of the padded network.
+        chosen: where the class is: "numpy" or "graph".
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    session.run(["classes"], {"values": np.full((1, BANDS, 64, 64), MEAN, "float32")})
+
+    def classes_of(values):
+        if chosen == "graph":
+            return session.run(["classes"], {"values": values})[0][0]
+        scores = session.run(["logits"], {"values": values})[0]
+        scores[scores < THRESHOLD] = 0.0
+        return np.argmax(scores, axis=1)[0]
+
+    classes_of(np.full((1, BANDS, 64, 64), MEAN, "float32"))
     begun, calls, half = time.perf_counter(), 0, int(TILE * OVERLAP / 2)
     step = TILE - 2 * half
     with rasterio.open(scene) as dataset:
@@ -149,8 +165,7 @@ def plain_tiles(scene, graph):
             for col in range(0, dataset.width, step):
                 window = rasterio.windows.Window(col - half, row - half, TILE, TILE)
                 values = dataset.read(window=window, boundless=True, fill_value=int(MEAN)).astype("float32")
-                classes = session.run(["classes"], {"values": values[None]})[0][0]
-                inner = classes[half : half + step, half : half + step]
+                inner = classes_of(values[None])[half : half + step, half : half + step]
                 place = found[row : row + step, col : col + step]
                 place[:] = inner[: place.shape[0], : place.shape[1]]
                 calls += 1
@@ -189,12 +204,14 @@ def main():
         make_scene(scene, options.side)
         graph, network, field = make_model(model)
         runtimes = ["onnxruntime", *(["openvino"] if importlib.util.find_spec("openvino") else [])]
-        runs = {name: [] for name in (*runtimes, "plain tiles of 512, overlap 15 %")}
+        plain = {f"plain tiles of 512, overlap 15 %, argmax in {where}": where for where in ("numpy", "graph")}
+        runs = {name: [] for name in (*runtimes, *plain)}
         for _ in range(options.runs):
             for runtime in runtimes:
                 arguments = scene, model, output, options.memory, runtime
                 runs[runtime].append(in_a_process(options.interpreter, "job", *arguments))
-            runs["plain tiles of 512, overlap 15 %"].append(in_a_process(options.interpreter, "tiles", scene, graph))
+            for name, where in plain.items():
+                runs[name].append(in_a_process(options.interpreter, "tiles", scene, graph, where))
     best = {name: min(found, key=lambda run: run["seconds"]) for name, found in runs.items()}
     for name, run in best.items():
         print(run.get("said", ""))
@@ -202,11 +219,12 @@ def main():
             f"{name}: {options.side**2 / run['seconds'] / 1e6:.3f} Mpx/s, computed / useful "
             f"{work(network, field, run, options.side):.2f}, peak {run['peak_mb']:.0f} MB"
         )
-    *ours, plain = best.values()
+    *ours, as_plugin, in_graph = best.values()
     fastest = min(ours, key=lambda run: run["seconds"])
-    ratio = plain["seconds"] / fastest["seconds"]
+    ratio = as_plugin["seconds"] / fastest["seconds"]
     print(f"inside the network: {fastest['share']:.1%} of the threads' time (goal {GOAL_SHARE:.0%})")
     print(f"exact windows against plain tiles: {ratio:.2f} times the rate (goal {GOAL_RATIO})")
+    print(f"against those whose classes the graph says: {in_graph['seconds'] / fastest['seconds']:.2f} times the rate")
     return 0 if fastest["share"] >= GOAL_SHARE and ratio >= GOAL_RATIO else 1
 
 
