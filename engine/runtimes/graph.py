@@ -6,6 +6,7 @@ whole blocks, the patch graph for patches; the first is used where there is one 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, Tuple
@@ -42,8 +43,9 @@ CLASSES, LOGITS = "classes", "logits"
 # Rows and columns that one call of a patch network's dense graph answers for: what its layers hand on stays in a core's
 # cache, which is worth more than the margins cost (tests/benchmarks/dense).
 PIECE = (128, 256)
-# Calls at a time for a network of one class per pixel.
-_CALLS = 2
+# What a second call at a time gains at least for a network of one class per pixel; and how much of its margin such a
+# network computes, on average: layer by layer it falls away.
+_GAIN, _OF_MARGIN = 1.1, 0.45
 # The least side of the tiles that a job takes for such networks: the memory of a piece is told per pixel of one.
 _TILE = 256
 
@@ -75,23 +77,22 @@ class GraphRuntime(ABC):
         Args:
             model: the model.
             graphs: its graphs.
-            wishes: the batch counts here.
+            wishes: the batch and the memory count here.
             context: for the log, and asked between calls whether the job was cancelled.
             tiles: of the scene, for the comparison of the two graphs.
         """
         self.geometry = geometry_of(model.card)
         self._of_pixels = model.card.output == "pixels"
-        # Small networks are faster with a call for each core. The margins of a network of one class per pixel cost
-        # least in few large windows, for which memory decides: all cores share two calls. In one, they would wait for
-        # each other while a single thread cuts out or reorders images, a sixth of a U-Net's time on two cores.
-        self.beside = min(_CALLS, cores(context)) if self._of_pixels else cores(context)
-        self.threads = -(-cores(context) // self.beside)
         self._context = context
         self._means, _ = band_statistics(model.card)
         self._classes = len(model.card.classes)
         self._patch_size = model.card.sources[0].patch_size
         self._batch = wishes.batch
         self._dense = graphs.dense is not None
+        images = 4.0 * self._images(model, graphs)
+        self.bytes_per_pixel = 8.0 * (len(self._means) + self._classes) + images
+        self.beside = self._calls(wishes.memory) if self._of_pixels else cores(context)
+        self.threads = -(-cores(context) // self.beside)
         if graphs.dense is None:
             context.log(f"The network '{model.card.network}' is run patch by patch: {graphs.reason}.")
             self._evaluate = self.open(graphs.patch)
@@ -99,12 +100,29 @@ class GraphRuntime(ABC):
             self._evaluate = self.open(graphs.dense)
             if not self._of_pixels:
                 self._use_patches_where_they_differ(graphs.patch, tiles)
-        images = 0.0
-        if self._dense:
-            images = self.kernels * graphs.live if graphs.live is not None else self.images * widest_images(model)
-            if not self._of_pixels:
-                images *= PIECE[0] * PIECE[1] / _TILE**2
-        self.bytes_per_pixel = 4.0 * (2 * len(self._means) + 2 * self._classes + images)
+                if not self._dense:
+                    self.bytes_per_pixel -= images
+
+    def _images(self, model: Model, graphs: Graphs) -> float:
+        """Return the values that a call for a window holds for each of its pixels, beside those that go in and out."""
+        if graphs.dense is None:
+            return 0.0
+        images = self.kernels * graphs.live if graphs.live is not None else self.images * widest_images(model)
+        return images if self._of_pixels else images * PIECE[0] * PIECE[1] / _TILE**2
+
+    def _calls(self, memory: int) -> int:
+        """Return how many calls of a network of one class per pixel share the cores.
+
+        In one, all wait while a single thread cuts out or reorders images, a sixth of a U-Net's time on two cores. With
+        two, windows have half the memory, so that their margins cost more.
+        """
+        margin = self.geometry.before + self.geometry.after
+
+        def computed(calls: int) -> float:
+            side = math.sqrt(memory * 1e6 / (calls * self.bytes_per_pixel)) - margin
+            return (1 + _OF_MARGIN * margin / side) ** 2 if side > 0 else math.inf
+
+        return 2 if cores(self._context) > 1 and computed(2) < _GAIN * computed(1) else 1
 
     @abstractmethod
     def open(self, path: Path) -> Evaluate:

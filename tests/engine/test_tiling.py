@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from deepscape.engine.rasters import CACHE_BYTES, Layout
 from deepscape.engine.runtimes import Geometry
-from deepscape.engine.tiling import MEMORY_MB, Tiling, plan, with_tiles
+from deepscape.engine.runtimes.base import MEMORY_MB
+from deepscape.engine.tiling import Tiling, plan, with_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

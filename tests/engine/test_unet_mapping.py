@@ -211,8 +211,10 @@ def test_onnx_runtime_gives_the_same_bits_in_windows_on_the_grid_and_with_any_th
     card, before = read_card(path), field.margin
     graphs = graphs_of(path, card, Context())
     runtimes = [OnnxRuntime(Model(card, path), graphs, Wishes(), Threads(count)) for count in (1, 2, 3)]
-    # All cores share two calls, so that few large windows fit the memory.
+    # All cores share two calls, so that few large windows fit the memory; where that is little, one.
     assert [(runtime.beside, runtime.threads) for runtime in runtimes] == [(1, 1), (2, 1), (2, 2)]
+    little = OnnxRuntime(Model(card, path), graphs, Wishes(memory=1), Threads(4))
+    assert (little.beside, little.threads) == (1, 4)
     image = np.random.default_rng(0).normal(25, 15, (3, 160, 144)).astype(np.float32)
 
     def scores(runtime, row, col, height, width):
