@@ -64,7 +64,7 @@ def graphs_of(path: str, card: Card, context: Context) -> Graphs:
     Raises:
         BadInput: the model file cannot be read, holds no network, or torch cannot write it as a graph.
     """
-    key = _key(path)
+    key = _key(path, card)
     folder = _cache_folder()
     found = _kept(folder, key) if folder else None
     if found is not None:
@@ -88,7 +88,7 @@ def export_graphs(module: nn.Module, card: Card, model_path: str, context: Conte
         context: for the log.
     """
     try:
-        key, folder = _key(model_path), _cache_folder()
+        key, folder = _key(model_path, card), _cache_folder()
         if folder is None or _kept(folder, key) is None:
             _made(module, card, key, context)
     except Exception as error:  # the training is done and saved: what could not be made now is made when mapping
@@ -98,9 +98,14 @@ def export_graphs(module: nn.Module, card: Card, model_path: str, context: Conte
 # --- the cache -------------------------------------------------------------------------------------------------------
 
 
-def _key(path: str) -> str:
-    """Return what names a model's graphs: a hash of its file and of what the graphs' content depends on."""
+def _key(path: str, card: Card) -> str:
+    """Return what names a model's graphs: a hash of its file and of what the graphs' content depends on.
+
+    The margins are cut within the graph, and a job may ask for others than the file's card tells (OVERLAP).
+    """
     digest = hashlib.sha256(f"graphs {GRAPH_FORMAT}\n".encode())
+    if card.output == "pixels":
+        digest.update(f"{card.context} {card.margin}\n".encode())
     try:
         with open(path, "rb") as file:
             while chunk := file.read(_CHUNK):

@@ -50,11 +50,11 @@ from .products import (
 )
 from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
-from .runtimes.base import MEMORY_MB, Floats, cores, first_largest
+from .runtimes.base import Floats, first_largest
 from .runtimes.combined import band_orders, create_combined, wanted_geometry
 from .runtimes.deciding import check_threshold
 from .scenes import Scene, open_scene, with_alpha
-from .tiling import Tiling, plan, with_tiles
+from .tiling import MEMORY_MB, Tiling, plan, with_tiles
 from .traversal import in_order
 from .wording import duration
 
@@ -108,7 +108,7 @@ def map_scene(
         mask = stack.enter_context(open_mask(job, reader.grid, reader.name, context))
         _preflight(scene, cards, orders, job.continue_anyway, context)
         window = _window(job, reader.grid)
-        wishes = Wishes(job.runtime, job.precision, job.device_choice, batch, job.memory or MEMORY_MB)
+        wishes = Wishes(job.runtime, job.precision, job.device_choice, batch)
         margins = wanted_geometry(cards, job.tta)
         trial = functools.partial(_trial_tiles, scene, window, margins)
         runtime = create_combined(models, orders, wishes, job.tta, context, trial, window[2] * window[3])
@@ -408,8 +408,8 @@ def _traverse(mapper: Mapper, context: Context) -> None:
     total = sum(sizes)
     before = done = total - sum(sizes[number] for number in outputs.todo)
     begun, told = time.monotonic(), False
-    # Of calls of one core each, one is always reading while others compute; else one more window is read meanwhile.
-    threads = mapper.runtime.beside + (mapper.runtime.beside < cores(context))
+    # Where calls run beside each other, one is always reading while others compute.
+    threads = max(2, mapper.runtime.beside)
     results = in_order(outputs.todo, mapper, threads, context.check)
     with contextlib.closing(results):
         for number, content in zip(outputs.todo, results):

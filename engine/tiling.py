@@ -1,4 +1,4 @@
-"""Which windows a scene is mapped in: as large as memory allows and reading rewards, in an order that reads once.
+"""Which windows a scene is mapped in: what takes the least time and fits memory, in an order that reads once.
 
 Windows are tiles of one size on a grid that begins at the raster's pixel (0, 0), whatever part of it is asked for: the
 map of a part is the crop of the whole map.
@@ -12,10 +12,11 @@ from typing import Iterator, List, Tuple
 
 from .rasters import CACHE_BYTES, Layout
 from .runtimes import Geometry
-from .runtimes.base import MEMORY_MB
 
 Window = Tuple[int, int, int, int]
 
+# Megabytes that a job may take where the user does not say.
+MEMORY_MB = 1500
 # What the engine takes before the first window: Python, numpy, GDAL, a runtime and a small model.
 _BASE_BYTES = 200_000_000
 # The outputs' blocks: windows of whole ones are written as they are.
@@ -28,6 +29,8 @@ _LEAST_CACHE = 5_000_000
 # twice for each band, which costs less time than the memory is worth.
 _BAND_BYTES = 100_000_000
 _FEWEST_BLOCKS = 4
+# What each tile costs besides its pixels, in pixels: its reading, and the steps around each call.
+_TILE_PIXELS = 10_000
 # Below this, reading a tile costs more than mapping it.
 _SMALLEST = 32
 
@@ -101,8 +104,8 @@ def plan(layout: Layout, geometry: Geometry, bytes_per_pixel: float, beside: int
 def _work(tiling: Tiling, layout: Layout, margin: int, beside: int) -> float:
     """Return the pixels, margins included, that each of the calls beside each other computes of a raster."""
     rows, cols = math.ceil(layout.height / tiling.height), math.ceil(layout.width / tiling.width)
-    every = (layout.height + rows * margin) * (layout.width + cols * margin)
-    largest = (min(tiling.height, layout.height) + margin) * (min(tiling.width, layout.width) + margin)
+    every = (layout.height + rows * margin) * (layout.width + cols * margin) + rows * cols * _TILE_PIXELS
+    largest = (min(tiling.height, layout.height) + margin) * (min(tiling.width, layout.width) + margin) + _TILE_PIXELS
     # One call ends half a tile before the other, on average; a single tile has no other.
     return max(every / beside + (1 - 1 / beside) * largest / 2, largest)
 

@@ -27,8 +27,6 @@ Positions = Union[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]
 
 # Patches in one call of a network that is run patch by patch.
 BATCH = 1024
-# Megabytes that a job may take where the user does not say.
-MEMORY_MB = 1500
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,12 @@ class Wishes:
         precision: full or fast.
         device: auto, cpu or cuda.
         batch: patches in one call, where the network runs patch by patch.
-        memory: megabytes that the job may take.
     """
 
     runtime: str = "auto"
     precision: str = "full"
     device: str = "auto"
     batch: int = BATCH
-    memory: int = MEMORY_MB
 
 
 @dataclass(frozen=True, eq=False)

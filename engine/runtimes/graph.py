@@ -6,7 +6,6 @@ whole blocks, the patch graph for patches; the first is used where there is one 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, Tuple
@@ -43,15 +42,10 @@ CLASSES, LOGITS = "classes", "logits"
 # Rows and columns that one call of a patch network's dense graph answers for: what its layers hand on stays in a core's
 # cache, which is worth more than the margins cost (tests/benchmarks/dense).
 PIECE = (128, 256)
-# What a second call at a time gains at least for a network of one class per pixel; and how much of its margin such a
-# network computes, on average: layer by layer it falls away.
-_GAIN, _OF_MARGIN = 1.1, 0.45
-# The least side of the tiles that a job takes for such networks: the memory of a piece is told per pixel of one.
-_TILE = 256
 
 
 class GraphRuntime(ABC):
-    """See `Runtime`; its scores are logits. A call for patches or dense pieces computes on one core.
+    """See `Runtime`; its scores are logits. A call for patches or dense pieces computes on one core, for pixels on all.
 
     No result depends on how the sums of one call were shared among threads: U-Nets give the same bits with any number.
 
@@ -59,7 +53,8 @@ class GraphRuntime(ABC):
         threads: of one call.
         kernels: memory of a call for pixels, in that of the values which the graph's operations hold: a runtime keeps
             some of them in an order of its own, too, and needs work space.
-        images: memory of a call in that which `widest_images` tells, where the graph does not tell it.
+        images: memory of a call in that which `widest_images` tells, where the graph does not tell it. Of a patch
+            network, as if the window were one piece, which the smallest ones are.
     """
 
     name = ""
@@ -77,22 +72,21 @@ class GraphRuntime(ABC):
         Args:
             model: the model.
             graphs: its graphs.
-            wishes: the batch and the memory count here.
+            wishes: the batch counts here.
             context: for the log, and asked between calls whether the job was cancelled.
             tiles: of the scene, for the comparison of the two graphs.
         """
         self.geometry = geometry_of(model.card)
         self._of_pixels = model.card.output == "pixels"
+        # The margins of a network of one class per pixel cost least in few large windows, for which memory decides: all
+        # cores share one call. Small networks are faster with a call for each core.
+        self.beside, self.threads = (1, cores(context)) if self._of_pixels else (cores(context), 1)
         self._context = context
         self._means, _ = band_statistics(model.card)
         self._classes = len(model.card.classes)
         self._patch_size = model.card.sources[0].patch_size
         self._batch = wishes.batch
         self._dense = graphs.dense is not None
-        images = 4.0 * self._images(model, graphs)
-        self.bytes_per_pixel = 8.0 * (len(self._means) + self._classes) + images
-        self.beside = self._calls(wishes.memory) if self._of_pixels else cores(context)
-        self.threads = -(-cores(context) // self.beside)
         if graphs.dense is None:
             context.log(f"The network '{model.card.network}' is run patch by patch: {graphs.reason}.")
             self._evaluate = self.open(graphs.patch)
@@ -100,29 +94,10 @@ class GraphRuntime(ABC):
             self._evaluate = self.open(graphs.dense)
             if not self._of_pixels:
                 self._use_patches_where_they_differ(graphs.patch, tiles)
-                if not self._dense:
-                    self.bytes_per_pixel -= images
-
-    def _images(self, model: Model, graphs: Graphs) -> float:
-        """Return the values that a call for a window holds for each of its pixels, beside those that go in and out."""
-        if graphs.dense is None:
-            return 0.0
-        images = self.kernels * graphs.live if graphs.live is not None else self.images * widest_images(model)
-        return images if self._of_pixels else images * PIECE[0] * PIECE[1] / _TILE**2
-
-    def _calls(self, memory: int) -> int:
-        """Return how many calls of a network of one class per pixel share the cores.
-
-        In one, all wait while a single thread cuts out or reorders images, a sixth of a U-Net's time on two cores. With
-        two, windows have half the memory, so that their margins cost more.
-        """
-        margin = self.geometry.before + self.geometry.after
-
-        def computed(calls: int) -> float:
-            side = math.sqrt(memory * 1e6 / (calls * self.bytes_per_pixel)) - margin
-            return (1 + _OF_MARGIN * margin / side) ** 2 if side > 0 else math.inf
-
-        return 2 if cores(self._context) > 1 and computed(2) < _GAIN * computed(1) else 1
+        images = 0.0
+        if self._dense:
+            images = self.kernels * graphs.live if graphs.live is not None else self.images * widest_images(model)
+        self.bytes_per_pixel = 4.0 * (2 * len(self._means) + 2 * self._classes + images)
 
     @abstractmethod
     def open(self, path: Path) -> Evaluate:
@@ -157,6 +132,8 @@ class GraphRuntime(ABC):
         found = self._evaluate(on_grid(block[:, :rows, :cols], self._means, stride)[None], output)[0]
         if found.shape[-2:] == (rows - 2 * before, cols - 2 * before):
             return found[..., : wanted.shape[0], : wanted.shape[1]]
+        if found.shape[-2:] != (rows, cols):
+            raise ValueError(f"the graph answers {found.shape[-2:]} for a window of {rows} x {cols}")
         # Such a network answers for the margins too.
         return found[..., before : before + wanted.shape[0], before : before + wanted.shape[1]]
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyproj
 import pytest
 from affine import Affine
+from deepscape.engine import maps
 from deepscape.engine.maps import RasterFiles, class_areas, raster_path, row_hectares
 from deepscape.engine.products import output_type, products_of
 from deepscape.engine.rasters import Grid
@@ -116,3 +117,28 @@ def test_what_a_disk_swallowed_is_found_out(tmp_path):
         part.write_bytes(content[:-40] + bytes(40))
         rasters.finish({})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+@pytest.mark.parametrize("classes", [1, 11, 12, 200])
+def test_rows_are_counted_the_same_way_with_few_values_and_many(kind, classes):
+    most = np.iinfo(kind).max
+    rng = np.random.default_rng(classes)
+    positions = rng.choice([*range(classes), most - 1, most], (7, 90)).astype(kind)
+    values = [*range(classes), most - 1]
+    found = maps._counts_per_row(positions, values)
+    assert found.dtype == np.int64
+    assert found.tolist() == [[line.tolist().count(value) for value in values] for line in positions]
+
+
+@pytest.mark.parametrize("values", [[3, 1, 254], [0, 300, 9], [-4, 7, 8], [0, 65535, 2]])
+def test_positions_become_class_values_and_all_else_no_data(values):
+    classes = [ClassEntry(value, str(value), "#000000") for value in values]
+    (product,) = products_of(classes, ["map.tif", "", "", "", ""], "uint8")
+    files = RasterFiles([product], Grid(4, 2, Affine.identity(), None), classes, {})
+    last = np.iinfo(product.stored).max
+    positions = np.array([[[0, 1, 2, 3], [2, last, last - 1, 0]]], product.stored)
+    expected = [[[*values, product.nodata], [values[2], product.nodata, product.nodata, values[0]]]]
+    assert files.class_values(positions).tolist() == expected
+    # As places of a list: what has no class is the last.
+    assert files.class_values(np.array([-1, 1])).tolist() == [product.nodata, values[1]]

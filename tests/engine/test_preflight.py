@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from deepscape.engine.bandstatistics import SceneStatistics, sample_windows, scene_statistics
+from deepscape.engine.bandstatistics import BandStatistics, SceneStatistics, sample_windows, scene_statistics
 from deepscape.engine.preflight import check_resolution, check_scene, check_undeclared_nodata
 from deepscape.engine.rasters import RasterReader
 from deepscape.models.cards import Card, CardBand, CardSource
@@ -297,3 +297,25 @@ def test_another_pixel_size_is_warned_about(tmp_path, res, warned):
     assert len(context.warnings) == warned
     if warned:
         assert f"{res:g} m" in context.warnings[0] and "10 m" in context.warnings[0]
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint16"])
+def test_windows_without_gaps_give_the_statistics_that_masks_would(kind):
+    rng = np.random.default_rng(0)
+    windows = [(1e4 + 300 * rng.normal(size=(2, *shape))).astype(kind) for shape in ((5, 7), (1, 1), (9, 2))]
+    kept = [window.copy() for window in windows]
+    plain, masked, some = BandStatistics(2), BandStatistics(2), BandStatistics(2)
+    for window in windows:
+        plain.add(window, np.ones(window.shape, bool))
+        # A pixel more, which does not count, takes the other way to the same numbers.
+        wider = np.concatenate([window, np.full((2, window.shape[1], 1), 7, kind)], axis=2)
+        masked.add(wider, wider != 7)
+        some.add(window, np.zeros(window.shape, bool))
+    every = np.concatenate([window.reshape(2, -1) for window in windows], axis=1).astype(float)
+    for found in (plain, masked):
+        np.testing.assert_allclose(found.mean, every.mean(axis=1), rtol=1e-12)
+        np.testing.assert_allclose(found.deviation, every.std(axis=1), rtol=1e-9)
+        assert (found.minimum == every.min(axis=1)).all() and (found.maximum == every.max(axis=1)).all()
+        assert found.count.tolist() == [every.shape[1]] * 2
+    assert np.isnan(some.mean).all() and np.isnan(some.maximum).all()
+    assert all((window == before).all() for window, before in zip(windows, kept))

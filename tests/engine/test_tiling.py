@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from deepscape.engine.rasters import CACHE_BYTES, Layout
 from deepscape.engine.runtimes import Geometry
-from deepscape.engine.runtimes.base import MEMORY_MB
-from deepscape.engine.tiling import Tiling, plan, with_tiles
+from deepscape.engine.tiling import MEMORY_MB, Tiling, plan, with_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +48,7 @@ def test_tiles_of_a_part_are_those_of_the_whole_in_its_order():
         (Layout(60000, 60000, 1, 60000, 8), (256, 512, 118 * 512)),  # strips: flat tiles
         (Layout(60000, 60000, 1, 60000, 26), (64, 512, 118 * 512)),
         (Layout(10980, 10980, 1024, 1024, 26), (512, 512, 4096)),  # large blocks of many bands: a larger cache
-        (Layout(237, 247, 8, 247, 48), (128, 128, 256)),  # each of two calls has its half
+        (Layout(237, 247, 8, 247, 48), (256, 128, 256)),  # each of two calls has its half
         (Layout(1, 1, 1, 1, 4), (32, 32, 32)),
         (Layout(1, 60000, 1, 60000, 8), (32, 512, 118 * 512)),
     ],
@@ -64,6 +63,13 @@ def test_a_large_receptive_field_takes_the_fewest_tiles_that_memory_allows():
     plans = [plan(SCENE, UNET, 1600, 1, memory) for memory in (300, 1500, 3000, 40000)]
     # Higher than wide where no square fits: margins cost less than with the next smaller square.
     assert [(found.height, found.width) for found in plans] == [(256, 256), (768, 512), (1024, 1024), (3840, 3840)]
+
+
+@pytest.mark.parametrize("beside", [1, 2, 8, 64])
+@pytest.mark.parametrize("margin", [0, 1, 15])
+def test_tiles_of_a_large_scene_are_large_where_margins_cost_little_or_nothing(beside, margin):
+    found = plan(SCENE, Geometry(margin // 2, margin - margin // 2), 100, beside)
+    assert found.height * found.width >= 512 * 256
 
 
 @pytest.mark.parametrize(("beside", "expected"), [(1, (1024, 1024)), (2, (1024, 512))])
