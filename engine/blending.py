@@ -69,7 +69,8 @@ def with_overlap(card: Card, overlap: Optional[int], context: Context) -> Card:
         tile = card.tile or TILE
         if 2 * rounded > tile:
             raise BadInput(
-                f"Tiles of {tile} pixels cannot overlap by {rounded}.", f"Give an OVERLAP of at most {tile // 2}."
+                f"Tiles of {tile} pixels cannot overlap by {overlap}.",
+                f"Give an OVERLAP of at most {tile // 2 // card.stride * card.stride}.",
             )
         return replace(card, tile=tile, overlap=rounded)
     if rounded < (card.margin or 0):

@@ -69,7 +69,7 @@ def graphs_of(path: str, card: Card, context: Context) -> Graphs:
     found = _kept(folder, key) if folder else None
     if found is not None:
         return found
-    context.log("The network's graphs are made, which takes some seconds, once for each model.")
+    context.log("The network's graphs are made, which takes some seconds; they are kept for the next time.")
     from .modelfiles import load_model
 
     module = load_model(path).module

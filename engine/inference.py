@@ -106,8 +106,9 @@ def map_scene(
         reader = stack.enter_context(reading(source, salvage=job.damaged == "nodata"))
         scene = open_scene(reader, card, job.continue_anyway, context, chosen=bool(job.source.bands))
         mask = stack.enter_context(open_mask(job, reader.grid, reader.name, context))
-        _preflight(scene, cards, orders, job.continue_anyway, context)
         window = _window(job, reader.grid)
+        check_threshold(job.threshold, cards)
+        _preflight(scene, cards, orders, job.continue_anyway, context)
         wishes = Wishes(job.runtime, job.precision, job.device_choice, batch)
         margins = wanted_geometry(cards, job.tta)
         trial = functools.partial(_trial_tiles, scene, window, margins)
@@ -144,7 +145,9 @@ def map_scene(
         totals = outputs.finish()
     pixels = int(totals.counts.sum())
     if pixels == 0:
-        context.warn(f"'{scene.reader.name}' holds no valid pixel there: the map is all no-data.")
+        own = _leaving_out(job)
+        left = f" that {' and '.join(own)} {'leaves' if len(own) == 1 else 'leave'}" if own else ""
+        context.warn(f"'{scene.reader.name}' holds no valid pixel there{left}: the map is all no-data.")
     if totals.undefined:
         context.warn(f"The model gives no finite score for {totals.undefined} pixels; they are no-data in the map.")
     _tell_of_one_class(card.classes, totals.counts.sum(axis=0), job, check_threshold(job.threshold, cards), context)
@@ -285,6 +288,8 @@ def _announce(
         f"{runtime.device}, in tiles of {tiling.height} x {tiling.width}: about {bytes_text(tiling.memory)} of memory, "
         f"at most {bytes_text(sum(needed.values()))} on the disk."
     )
+    if job.memory and tiling.memory > job.memory * 1_000_000:
+        context.warn(f"MEMORY is {job.memory} MB, but the smallest windows of this model may take more, as told.")
     try:
         check_room(needed)
     except DiskFull as error:
@@ -307,6 +312,16 @@ def _tell_of_margins(card: Card, geometry: Geometry, tiling: Tiling, window: Win
             "as are mapped. More MEMORY makes the tiles larger; a smaller OVERLAP is faster, too, but then classes "
             "depend on where tiles begin."
         )
+
+
+def _leaving_out(job: Classify) -> List[str]:
+    """Return the parameters that leave out pixels of the scene which hold values."""
+    given = {
+        "MASK": job.mask is not None or job.mask_layer is not None,
+        "BORDER": job.border == "nodata",
+        "MIN_CONFIDENCE": job.min_confidence is not None,
+    }
+    return [name for name, is_given in given.items() if is_given]
 
 
 def _most_bytes(product: Product, classes: int) -> float:
@@ -518,6 +533,9 @@ def _key(
 def _check_outputs(job: Classify, paths: Sequence[str]) -> None:
     """Refuse outputs that would overwrite an input or each other."""
     given = [os.path.realpath(path) for path in paths]
+    for path in (job.output, job.probabilities, job.confidence, job.entropy, job.margin):
+        if os.path.isdir(path):
+            raise BadInput(f"The output '{path}' is a folder.", "Give a file name in it.")
     for path in (job.source.path, *job.source.stack):
         if os.path.realpath(path) in given:
             raise BadInput(f"The output '{path}' is the scene itself.", "Choose another output file.")
@@ -537,4 +555,6 @@ def _tags(job: Classify, cards: Sequence[Card], runtime: Runtime) -> Dict[str, s
         "DEEPSCAPE_DEVICE": runtime.device,
         "DEEPSCAPE_PRECISION": runtime.precision,
         **({} if threshold is None else {THRESHOLD_TAG: repr(threshold)}),
+        **({} if job.min_confidence is None else {"DEEPSCAPE_MIN_CONFIDENCE": repr(job.min_confidence)}),
+        **({} if job.overlap is None else {"DEEPSCAPE_OVERLAP": str(job.overlap)}),
     }

@@ -52,7 +52,9 @@ def deciding(
         # Where nothing changes, the map is the same to the last bit.
         ratios = None if np.allclose(shares, learned, rtol=1e-9) else shares / learned
     if threshold is not None:
-        context.log(f"'{card.classes[1].name}' is mapped from a probability of {threshold:g} on.")
+        several = job.threshold is None and len(cards) > 1
+        mean = ", the mean of the models' thresholds" if several else ""
+        context.log(f"'{card.classes[1].name}' is mapped from a probability of {threshold:g} on{mean}.")
     if ratios is None and threshold is None:
         return runtime
     return DecidingRuntime(runtime, ratios, threshold)
@@ -108,6 +110,11 @@ def shares_of_file(path: str, card: Card, context: Context) -> npt.NDArray[np.fl
     if not shares.sum() > 0:
         raise BadInput(f"'{path}' gives no class a share above 0.", remedy)
     missing = [entry.name for entry in card.classes if entry.value not in found]
+    if missing and abs(shares.sum() - 1) > 1e-6:
+        raise BadInput(
+            f"'{path}' gives no share of {', '.join(missing)}, and the others add up to {shares.sum():g}.",
+            "Give every class a share, 0 to one that is not to be mapped.",
+        )
     if missing:
         context.warn(f"'{path}' gives no share of {', '.join(missing)}: not mapped.")
     if abs(shares.sum() - 1) > 1e-6:

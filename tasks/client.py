@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import os
 import queue
+import re
 import shutil
 import signal
 import threading
@@ -33,6 +34,7 @@ from .errors import (
     JobFailed,
     WorkerCrashed,
     error_from_message,
+    less_memory,
 )
 from .jobfiles import remove_parts
 from .jobs import Job, job_to_plain
@@ -308,10 +310,13 @@ class WorkerProcess:
         reader = protocol.LineReader(self._stderr)
         with contextlib.suppress(EOFError):
             while True:
-                self.log.append(reader.readline()[:4000].decode("utf-8", "replace"))
+                line = reader.readline()[:4000].decode("utf-8", "replace")
+                self.log.append(_TERMINAL.sub("", line))
         os.close(self._stderr)
 
 
+# How libraries colour what they print: nothing for QGIS's log.
+_TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _REPAIR = "Run 'Set up the engine' with ACTION repair."
 
 
@@ -331,7 +336,7 @@ def crash_error(kind: str, code: int, tail: str) -> WorkerCrashed:
     if memory:
         return WorkerCrashed(
             f"The engine ended in the middle of '{kind}' ({describe_exit(code)}): probably out of memory.",
-            "Close other programs, choose a smaller batch size or a smaller part of the image, and run it again.",
+            less_memory(kind),
             tail,
         )
     return WorkerCrashed(

@@ -85,3 +85,10 @@ ERROR_KINDS = {
 def error_from_message(kind: str, message: str, remedy: str = "", details: str = "") -> DeepscapeError:
     """Rebuild the error of a protocol ``error`` message; an unknown kind becomes `JobFailed`."""
     return ERROR_KINDS.get(kind, JobFailed)(message, remedy, details)
+
+
+def less_memory(kind: str) -> str:
+    """Return what to do where a job of this kind found too little memory."""
+    if kind == "classify":
+        return "Close other programs, or give a smaller MEMORY, and run it again: a map in a file of its own continues."
+    return "Close other programs, choose a smaller batch size or a smaller part of the image, and run it again."

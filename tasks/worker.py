@@ -28,7 +28,15 @@ from typing import Any, Callable, List, Optional, Set
 
 from . import protocol
 from .context import Context
-from .errors import BadInput, DeepscapeError, DiskFull, EngineSetupFailed, JobCancelled, JobFailed
+from .errors import (
+    BadInput,
+    DeepscapeError,
+    DiskFull,
+    EngineSetupFailed,
+    JobCancelled,
+    JobFailed,
+    less_memory,
+)
 from .jobfiles import check_outputs, input_paths, output_paths, remove_parts
 from .jobs import Job, job_from_plain
 from .protocol import Message
@@ -185,7 +193,7 @@ def _sentence(error: BaseException, job: Optional[Job]) -> DeepscapeError:
     if isinstance(error, MemoryError) or any(part in text for part in _MEMORY_TEXTS):
         return JobFailed(
             f"There is not enough memory for '{kind}'.",
-            "Close other programs, or choose a smaller batch size, patch size or part of the image.",
+            less_memory(kind),
         )
     if isinstance(error, PermissionError) or number in (errno.EROFS, errno.EACCES):
         return _no_permission(error, job)

@@ -67,7 +67,9 @@ class DecidingRuntime:
 
 
 def check_threshold(threshold: Optional[float], cards: Sequence[Card]) -> Optional[float]:
-    """Return the threshold that is mapped by: the job's, else that of the only model; None for the larger probability.
+    """Return the threshold that is mapped by: the job's, else the mean of the models'; None for the larger probability.
+
+    A model without one maps its second class from 0.5 on. Probabilities of several models are their mean, too.
 
     Raises:
         BadInput: a threshold is given for a model of other than two classes.
@@ -77,7 +79,10 @@ def check_threshold(threshold: Optional[float], cards: Sequence[Card]) -> Option
             f"THRESHOLD is {threshold:g}, but the model has {len(cards[0].classes)} classes.",
             "Leave THRESHOLD empty: it parts two classes.",
         )
-    return threshold if threshold is not None or len(cards) > 1 else cards[0].threshold
+    if threshold is not None or all(card.threshold is None for card in cards):
+        return threshold
+    own = [0.5 if card.threshold is None else card.threshold for card in cards]
+    return own[0] if len(set(own)) == 1 else sum(own) / len(own)
 
 
 def learned_shares(card: Card) -> Shares:

@@ -243,7 +243,7 @@ def test_an_overlap_below_the_margin_warns_that_the_map_depends_on_windows():
 def test_tiles_overlap_as_they_are_asked_to():
     assert with_overlap(CARD, 5, Context()).overlap == 6
     assert with_overlap(replace(CARD, tile=None), 100, Context()).tile == blending.TILE
-    with pytest.raises(BadInput, match="Tiles of 16 pixels cannot overlap by 10") as caught:
+    with pytest.raises(BadInput, match="Tiles of 16 pixels cannot overlap by 9") as caught:
         with_overlap(CARD, 9, Context())
     assert "at most 8" in caught.value.remedy
 

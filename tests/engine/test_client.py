@@ -450,7 +450,9 @@ def test_exit_codes_in_words(code, text, memory):
 
 
 def test_an_abort_for_lack_of_memory_is_recognised_by_its_last_words():
-    assert "probably out of memory" in client.crash_error("classify", -6, "what():  std::bad_alloc").message
+    error = client.crash_error("classify", -6, "what():  std::bad_alloc")
+    assert "probably out of memory" in error.message and "give a smaller MEMORY" in error.remedy
+    assert "smaller batch size" in client.crash_error("train", -6, "what():  std::bad_alloc").remedy
 
 
 # --- a worker that does not start ---

@@ -7,12 +7,14 @@ import pytest
 from deepscape.engine.priors import deciding, shares_of_file
 from deepscape.engine.runtimes import Geometry
 from deepscape.engine.runtimes.base import first_largest, no_class, softmax
-from deepscape.engine.runtimes.deciding import DecidingRuntime, estimated_shares, learned_shares
+from deepscape.engine.runtimes.deciding import DecidingRuntime, check_threshold, estimated_shares, learned_shares
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import Classify, RasterSource
+
+from .listening import Log
 
 ALL = np.ones((1, 1), bool)
 
@@ -117,6 +119,16 @@ def test_the_card_s_threshold_is_the_job_s_where_it_names_none():
     assert deciding(Logits(), job(threshold=0.4), [own], list, Context()).best(values, ALL)[0, 0] == 0
 
 
+def test_several_models_map_from_the_mean_of_their_thresholds_on():
+    cards = [replace(card(), threshold=0.2), replace(card(), threshold=0.3), card()]
+    assert check_threshold(None, cards) == pytest.approx((0.2 + 0.3 + 0.5) / 3)
+    assert check_threshold(None, [cards[0]] * 3) == 0.2
+    assert check_threshold(0.6, cards) == 0.6 and check_threshold(None, [card()] * 2) is None
+    context = Log()
+    assert deciding(Logits(), job(), [cards[0]] * 2, list, context).best(logits(0.7, 0.3), ALL)[0, 0] == 1
+    assert "from a probability of 0.2 on, the mean of the models' thresholds" in context.lines[-1]
+
+
 def test_equal_shares_of_a_balanced_model_change_nothing():
     runtime = Logits()
     assert deciding(runtime, job(priors="equal"), [card(weights="balanced")], list, Context()) is runtime
@@ -136,6 +148,7 @@ def test_a_file_of_shares(tmp_path, text):
         ("3,x\n7,y", "is no number"),
         ("3,0\n7,0", "above 0"),
         ("3,-1\n7,2", "is no number"),
+        ("3,0.25", "gives no share of See, and the others add up to 0.25"),
     ],
 )
 def test_files_that_cannot_be_used(tmp_path, text, message):
