@@ -97,7 +97,7 @@ class Mapper(nn.Module):
         super().__init__()
         self.network = network
         self.positions = torch.uint8 if classes <= _UINT8_CLASSES else torch.uint16
-        self._few = classes <= _FEW_CLASSES
+        self._few = 1 < classes <= _FEW_CLASSES
 
     def forward(self, values: Tensor) -> Tuple[Tensor, Tensor]:
         """Return logits and positions of physical values."""
@@ -114,9 +114,9 @@ class Mapper(nn.Module):
     @staticmethod
     def _best_of_few(logits: Tensor) -> Tuple[Tensor, Tensor]:
         """Return the largest logit, and its first position, class by class: half the time of the runtimes' argmax."""
-        planes = logits.unbind(1)
-        largest, chosen = planes[0], torch.zeros_like(planes[0], dtype=torch.uint8)
-        for position, plane in enumerate(planes[1:], start=1):
+        first, second, *planes = logits.unbind(1)
+        largest, chosen = torch.maximum(first, second), (second > first).to(torch.uint8)
+        for position, plane in enumerate(planes, start=2):
             chosen = torch.where(plane > largest, torch.tensor(position, dtype=torch.uint8), chosen)
             largest = torch.maximum(largest, plane)
         return largest, chosen
