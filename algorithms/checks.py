@@ -216,6 +216,8 @@ def _destination(algorithm, definition, value, parameters, context) -> str:
     if not is_file_destination(text):
         return ""
     name, suffix = definition.name(), suffix_of(definition)
+    if suffix and os.path.isdir(text):
+        return tr("{0} '{1}' is a folder. Give a file name in it.").format(name, text)
     ending = os.path.splitext(text)[1]
     if suffix and ending and ending[1:].isalpha() and ending.lower() not in (suffix, *_ALSO.get(suffix, ())):
         return tr("{0} '{1}' cannot be written: it is a file of the kind {2}. Give a name that ends in {2}.").format(

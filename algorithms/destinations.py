@@ -53,7 +53,8 @@ def complete_destination(parameters: Dict[str, Any], definition: Any) -> None:
         return
     path, suffix = os.path.abspath(text), suffix_of(definition)
     ending = os.path.splitext(path)[1]
-    if suffix and not (ending and ending[1:].isalpha()):
+    # A folder is refused as it was given: with a suffix the file would lie beside it.
+    if suffix and not (ending and ending[1:].isalpha()) and not os.path.isdir(path):
         path += suffix
     if isinstance(value, QgsProcessingOutputLayerDefinition):
         changed = QgsProcessingOutputLayerDefinition(value)

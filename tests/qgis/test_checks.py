@@ -169,6 +169,8 @@ def test_missing_required_value(complaint):
 def test_outputs(complaint, tmp_path):
     assert complaint("classify", OUTPUT=str(tmp_path / "map")) == ""
     assert complaint("classify", OUTPUT=str(tmp_path / "map.tiff")) == ""
+    (tmp_path / "maps").mkdir()
+    assert complaint("classify", OUTPUT=str(tmp_path / "maps")).endswith("maps' is a folder. Give a file name in it.")
     assert "Give a name that ends in .tif." in complaint("classify", OUTPUT=str(tmp_path / "map.jpg"))
     assert "does not exist. Create it" in complaint("classify", OUTPUT=str(tmp_path / "no" / "map.tif"))
     assert "does not exist. Create it" in complaint("selectsamples", OUTPUT=str(tmp_path / "no" / "points.gpkg"))
