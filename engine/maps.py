@@ -264,8 +264,12 @@ def _counts_per_row(positions: Array, values: Sequence[int]) -> Counts:
     """Return how often each of these values stands in each row of positions ``(H, W)``: ``(H, V)``."""
     if len(values) <= _FEW_VALUES:
         # Maps are smooth: a histogram, which adds to one number again and again, takes three times as long.
-        equal = (positions == value for value in values)
-        return np.array([[np.count_nonzero(line) for line in lines] for lines in equal], np.int64).T
+        found = np.zeros((len(positions), len(values)), np.int64)
+        for column, value in enumerate(values):
+            equal = positions == value
+            if equal.any():
+                found[:, column] = [np.count_nonzero(line) for line in equal]
+        return found
     found = np.stack([np.bincount(line, minlength=np.iinfo(positions.dtype).max + 1) for line in positions])
     return found[:, list(values)]
 
@@ -367,6 +371,7 @@ class RasterFiles:
         first = products[0]
         self._values = np.full(np.iinfo(first.stored).max + 1, first.nodata, first.dtype)
         self._values[: len(classes)] = [entry.value for entry in classes]
+        self._consecutive = bool(np.all(np.diff(self._values[: len(classes)].astype(np.int64)) == 1))
 
     def __enter__(self) -> RasterFiles:
         return self
@@ -390,6 +395,10 @@ class RasterFiles:
 
     def class_values(self, positions: Array) -> Array:
         """Return what the class raster holds for stored positions."""
+        if self._consecutive and positions.dtype == self._values.dtype:
+            # A sixth of the time of looking each up. Numbers wrap around: what has no class becomes 0, plus no-data.
+            first, nodata = self._values[:1], self._values[-1:]
+            return (positions + (first - nodata)) * (positions < len(self._classes)) + nodata
         if positions.dtype == self._values.dtype == np.uint8:
             # A quarter of numpy's time.
             return np.frombuffer(positions.tobytes().translate(self._values.tobytes()), np.uint8).reshape(

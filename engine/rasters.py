@@ -315,8 +315,15 @@ class RasterReader:
         rows, cols = reflect_indices(row, height, grid.height), reflect_indices(col, width, grid.width)
         window = Window(cols.min(), rows.min(), cols.max() - cols.min() + 1, rows.max() - rows.min() + 1)
         raw, valid = self._read_inside(window, rule)
-        take = np.ix_(np.arange(len(raw)), rows - rows.min(), cols - cols.min())
-        return raw[take], None if valid is None else valid[take]
+
+        def reflected(image: Array) -> Array:
+            # Most windows at an edge reach over one, and a part of the time of indexing both axes is enough there.
+            for axis, at in ((1, rows - rows.min()), (2, cols - cols.min())):
+                if not np.array_equal(at, np.arange(image.shape[axis])):
+                    image = image.take(at, axis)
+            return image
+
+        return reflected(raw), None if valid is None else reflected(valid)
 
     def _read_inside(self, window: Window, rule: str) -> Tuple[Array, Optional[Array]]:
         parts = [self._read_part(dataset, indices, window) for dataset, indices in self._parts]

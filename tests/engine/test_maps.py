@@ -131,7 +131,22 @@ def test_rows_are_counted_the_same_way_with_few_values_and_many(kind, classes):
     assert found.tolist() == [[line.tolist().count(value) for value in values] for line in positions]
 
 
-@pytest.mark.parametrize("values", [[3, 1, 254], [0, 300, 9], [-4, 7, 8], [0, 65535, 2]])
+@pytest.mark.filterwarnings("error")  # numbers that wrap around are meant to
+@pytest.mark.parametrize(
+    "values",
+    [
+        [3, 1, 254],
+        [0, 300, 9],
+        [-4, 7, 8],
+        [0, 65535, 2],
+        [1, 2, 3],
+        [0, 1, 2],
+        [253, 254, 255],
+        [-1, 0, 1],
+        [32765, 32766, 32767],
+        [65533, 65534, 65535],
+    ],
+)
 def test_positions_become_class_values_and_all_else_no_data(values):
     classes = [ClassEntry(value, str(value), "#000000") for value in values]
     (product,) = products_of(classes, ["map.tif", "", "", "", ""], "uint8")
