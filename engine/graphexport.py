@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, Mapping, Optional, Set, Tuple
 
+import onnx
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim
@@ -18,6 +19,7 @@ from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .densify import NotDenseError, dense_network
+from .graphcrops import convolve_crops
 from .liveimages import live_images
 from .scaling import of_physical_values
 from .subpixel import convolved_before_upsampling
@@ -44,12 +46,14 @@ class Exported:
         dense: for images; None where the network has no dense form.
         reason: a phrase that says why there is no dense graph.
         live: values that a network of one class per pixel holds for each pixel of its window; None = not known.
+        convolved: the dense graph as ONNX Runtime takes it, where that is another one; see graphcrops.py.
     """
 
     patch: Optional[bytes]
     dense: Optional[bytes]
     reason: str = ""
     live: Optional[float] = None
+    convolved: Optional[bytes] = None
 
 
 class Guarded(nn.Module):
@@ -138,7 +142,9 @@ def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
     if card.output == "pixels":
         network = _without_margins(module, card, context)
         graph = _graph(of_physical_values(network, card), card, "pixels", _image_of(card), card.stride, "")
-        return Exported(None, graph, live=_live_values(network, card))
+        plain = _bytes_of(graph)
+        convolved = _bytes_of(graph) if convolve_crops(graph) else None
+        return Exported(None, plain, live=_live_values(network, card), convolved=convolved)
     size = source.patch_size
     reason, dense = "", None
     try:
@@ -148,10 +154,10 @@ def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
     else:
         operations = {name_of(node) for node in network.graph.nodes}
         image = (size + _LEAST_EXAMPLE, size + _LEAST_EXAMPLE + 1)
-        dense = _graph(Guarded(of_physical_values(network, card), operations), card, "dense", image, 1, "")
+        dense = _bytes_of(_graph(Guarded(of_physical_values(network, card), operations), card, "dense", image, 1, ""))
         context.check()
     patches = GuardedPatches(of_physical_values(module, card))
-    return Exported(_graph(patches, card, "patch", (size, size), 0, reason), dense, reason)
+    return Exported(_bytes_of(_graph(patches, card, "patch", (size, size), 0, reason)), dense, reason)
 
 
 def _without_margins(module: nn.Module, card: Card, context: Context) -> nn.Module:
@@ -187,8 +193,10 @@ def _image_of(card: Card) -> Tuple[int, int]:
     return rows, rows + card.stride
 
 
-def _graph(network: nn.Module, card: Card, form: str, size: Tuple[int, int], stride: int, reason: str) -> bytes:
-    """Return the graph of a network.
+def _graph(
+    network: nn.Module, card: Card, form: str, size: Tuple[int, int], stride: int, reason: str
+) -> onnx.ModelProto:
+    """Return the graph of a network; its tensors' shapes are told.
 
     Args:
         network: maps physical values.
@@ -223,8 +231,14 @@ def _graph(network: nn.Module, card: Card, form: str, size: Tuple[int, int], str
     # What the exporter notes for its developers: places in the source code, symbols that differ from run to run.
     for part in (proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         part.ClearField("metadata_props")
-    proto.graph.ClearField("value_info")
-    return proto.SerializeToString(deterministic=True)
+    return proto
+
+
+def _bytes_of(proto: onnx.ModelProto) -> bytes:
+    """Return a graph as a file, without the shapes of its tensors, which runtimes find by themselves."""
+    bare = copy.deepcopy(proto)
+    bare.graph.ClearField("value_info")
+    return bare.SerializeToString(deterministic=True)
 
 
 def _pools_to_parts(layer: nn.Module) -> bool:

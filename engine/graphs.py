@@ -15,7 +15,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
 
 from ..models.cards import Card
 from ..tasks.context import Context
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .graphexport import Exported
 
 # Part of the cache's key: another number where the graphs' content changes.
-GRAPH_FORMAT = 5
+GRAPH_FORMAT = 6
 MOST_FILES = 200
 MOST_BYTES = 2 * 10**9
 _CHUNK = 2**20
@@ -45,12 +45,20 @@ class Graphs:
         reason: a phrase that says why there is no dense graph.
         live: values that a network of one class per pixel holds at a time for each pixel of its window; None = not
             known.
+        convolved: the dense graph as ONNX Runtime takes it, where that is another one.
     """
 
     patch: Path
     dense: Optional[Path] = None
     reason: str = ""
     live: Optional[float] = None
+    convolved: Optional[Path] = None
+
+    @classmethod
+    def of(cls, files: Mapping[str, Path], reason: str, live: Optional[float]) -> Graphs:
+        """Return the graphs of files by their form."""
+        dense = files.get("dense")
+        return cls(files.get("patch") or files["dense"], dense, reason, live, files.get("convolved"))
 
 
 def graphs_of(path: str, card: Card, context: Context) -> Graphs:
@@ -130,7 +138,7 @@ def _kept(folder: Path, key: str) -> Optional[Graphs]:
         files = {form: folder / name for form, name in index["files"].items()}
         if any(file.name != _name(key, form, file.read_bytes()) for form, file in files.items()):
             return None
-        found = Graphs(files.get("patch") or files["dense"], files.get("dense"), str(index["reason"]), index["live"])
+        found = Graphs.of(files, str(index["reason"]), index["live"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     # What was used last is kept longest. Access times are not kept everywhere.
@@ -161,7 +169,8 @@ def _made(module: nn.Module, card: Card, key: str, context: Context) -> Graphs:
 def _written(exported: Exported, folder: Path, key: str) -> Graphs:
     """Write the graphs and, last, the index that makes them count."""
     files: Dict[str, Path] = {}
-    for form, content in (("patch", exported.patch), ("dense", exported.dense)):
+    for form in ("patch", "dense", "convolved"):
+        content = getattr(exported, form)
         if content is not None:
             files[form] = folder / _name(key, form, content)
             _write(files[form], content)
@@ -170,7 +179,7 @@ def _written(exported: Exported, folder: Path, key: str) -> Graphs:
         "format": GRAPH_FORMAT, "reason": exported.reason, "live": exported.live, "files": names,
     }  # fmt: skip
     _write(folder / f"{key}.json", json.dumps(index).encode())
-    return Graphs(files.get("patch") or files["dense"], files.get("dense"), exported.reason, exported.live)
+    return Graphs.of(files, exported.reason, exported.live)
 
 
 def _write(path: Path, content: bytes) -> None:

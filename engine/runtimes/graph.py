@@ -53,12 +53,14 @@ class GraphRuntime(ABC):
         threads: of one call.
         kernels: memory of a call for pixels, in that of the values which the graph's operations hold: a runtime keeps
             some of them in an order of its own, too, and needs work space.
+        in_blocks: it computes convolutions in blocks of channels; see graphcrops.py.
         images: memory of a call in that which `widest_images` tells, where the graph does not tell it. Of a patch
             network, as if the window were one piece, which the smallest ones are.
     """
 
     name = ""
     kernels = 2.0
+    in_blocks = False
     images = 1.0
     device = "cpu"
     precision = "full"
@@ -91,7 +93,7 @@ class GraphRuntime(ABC):
             context.log(f"The network '{model.card.network}' is run patch by patch: {graphs.reason}.")
             self._evaluate = self.open(graphs.patch)
         else:
-            self._evaluate = self.open(graphs.dense)
+            self._evaluate = self.open((graphs.convolved if self.in_blocks else None) or graphs.dense)
             if not self._of_pixels:
                 self._use_patches_where_they_differ(graphs.patch, tiles)
         images = 0.0

@@ -19,6 +19,7 @@ class OnnxRuntime(GraphRuntime):
 
     name = f"ONNX Runtime {onnxruntime.__version__}"
     kernels = 1.8  # 1.5 to 1.8 on U-Nets, 2.0 on U-Net++, less what else is counted
+    in_blocks = True
     images = 0.7
     exact = True
 
