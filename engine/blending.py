@@ -52,7 +52,7 @@ def with_overlap(card: Card, overlap: Optional[int], context: Context) -> Card:
         card: of the model.
         overlap: pixels beyond each window (local context), or that neighbouring tiles share (tile context); rounded up
             to the network's stride. None = as the card says.
-        context: warned where the map then depends on windows.
+        context: warned where the map then depends on windows, or shows where tiles meet.
 
     Raises:
         BadInput: the model gives one class per patch, or tiles cannot overlap so much.
@@ -71,6 +71,11 @@ def with_overlap(card: Card, overlap: Optional[int], context: Context) -> Card:
             raise BadInput(
                 f"Tiles of {tile} pixels cannot overlap by {overlap}.",
                 f"Give an OVERLAP of at most {tile // 2 // card.stride * card.stride}.",
+            )
+        if rounded == 0:
+            context.warn(
+                "OVERLAP is 0: the map shows where tiles meet, for a network knows least of their edges. Leave it "
+                "empty to have neighbouring tiles blended."
             )
         return replace(card, tile=tile, overlap=rounded)
     if rounded < (card.margin or 0):

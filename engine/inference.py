@@ -142,6 +142,8 @@ def map_scene(
         _traverse(mapper, context)
         _tell_of_damage(scene, window, context)
         mapper.holes.tell([band.formula for band in scene.source.computed_bands], reader.name, context)
+        if job.min_confidence is not None:
+            mapper.doubtful.tell(job.min_confidence, len(outputs.todo) == len(tiles), context)
         totals = outputs.finish()
     pixels = int(totals.counts.sum())
     if pixels == 0:
@@ -334,6 +336,30 @@ def _most_bytes(product: Product, classes: int) -> float:
 # --- the windows -----------------------------------------------------------------------------------------------------
 
 
+class Doubtful:
+    """Counts the pixels that MIN_CONFIDENCE leaves out; threads may share it."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lock = threading.Lock()
+        self._below = self._mapped = 0
+
+    def add(self, below: Mask, mapped: Mask) -> None:
+        """Take in a window: the pixels that are left out, and all that are mapped."""
+        counts = int(np.count_nonzero(below)), int(np.count_nonzero(mapped))
+        with self._lock:
+            self._below, self._mapped = self._below + counts[0], self._mapped + counts[1]
+
+    def tell(self, least: float, all_windows: bool, context: Context) -> None:
+        """Say how many they are; ``all_windows`` is False where some were mapped by the interrupted job before."""
+        if self._mapped:
+            where = "" if all_windows else " in the windows that were mapped now"
+            context.log(
+                f"MIN_CONFIDENCE {least:g} leaves out {self._below} of {self._mapped} pixels "
+                f"({self._below / self._mapped:.1%}){where}."
+            )
+
+
 @dataclass(frozen=True)
 class Mapper:
     """Maps one window after the other; threads call it at the same time.
@@ -349,6 +375,7 @@ class Mapper:
         needed: leave out pixels around which the raster does not hold these margins; None = leave out none.
         least: probability of its class below which a pixel is no-data; None = any.
         holes: counts the pixels that formulas have no value for.
+        doubtful: counts those that ``least`` leaves out.
     """
 
     scene: Scene
@@ -361,6 +388,7 @@ class Mapper:
     needed: Optional[Geometry] = None
     least: Optional[float] = None
     holes: Holes = field(default_factory=Holes)
+    doubtful: Doubtful = field(default_factory=Doubtful)
 
     def __call__(self, number: int) -> bytes:
         """Return what is kept of a tile of the plan."""
@@ -391,7 +419,9 @@ class Mapper:
     def _with_probabilities(self, scores: Array, wanted: Mask) -> bytes:
         positions, probabilities = first_largest(scores), self.runtime.probabilities(scores)
         if self.least is not None:
-            wanted = wanted & ~(confidence(probabilities, positions) < self.least)
+            below = wanted & (confidence(probabilities, positions) < self.least)
+            self.doubtful.add(below, wanted)
+            wanted = wanted & ~below
         return self.outputs.pack(positions, wanted, probabilities if self.outputs.wants_probabilities else None)
 
     def _computed(self, tile: Window, part: Window) -> Window:

@@ -248,6 +248,13 @@ def test_tiles_overlap_as_they_are_asked_to():
     assert "at most 8" in caught.value.remedy
 
 
+def test_tiles_that_meet_unblended_are_warned_of():
+    context = Context()
+    assert with_overlap(CARD, 2, context).overlap == 2 and context.warnings == []
+    assert with_overlap(CARD, 0, context).overlap == 0
+    assert "OVERLAP is 0: the map shows where tiles meet" in context.warnings[0]
+
+
 def test_a_patch_network_takes_no_overlap():
     with pytest.raises(BadInput, match="OVERLAP is 8"):
         with_overlap(replace(CARD, output="patch"), 8, Context())

@@ -215,7 +215,9 @@ def test_pixels_of_little_confidence_are_nodata(mapped, tmp_path):
     values = np.zeros((BANDS, 1, 3), np.uint16)
     values[1, 0] = 0, 1, 3
     source = write(tmp_path / "s.tif", values)
-    found, result = mapped(source, min_confidence=0.5)  # 1/3, 0.58 and 0.91
+    context = Log()
+    found, result = mapped(source, min_confidence=0.5, context=context)  # 1/3, 0.58 and 0.91
+    assert "MIN_CONFIDENCE 0.5 leaves out 1 of 3 pixels (33.3%)." in context.lines
     assert found.tolist() == [[NODATA, 1, 1]] and result.pixels == 2
     found, result = mapped(source, min_confidence=0.6, confidence=str(tmp_path / "c.tif"))
     assert found.tolist() == [[NODATA, NODATA, 1]] and np.isnan(read(result.confidence)).tolist() == [
