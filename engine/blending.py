@@ -13,7 +13,9 @@ Neither windows, threads, memory nor interruptions are in this definition, so th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import math
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -27,12 +29,15 @@ from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .runtimes import Geometry, Runtime
-from .runtimes.base import Floats, Mask, Positions, first_largest
+from .runtimes.base import TILE, Floats, Mask, Positions, first_largest
+from .traversal import in_order
 
 # Of the tiles' probabilities that are kept for the windows beside and below.
 CACHE_BYTES = 256_000_000
 # Where the card says nothing.
-TILE, OVERLAP = 512, 128
+OVERLAP = 128
+# Windows are made of blocks of so many pixels on a side (tiling.py).
+_BLOCK = 256
 
 
 def weights(tile: int, overlap: int) -> npt.NDArray[np.float32]:
@@ -119,15 +124,18 @@ class BlendedRuntime:
                 f"{card.stride}, which is not possible.",
                 "Train the model again, or copy the file again from its source.",
             )
-        self.name, self.device, self.precision, self.beside = inner.name, inner.device, inner.precision, inner.beside
+        self.name, self.device, self.precision = inner.name, inner.device, inner.precision
+        # Of a single window, tiles are evaluated beside each other: an image may have no other.
+        self.beside = 1
         self._inner, self._classes = inner, len(card.classes)
         self._tile, self._step = tile, tile - overlap
         # A window may end anywhere in the last tile that touches it.
         self.geometry = Geometry(self._step, tile - 1, self._step)
-        # A call evaluates one tile at a time, however large its window is; the smallest window has most of it.
-        smallest = (2 * self._step + tile) ** 2
+        # However large a window is, so many tiles are evaluated at a time; the smallest one, of whole blocks of the
+        # raster, has most of them for each of its pixels.
+        smallest = (math.lcm(_BLOCK, self._step) + self._step + tile - 1) ** 2
         window = 4.0 * (len(card.sources[0].bands) + 2 * self._classes + 1)
-        self.bytes_per_pixel = window + inner.bytes_per_pixel * tile**2 / smallest
+        self.bytes_per_pixel = window + inner.beside * inner.bytes_per_pixel * tile**2 / smallest
         along = weights(tile, overlap)
         self._weights = along[:, None] * along
         self._recent = _Recent(cache_bytes)
@@ -142,15 +150,24 @@ class BlendedRuntime:
         total = np.zeros((self._classes, height, width), np.float32)
         summed = np.zeros((height, width), np.float32)
         # The values begin one step before the window, where the first tile begins that touches it.
-        for top in range(0, height + self._step, self._step):
-            for left in range(0, width + self._step, self._step):
+        starts = [
+            (top, left)
+            for top in range(0, height + self._step, self._step)
+            for left in range(0, width + self._step, self._step)
+            if wanted[self._shared(top, height)[0], self._shared(left, width)[0]].any()
+        ]
+
+        def evaluated(start: Tuple[int, int]) -> Floats:
+            top, left = start
+            return self._of_tile(values[:, top : top + self._tile, left : left + self._tile], whole)
+
+        # Whatever tile is done first, they are summed in one order.
+        with contextlib.closing(in_order(starts, evaluated, self._inner.beside, lambda: None)) as results:
+            for (top, left), found in zip(starts, results):
                 rows, tile_rows = self._shared(top, height)
                 cols, tile_cols = self._shared(left, width)
-                if not wanted[rows, cols].any():
-                    continue
-                block = values[:, top : top + self._tile, left : left + self._tile]
                 weight = self._weights[tile_rows, tile_cols]
-                total[:, rows, cols] += self._of_tile(block, whole)[:, tile_rows, tile_cols] * weight
+                total[:, rows, cols] += found[:, tile_rows, tile_cols] * weight
                 summed[rows, cols] += weight
         summed[summed == 0] = 1.0  # pixels that nobody wants
         total /= summed

@@ -50,11 +50,11 @@ from .products import (
 )
 from .rasters import Grid, reading
 from .runtimes import BATCH, Geometry, Model, Runtime, Wishes
-from .runtimes.base import Floats, first_largest
+from .runtimes.base import MEMORY_MB, Floats, first_largest
 from .runtimes.combined import band_orders, create_combined, wanted_geometry
 from .runtimes.deciding import check_threshold
 from .scenes import Scene, open_scene, with_alpha
-from .tiling import MEMORY_MB, Tiling, plan, with_tiles
+from .tiling import Tiling, plan, with_tiles
 from .traversal import in_order
 from .wording import duration
 
@@ -109,7 +109,7 @@ def map_scene(
         window = _window(job, reader.grid)
         check_threshold(job.threshold, cards)
         _preflight(scene, cards, orders, job.continue_anyway, context)
-        wishes = Wishes(job.runtime, job.precision, job.device_choice, batch)
+        wishes = Wishes(job.runtime, job.precision, job.device_choice, batch, job.memory or MEMORY_MB)
         margins = wanted_geometry(cards, job.tta)
         trial = functools.partial(_trial_tiles, scene, window, margins)
         runtime = create_combined(models, orders, wishes, job.tta, context, trial, window[2] * window[3])

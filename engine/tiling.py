@@ -12,11 +12,10 @@ from typing import Iterator, List, Tuple
 
 from .rasters import CACHE_BYTES, Layout
 from .runtimes import Geometry
+from .runtimes.base import MEMORY_MB
 
 Window = Tuple[int, int, int, int]
 
-# Megabytes that a job may take where the user does not say.
-MEMORY_MB = 1500
 # What the engine takes before the first window: Python, numpy, GDAL, a runtime and a small model.
 _BASE_BYTES = 200_000_000
 # The outputs' blocks: windows of whole ones are written as they are.

@@ -27,6 +27,10 @@ Positions = Union[npt.NDArray[np.uint8], npt.NDArray[np.uint16]]
 
 # Patches in one call of a network that is run patch by patch.
 BATCH = 1024
+# Megabytes that a job may take where the user does not say.
+MEMORY_MB = 1500
+# Pixels on a side of the tiles of a network without a finite margin, where its card says nothing.
+TILE = 512
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,16 @@ class Wishes:
         precision: full or fast.
         device: auto, cpu or cuda.
         batch: patches in one call, where the network runs patch by patch.
+        memory: megabytes that the job may take.
+        calls: at most so many at a time; 0 = as many as are best.
     """
 
     runtime: str = "auto"
     precision: str = "full"
     device: str = "auto"
     batch: int = BATCH
+    memory: int = MEMORY_MB
+    calls: int = 0
 
 
 @dataclass(frozen=True, eq=False)

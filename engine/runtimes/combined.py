@@ -7,7 +7,7 @@ may stand beside each other.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Iterator, List, Sequence, Tuple
 
 import numpy as np
@@ -286,10 +286,14 @@ def create_combined(
     """
     cards = [model.card for model in models]
     around = wanted_geometry(cards, tta)
+    # Networks of one class per pixel share all cores in one window. A patch network beside them does so, too: else it
+    # would leave cores idle.
+    together = replace(wishes, calls=1) if any(card.output == "pixels" for card in cards) else wishes
     members = []
     for model, order in zip(models, orders):
         own = geometry_of(model.card)
-        runtime = create_runtime(model, wishes, context, _of_member(tiles(), order, around, own), pixels)
+        wished = wishes if model.card.output == "pixels" else together
+        runtime = create_runtime(model, wished, context, _of_member(tiles(), order, around, own), pixels)
         alone = own.before == own.after == 0 and own.stride == 1
         if alone and tta != "none":
             context.log("TTA changes nothing for a model of single pixels, which have no orientation.")

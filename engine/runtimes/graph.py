@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Callable, Iterable, Tuple
 
 import numpy as np
 
+from ...models.cards import Card
 from ...tasks.context import Context
 from .base import (
+    TILE,
     Array,
     Floats,
     Mask,
@@ -42,6 +44,11 @@ CLASSES, LOGITS = "classes", "logits"
 # Rows and columns that one call of a patch network's dense graph answers for: what its layers hand on stays in a core's
 # cache, which is worth more than the margins cost (tests/benchmarks/dense).
 PIECE = (128, 256)
+
+# Of the memory of a job what is not the calls': the engine before the first window, and the scene's decoded blocks.
+_BESIDES_BYTES = 300_000_000
+# Sides of a tile that the smallest window of a network without a finite margin has, its surroundings included.
+_BLENDED_WINDOW = 3.3
 
 
 class GraphRuntime(ABC):
@@ -74,21 +81,22 @@ class GraphRuntime(ABC):
         Args:
             model: the model.
             graphs: its graphs.
-            wishes: the batch counts here.
+            wishes: the batch, the memory and the calls count here.
             context: for the log, and asked between calls whether the job was cancelled.
             tiles: of the scene, for the comparison of the two graphs.
         """
         self.geometry = geometry_of(model.card)
         self._of_pixels = model.card.output == "pixels"
-        # The margins of a network of one class per pixel cost least in few large windows, for which memory decides: all
-        # cores share one call. Small networks are faster with a call for each core.
-        self.beside, self.threads = (1, cores(context)) if self._of_pixels else (cores(context), 1)
         self._context = context
         self._means, _ = band_statistics(model.card)
         self._classes = len(model.card.classes)
         self._patch_size = model.card.sources[0].patch_size
         self._batch = wishes.batch
         self._dense = graphs.dense is not None
+        images = self._images(model, graphs)
+        self.bytes_per_pixel = 8.0 * (len(self._means) + self._classes) + images
+        self.beside = min(self._calls(model.card, wishes.memory), wishes.calls or cores(context))
+        self.threads = -(-cores(context) // self.beside)
         if graphs.dense is None:
             context.log(f"The network '{model.card.network}' is run patch by patch: {graphs.reason}.")
             self._evaluate = self.open(graphs.patch)
@@ -96,10 +104,31 @@ class GraphRuntime(ABC):
             self._evaluate = self.open((graphs.convolved if self.in_blocks else None) or graphs.dense)
             if not self._of_pixels:
                 self._use_patches_where_they_differ(graphs.patch, tiles)
-        images = 0.0
-        if self._dense:
-            images = self.kernels * graphs.live if graphs.live is not None else self.images * widest_images(model)
-        self.bytes_per_pixel = 4.0 * (2 * len(self._means) + 2 * self._classes + images)
+        if not self._dense:
+            self.bytes_per_pixel -= images
+
+    def _images(self, model: Model, graphs: Graphs) -> float:
+        """Return the bytes that a call holds for each pixel of its window, besides those that go in and out."""
+        if graphs.dense is None:
+            return 0.0
+        return 4.0 * (self.kernels * graphs.live if graphs.live is not None else self.images * widest_images(model))
+
+    def _calls(self, card: Card, memory: int) -> int:
+        """Return how many calls share the cores.
+
+        Small networks are faster with a call for each core. The margins of a network of one class per pixel cost least
+        in few large windows, for which memory decides: all cores share one call. Those without a finite margin have
+        tiles of their own size, and more in them that a single thread computes: as many calls as memory holds.
+        """
+        if not self._of_pixels:
+            return cores(self._context)
+        if card.context != "tile":
+            return 1
+        pixels = (card.tile or TILE) ** 2
+        # Beside its values and sums, the next one is read.
+        window = 4.0 * (4 * len(self._means) + 2 * self._classes) * _BLENDED_WINDOW**2 * pixels
+        room = memory * 1_000_000 - _BESIDES_BYTES - window
+        return max(1, min(cores(self._context), int(room / (self.bytes_per_pixel * pixels))))
 
     @abstractmethod
     def open(self, path: Path) -> Evaluate:

@@ -1,6 +1,7 @@
 """Blended tiles: their definition, and that windows, threads and memory are not in it."""
 
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -156,10 +157,36 @@ def test_a_tile_is_evaluated_once_while_there_is_room():
     assert sum(future.result().nbytes for future in runtime._recent._results.values()) == 25 * 3 * TILE * TILE * 4
 
     inner = Inner()
+    inner.beside = 1  # one after the other, so that which are the most recent is known
     runtime = BlendedRuntime(inner, CARD, cache_bytes=2 * 3 * TILE * TILE * 4)
     for col in range(0, 4 * STEP, STEP):
         mapped(runtime, image, 0, col, STEP, STEP)
     assert len(runtime._recent._results) == 2 and inner.calls == 16
+
+
+@pytest.mark.parametrize("beside", [1, 2, 5])
+def test_tiles_of_a_window_are_evaluated_beside_each_other_and_summed_in_one_order(beside):
+    class Met(Inner):
+        def __init__(self):
+            super().__init__()
+            self.beside, self.most, self.now, self.lock = beside, 0, 0, threading.Lock()
+            self.all_there = threading.Barrier(beside)
+
+        def scores(self, values, wanted, whole=False):
+            with self.lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            self.all_there.wait(timeout=60)
+            found = super().scores(values, wanted, whole)
+            with self.lock:
+                self.now -= 1
+            return found
+
+    image, inner = scene(4 * STEP, 4 * STEP), Met()
+    runtime = BlendedRuntime(inner, CARD)
+    found = mapped(runtime, image, 0, 0, 4 * STEP, 3 * STEP)  # 20 tiles
+    assert inner.most == beside and runtime.beside == 1
+    assert np.array_equal(found, mapped(BlendedRuntime(Inner(), CARD), image, 0, 0, 4 * STEP, 3 * STEP))
 
 
 def test_an_error_is_told_and_not_kept():

@@ -10,6 +10,7 @@ from deepscape.engine.inference import classify
 from deepscape.engine.modelfiles import LoadedModel, module_tensors, save_model
 from deepscape.engine.nodearrays import Forest
 from deepscape.engine.runtimes import Geometry, Model, Wishes
+from deepscape.engine.runtimes import combined as combined_runtimes
 from deepscape.engine.runtimes.base import first_largest
 from deepscape.engine.runtimes.combined import (
     AS_IT_IS,
@@ -158,6 +159,20 @@ def test_tta_of_single_pixels_is_left_out_and_said():
     runtime = combined([model_of(1, name="pixel_network")], "full", context)
     assert not isinstance(runtime, CombinedRuntime)
     assert any("TTA changes nothing" in line for line in context.lines)
+
+
+def test_a_patch_network_beside_one_of_pixels_takes_all_cores_for_a_call(monkeypatch):
+    patchwise, of_pixels = model_of(5).card, replace(model_of(5).card, output="pixels", context="local", margin=16)
+    found = []
+
+    def create(model, wishes, *_):
+        found.append(wishes.calls)
+        return Forestlike()
+
+    monkeypatch.setattr(combined_runtimes, "create_runtime", create)
+    for cards in ([patchwise, of_pixels], [of_pixels], [patchwise, patchwise]):
+        create_combined([Model(card) for card in cards], [()] * len(cards), Wishes(), "none", Context())
+    assert found == [1, 0, 0, 0, 0]
 
 
 class Forestlike:

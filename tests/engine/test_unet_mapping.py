@@ -12,8 +12,12 @@ from deepscape.engine.graphs import graphs_of
 from deepscape.engine.inference import classify, map_scene
 from deepscape.engine.modelfiles import LoadedModel, load_model, module_tensors, save_model
 from deepscape.engine.probing import probe
+from deepscape.engine.rasters import Layout
+from deepscape.engine.runtimes import Model, Wishes
+from deepscape.engine.runtimes.onnx import OnnxRuntime
 from deepscape.engine.runtimes.torch_runtime import TorchRuntime
 from deepscape.engine.scenes import Scene
+from deepscape.engine.tiling import plan
 from deepscape.models.build import build_network
 from deepscape.models.cards import Card, CardBand, CardSource, read_card
 from deepscape.tasks.classtable import ClassEntry
@@ -209,19 +213,6 @@ def test_an_overlap_below_zero_is_refused(unet):
 
 
 def test_onnx_runtime_gives_the_same_bits_in_windows_on_the_grid_and_with_any_threads(unet):
-    from deepscape.engine.graphs import graphs_of
-    from deepscape.engine.runtimes import Model, Wishes
-    from deepscape.engine.runtimes.onnx import OnnxRuntime
-    from deepscape.models.cards import read_card
-
-    class Threads(Context):
-        def __init__(self, count):
-            super().__init__()
-            self.count = count
-
-        def threads(self):
-            return self.count
-
     path, _, field = unet
     card, before = read_card(path), field.margin
     graphs = graphs_of(path, card, Context())
@@ -241,6 +232,57 @@ def test_onnx_runtime_gives_the_same_bits_in_windows_on_the_grid_and_with_any_th
         part = whole[:, row - 24 : row - 24 + height, col - 24 : col - 24 + width]
         assert (scores(runtimes[1], row, col, height, width) == part).all()
     assert (scores(runtimes[0], 62, 34, 16, 16) != whole[:, 38:54, 10:26]).any()
+
+
+class Threads(Context):
+    """A job that may use so many cores."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    def threads(self):
+        return self.count
+
+
+@pytest.fixture
+def tiled(unet, tmp_path):
+    """The U-Net as if it had no finite margin, in a file, with tiles of 48 pixels."""
+    path, network, _ = unet
+    card = replace(read_card(path), context="tile", margin=None, tile=48, overlap=16)
+    own = str(tmp_path / "tiled.safetensors")
+    save_model(own, card, module_tensors(network))
+    return own, card
+
+
+def test_as_many_tiles_are_computed_beside_each_other_as_memory_holds(tiled):
+    path, card = tiled
+    graphs = graphs_of(path, card, Context())
+
+    def shared(memory, tile=None, **wishes):
+        model = Model(replace(card, tile=tile, overlap=None), path)
+        runtime = OnnxRuntime(model, graphs, Wishes(memory=memory, **wishes), Threads(3))
+        # What the job then takes by its own estimate.
+        inner = blended(runtime, model.card)
+        told = plan(Layout(3000, 3000, 256, 256, 6), inner.geometry, inner.bytes_per_pixel, inner.beside, memory).memory
+        return runtime.beside, runtime.threads, told / 1e6
+
+    found = [shared(memory) for memory in range(200, 1600, 50)]
+    assert [each[:2] for each in found] == sorted(each[:2] for each in found)
+    assert {each[:2] for each in found} == {(1, 3), (2, 2), (3, 1)}
+    assert all(calls == 1 or told <= memory for memory, (calls, _, told) in zip(range(200, 1600, 50), found))
+    assert shared(500)[0] < shared(500, 256)[0] == 3
+    assert shared(9000, calls=1)[:2] == (1, 3)
+
+
+def test_the_map_does_not_hang_on_the_tiles_beside_each_other(tiled, tmp_path):
+    path, card = tiled
+    write(tmp_path / "s.tif", 130, 97)
+    found = []
+    for threads, memory in ((1, None), (4, None), (4, 1)):
+        map_scene(Model(card, path), replace(mapping(tmp_path, path), memory=memory), Threads(threads))
+        found.append((tmp_path / "map.tif").read_bytes())
+    assert found[0] == found[1] == found[2] and len(np.unique(read(tmp_path / "map.tif"))) > 1
 
 
 class Excited(torch.nn.Module):
