@@ -67,7 +67,7 @@ def damaged_error(dataset: Any, window: Window, lost: Sequence[Box]) -> BadInput
     own = (int(window.row_off), int(window.col_off), int(window.height), int(window.width))
     return BadInput(
         f"'{Path(dataset.name).name}' is damaged {place_of(lost[0] if lost else own)}.",
-        "Copy the file again from its source.",
+        "Copy the file again from its source; mapping can leave out what is damaged (DAMAGED nodata).",
     )
 
 

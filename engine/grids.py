@@ -72,7 +72,7 @@ class Grid:
         Raises:
             BadInput: the extent lies outside the raster, or nowhere on the globe.
         """
-        text = f"{extent.xmin:g}, {extent.ymin:g}, {extent.xmax:g}, {extent.ymax:g}"
+        text = _ranges(extent.xmin, extent.xmax, extent.ymin, extent.ymax)
         xs = np.array([extent.xmin, extent.xmin, extent.xmax, extent.xmax])
         ys = np.array([extent.ymin, extent.ymax, extent.ymin, extent.ymax])
         if extent.crs and self.crs is not None and CRS.from_wkt(extent.crs) != self.crs:
@@ -92,11 +92,18 @@ class Grid:
         top, left = max(0, math.floor(rows.min() + 1e-3)), max(0, math.floor(cols.min() + 1e-3))
         bottom, right = min(self.height, math.ceil(rows.max() - 1e-3)), min(self.width, math.ceil(cols.max() - 1e-3))
         if bottom <= top or right <= left:
+            x, y = _apply(self.transform, [0, self.width, 0, self.width], [0, 0, self.height, self.height])
             raise BadInput(
-                f"The extent {text} lies outside the raster.",
+                f"The extent {text} lies outside the raster, which is {_ranges(x.min(), x.max(), y.min(), y.max())} in "
+                "its CRS.",
                 "Choose an extent that overlaps the raster, or leave it empty.",
             )
         return top, left, bottom - top, right - left
+
+
+def _ranges(left: float, right: float, low: float, high: float) -> str:
+    """Return what coordinates span, with the digits that map coordinates have."""
+    return f"x {left:.10g} to {right:.10g}, y {low:.10g} to {high:.10g}"
 
 
 def _apply(transform: Affine, x: npt.ArrayLike, y: npt.ArrayLike) -> Tuple[Array, Array]:

@@ -56,7 +56,7 @@ from .runtimes.deciding import check_threshold
 from .scenes import Scene, open_scene, with_alpha
 from .tiling import Tiling, plan, with_tiles
 from .traversal import in_order
-from .wording import duration
+from .wording import duration, many
 
 if TYPE_CHECKING:
     from .modelfiles import LoadedModel
@@ -146,12 +146,14 @@ def map_scene(
             mapper.doubtful.tell(job.min_confidence, len(outputs.todo) == len(tiles), context)
         totals = outputs.finish()
     pixels = int(totals.counts.sum())
-    if pixels == 0:
+    if pixels == 0 and not totals.undefined:
         own = _leaving_out(job)
         left = f" that {' and '.join(own)} {'leaves' if len(own) == 1 else 'leave'}" if own else ""
         context.warn(f"'{scene.reader.name}' holds no valid pixel there{left}: the map is all no-data.")
     if totals.undefined:
-        context.warn(f"The model gives no finite score for {totals.undefined} pixels; they are no-data in the map.")
+        every = " (all that have data: its weights, or values of the image, are of no use)" if pixels == 0 else ""
+        count = many(totals.undefined, "pixel")
+        context.warn(f"The model gives no finite score for {count}{every}: no-data in the map.")
     _tell_of_one_class(card.classes, totals.counts.sum(axis=0), job, check_threshold(job.threshold, cards), context)
     paths = {product.kind: product.path for product in products}
     return ClassifyResult(
@@ -493,8 +495,8 @@ def _tell_of_damage(scene: Scene, window: Window, context: Context) -> None:
     found = [box for box in scene.reader.damaged if pixels_in([box], window)]
     if found:
         context.warn(
-            f"'{scene.reader.name}' is damaged in {len(found)} blocks, the first {place_of(found[0])}: "
-            f"{pixels_in(found, window)} pixels are no-data in the map."
+            f"'{scene.reader.name}' is damaged in {many(len(found), 'block')}, the first {place_of(found[0])}: "
+            f"{many(pixels_in(found, window), 'pixel')} are no-data in the map."
         )
 
 

@@ -219,7 +219,7 @@ class MapWriter:
                                 totals = totals.with_rows(window[0], found)
                             rasters.write(index, window, bands)
                             done += bands.size
-                            self._context.progress(done, total, "Writing the map", "pixels")
+                            self._context.progress(done, total, "Writing the map", "values")
                 by_class = zip(self.classes, totals.counts.sum(axis=0))
                 rasters.finish({entry.value: int(count) for entry, count in by_class}, self._context.check)
         except DiskFull as error:

@@ -6,6 +6,7 @@ A forest is loaded with numpy alone, a network with torch; scikit-learn and Ligh
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 SUFFIX = ".safetensors"
+# In the file's metadata: what `_checksum` gives. Files of earlier versions have none.
+CHECKSUM_KEY = "deepscape.checksum"
 _AGAIN = "Train the model again, or copy the file again from its source."
 
 
@@ -56,7 +59,7 @@ def save_model(path: str, card: Card, tensors: Mapping[str, Array]) -> None:
         BadInput: the folder does not exist or cannot be written.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    data = safetensors.numpy.save(arrays, metadata={CARD_KEY: card.to_json()})
+    data = safetensors.numpy.save(arrays, metadata={CARD_KEY: card.to_json(), CHECKSUM_KEY: _checksum(arrays)})
     part = part_name(path)
     try:
         with open(part, "wb") as file:
@@ -67,6 +70,15 @@ def save_model(path: str, card: Card, tensors: Mapping[str, Array]) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(part)
+
+
+def _checksum(tensors: Mapping[str, Array]) -> str:
+    """Return a hash of arrays and their names: a weight that changed on its way maps without an error, and wrongly."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()[:32]
 
 
 def module_tensors(module: nn.Module) -> Dict[str, Array]:
@@ -83,8 +95,12 @@ def load_model(path: str) -> LoadedModel:
     card = read_card(path)
     try:
         tensors = safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            noted = (file.metadata() or {}).get(CHECKSUM_KEY)
     except (safetensors.SafetensorError, OSError) as error:
         raise BadInput(f"The model '{path}' is damaged: {error}.", _AGAIN) from error
+    if noted is not None and noted != _checksum(tensors):
+        raise BadInput(f"The model '{path}' is damaged: its weights are not those that were saved.", _AGAIN)
     if not card.sources or not card.classes:
         raise BadInput(f"The model card of '{path}' names no bands or no classes.", _AGAIN)
     try:

@@ -370,7 +370,10 @@ def test_a_score_that_is_not_finite_is_nodata(tmp_path):
     values = np.array([[[7, 1]], [[0, 3]]], np.float32)
     result = run(model_of(Undefined(), 1, 2), write(tmp_path / "s.tif", values), tmp_path)
     assert read(result.output)[0, 0] == 255 and result.pixels == 1
-    assert any("no finite score for 1 pixels" in warning for warning in result.warnings)
+    nothing = run(model_of(Undefined(), 1, 2), write(tmp_path / "t.tif", np.full((2, 2, 2), 7, np.float32)), tmp_path)
+    assert not any("no valid pixel" in warning for warning in nothing.warnings)
+    assert any("no finite score for 4 pixels (all that have data" in warning for warning in nothing.warnings)
+    assert any("no finite score for 1 pixel: no-data" in warning for warning in result.warnings)
 
 
 @pytest.mark.parametrize(

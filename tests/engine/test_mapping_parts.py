@@ -261,7 +261,7 @@ def test_damaged_blocks_are_an_error_or_nodata_and_counted(mapped, tmp_path, til
     expected[32:64, 96:120] = NODATA
     found, result = mapped(source, Centres(2, 2, beside=2), tile=tile, damaged="nodata")
     assert (found == expected).all() and result.pixels == 100 * 120 - 32 * 24
-    assert "damaged in 1 blocks, the first in rows 32 to 63, columns 96 to 119: 768 pixels" in result.warnings[-1]
+    assert "damaged in 1 block, the first in rows 32 to 63, columns 96 to 119: 768 pixels" in result.warnings[-1]
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_work_begins(mapped, tmp_path, monkeypatch):

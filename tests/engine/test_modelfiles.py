@@ -91,6 +91,28 @@ def test_a_file_that_is_cut_short_is_called_damaged(tmp_path, cut):
     assert str(path) in caught.value.message and caught.value.remedy
 
 
+@pytest.mark.parametrize("kind", ["network", "forest"])
+def test_a_single_bit_that_changed_is_called_damaged(tmp_path, kind):
+    path = tmp_path / "m.safetensors"
+    if kind == "network":
+        save_network(path)
+    else:
+        modelfiles.save_model(str(path), FOREST, stump().tensors())
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadInput, match=r"'.*m\.safetensors' is damaged: its weights are not those that were saved"):
+        modelfiles.load_model(str(path))
+
+
+def test_a_model_of_an_earlier_version_has_no_checksum(tmp_path, monkeypatch):
+    path = str(tmp_path / "m.safetensors")
+    monkeypatch.setattr(modelfiles, "CHECKSUM_KEY", "something else")
+    save_network(path)
+    monkeypatch.undo()
+    assert modelfiles.load_model(path).module is not None
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_text("no model at all, but a rather long text of several words")
