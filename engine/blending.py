@@ -30,14 +30,13 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from .runtimes import Geometry, Runtime
 from .runtimes.base import TILE, Floats, Mask, Positions, first_largest
+from .tiling import BLOCK
 from .traversal import in_order
 
 # Of the tiles' probabilities that are kept for the windows beside and below.
 CACHE_BYTES = 256_000_000
 # Where the card says nothing.
 OVERLAP = 128
-# Windows are made of blocks of so many pixels on a side (tiling.py).
-_BLOCK = 256
 
 
 def weights(tile: int, overlap: int) -> npt.NDArray[np.float32]:
@@ -133,7 +132,7 @@ class BlendedRuntime:
         self.geometry = Geometry(self._step, tile - 1, self._step)
         # However large a window is, so many tiles are evaluated at a time; the smallest one, of whole blocks of the
         # raster, has most of them for each of its pixels.
-        smallest = (math.lcm(_BLOCK, self._step) + self._step + tile - 1) ** 2
+        smallest = (math.lcm(BLOCK, self._step) + self._step + tile - 1) ** 2
         window = 4.0 * (len(card.sources[0].bands) + 2 * self._classes + 1)
         self.bytes_per_pixel = window + inner.beside * inner.bytes_per_pixel * tile**2 / smallest
         along = weights(tile, overlap)

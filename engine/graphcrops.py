@@ -3,8 +3,8 @@
 Without the padding, what the encoder hands to the decoder is larger than what the decoder has, and is cropped. On x86
 ONNX Runtime computes convolutions in blocks of channels; for a crop it brings an image back into the order of the graph
 and then into blocks again, which is a tenth of a U-Net's time. A depthwise convolution of 3 x 3, whose middle weight is
-1 and all others 0, dilated by the pixels to be cut, is the same crop: it stays in blocks, and sums of
-finite numbers are exact. OpenVINO cannot compile it where it is dilated by more than the smallest image has pixels.
+1 and all others 0, dilated by the pixels to be cut, is the same crop: it stays in blocks, and sums of finite numbers
+are exact. OpenVINO cannot compile it where it is dilated by more than the smallest image has pixels.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _checksum(tensors: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+        digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.hexdigest()[:32]
 
 
@@ -94,9 +94,9 @@ def load_model(path: str) -> LoadedModel:
     """
     card = read_card(path)
     try:
-        tensors = safetensors.numpy.load_file(path)
         with safetensors.safe_open(path, framework="numpy") as file:
             noted = (file.metadata() or {}).get(CHECKSUM_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (safetensors.SafetensorError, OSError) as error:
         raise BadInput(f"The model '{path}' is damaged: {error}.", _AGAIN) from error
     if noted is not None and noted != _checksum(tensors):

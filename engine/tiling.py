@@ -19,7 +19,7 @@ Window = Tuple[int, int, int, int]
 # What the engine takes before the first window: Python, numpy, GDAL, a runtime and a small model.
 _BASE_BYTES = 200_000_000
 # The outputs' blocks: windows of whole ones are written as they are.
-_BLOCK = 256
+BLOCK = 256
 # The margins of a larger tile cost less; where they cost less than this, a larger tile only costs memory.
 _MARGIN_COST = 1.1
 _SMALLEST_USEFUL, _LARGEST = 512, 4096
@@ -133,7 +133,7 @@ def _bytes_of_pixel(layout: Layout, bytes_per_pixel: float, beside: int) -> floa
 
 def _shapes(margin: int, stride: int, layout: Layout) -> List[Tuple[int, int]]:
     """Return the tiles (height, width) that come into question, the largest first: squares, and up to twice as long."""
-    grain = math.lcm(_BLOCK, stride)
+    grain = math.lcm(BLOCK, stride)
     useful = max(_SMALLEST_USEFUL, math.ceil(margin / (math.sqrt(_MARGIN_COST) - 1)))
     side = min(math.ceil(useful / grain) * grain, max(grain, _LARGEST // grain * grain))
     largest = max(layout.height, layout.width)
