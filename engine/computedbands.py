@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..tasks.errors import BadInput
 from .expressions import BandExpression, parse_expressions
+from .oddvalues import LARGEST_MEASUREMENT
 
 Array = npt.NDArray[Any]
 
@@ -66,10 +67,11 @@ def compute(expressions: Sequence[BandExpression], values: Mapping[int, Array], 
         valid: False where a value is no-data, of all of the scene's own bands ``(C, H, W)``.
 
     Returns:
-        float32 ``(E, H, W)``, NaN where a band that is used has no-data, and where the result is not finite.
+        float32 ``(E, H, W)``, NaN where a band that is used has no-data, and where the result is not finite or larger
+        than any measurement.
     """
     exact = {band: part.astype(np.float64) for band, part in values.items()}
     with np.errstate(over="ignore"):
         found = np.stack([expression.evaluate(exact, valid, {}) for expression in expressions]).astype(np.float32)
-    found[np.isinf(found)] = np.nan
+    found[np.abs(found) > LARGEST_MEASUREMENT] = np.nan
     return found

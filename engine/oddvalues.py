@@ -20,6 +20,10 @@ from ..tasks.errors import BadInput
 Array = npt.NDArray[Any]
 Read = Callable[[int, int, int, int], Tuple[Array, Array]]
 
+# No measurement is as large, in whatever units, but numbers that stand for no data are: -3.4e38 is what many programs
+# write. Such a value reaches the sums of a network, overflows on the way, and no two runtimes agree on what is left.
+LARGEST_MEASUREMENT = 1e30
+
 # Pixels of a window, on a side, that are looked at for such a number.
 _LOOKED = 64
 # A number that holds this share of a band ...

@@ -31,6 +31,7 @@ from .damage import Box, blocks_of, damaged_error, salvage
 from .expressions import BandExpression
 from .grids import Grid as Grid
 from .grids import reflect_indices
+from .oddvalues import LARGEST_MEASUREMENT
 
 Array = npt.NDArray[Any]
 
@@ -41,8 +42,6 @@ CACHE_BYTES = 160_000_000
 # What bands may show, in the order that images usually have them; and what the fourth band of many files is called.
 COLOURS = ("red", "green", "blue", "nir")
 ALPHA = "alpha"
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 # Stacks of patches lie nowhere, and a scene without a georeference is the user's choice: the log need not say so.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -292,7 +291,7 @@ class RasterReader:
             height: rows.
             width: columns.
             rule: any = a no-data number counts in each band by itself; all = only where all bands equal theirs.
-                Masks, alpha and NaN always count per band.
+                Masks, alpha, NaN and numbers beyond `LARGEST_MEASUREMENT` always count per band.
 
         Returns:
             The raw values ``(C, height, width)`` in the source's data type, and a mask of the same shape that is True
@@ -332,9 +331,9 @@ class RasterReader:
         valid = None
         if any(mask is not None for _, mask in parts):
             valid = np.concatenate([np.ones(raw.shape, bool) if mask is None else mask for raw, mask in parts])
-        finite = _finite(raw) if self.dtype.kind == "f" else None
-        if finite is not None and not finite.all():
-            valid = finite if valid is None else valid & finite
+        usable = _usable(raw) if self.dtype.kind == "f" else None
+        if usable is not None:
+            valid = usable if valid is None else valid & usable
         missing = self._missing(raw, rule)
         if missing is not None:
             valid = ~missing if valid is None else valid & ~missing
@@ -444,12 +443,13 @@ class RasterReader:
         return (raw.astype(np.float64) * scale[:, None, None] + offset[:, None, None]).astype(np.float32)
 
 
-def _finite(raw: Array) -> Array:
-    """Return where numbers are finite in physical units, which are float32.
-
-    Undeclared no-data is often a number beyond that.
-    """
-    return np.abs(raw) <= _LARGEST if raw.dtype.itemsize > 4 else np.isfinite(raw)
+def _usable(raw: Array) -> Optional[Array]:
+    """Return where floating-point numbers may be measurements, of the same shape; None where all may."""
+    limit = raw.dtype.type(min(LARGEST_MEASUREMENT, float(np.finfo(raw.dtype).max)))
+    # Of a window without any other the mask is not made, which takes longer than this; NaN is in no range.
+    if raw.size and -limit <= raw.min() and raw.max() <= limit:
+        return None
+    return np.asarray(np.abs(raw) <= limit)
 
 
 def _blocks(dataset: Any) -> Tuple[int, int]:

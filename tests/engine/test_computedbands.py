@@ -107,6 +107,13 @@ def test_no_data_follows_the_rule_and_what_is_not_finite_is_none(tmp_path):
     assert valid[:3].tolist() == [[[False, True, True, True]]] * 3
 
 
+def test_what_is_larger_than_any_measurement_is_none(tmp_path):
+    path = write(tmp_path / "i.tif", np.array([[[1, 1e-35, 1e-20]]], "float32"))
+    with RasterReader(RasterSource(path, expressions="D = 1 / B1")) as reader:
+        raw, valid = reader.read(0, 0, 1, 3)
+    assert valid[1].tolist() == [[True, False, True]] and np.isnan(raw[1, 0, 1])
+
+
 def test_a_mask_counts_in_what_is_computed(tmp_path):
     path = write(tmp_path / "i.tif", np.full((2, 1, 3), 8, "uint8"))
     with rasterio.open(path, "r+") as dataset:

@@ -114,6 +114,22 @@ def test_the_map_equals_the_scene_in_one_piece_whatever_the_tiles(unet, tmp_path
         assert (read(job.output) == whole)[sure].all()
 
 
+def test_a_number_that_would_overflow_is_no_data_in_every_runtime(unet, tmp_path):
+    path, network, _ = unet
+    values = write(tmp_path / "s.tif", 70, 66)
+    with rasterio.open(tmp_path / "s.tif", "r+") as dataset:
+        for number, col in ((3e38, 20), (-3.4e38, 21), (2e30, 22)):
+            dataset.write(np.array([[number]], "float32"), 2, window=rasterio.windows.Window(col, 30, 1, 1))
+    values[1, 30, 20:23] = 25.0  # what no-data is to the network
+    expected, lead = in_one_piece(network, values)
+    job = mapping(tmp_path, path)
+    for runtime in ("onnxruntime", "torch"):
+        result = classify(replace(job, runtime=runtime), Context())
+        expected[30, 20:23] = result.nodata_value
+        assert result.pixels == 70 * 66 - 3 and (read(job.output) == expected)[lead > 1e-4].all()
+        assert (read(job.output)[30, 20:23] == result.nodata_value).all()
+
+
 def test_while_a_window_is_computed_the_next_is_read_and_none_is_computed(unet, tmp_path, monkeypatch):
     path, _, _ = unet
     write(tmp_path / "s.tif", 64, 256)
