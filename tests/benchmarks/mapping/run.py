@@ -170,7 +170,7 @@ def job(scene, model, output, device):
     status = Path("/proc/self/status")
     peak = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM")), "x 0")
     return {
-        "seconds": result.seconds, "rate": result.pixels / result.seconds, "peak_mb": int(peak.split()[1]) / 1000,
+        "seconds": result.seconds, "rate": result.pixels / result.seconds, "peak_mb": int(peak.split()[1]) * 1024 / 1e6,
         "inside": sum(spent) / threads[0] / (context.mapped - begun[0]), "computed": sum(computed) / result.pixels,
         "mapping_s": context.mapped - begun[0], "device": result.device, "lines": lines,
         "imported": [name for name in ("torch", "sklearn", "geopandas", "lightning") if name in sys.modules],
