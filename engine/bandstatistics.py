@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Callable, Iterator, Optional, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,22 @@ from .oddvalues import Outlier, ValueWatch
 from .rasters import Array, Grid, RasterReader
 
 Vector = npt.NDArray[np.float64]
+# Reads a sample of a scene: yields values and validity ``(C, H, W)`` of one window after the other.
+Windows = Callable[[], Iterator[Tuple[Array, Array]]]
 
 _WINDOW = 256
 _MOST_WINDOWS = 36  # 36 windows of 256 x 256 pixels: 2.4 Mpx
+
+# A band's values but for this share at either end tell where it lies ...
+_ENDS = 0.01
+# ... and what is this many times as far from them as they are apart is a stray. Of 24 scenes (Sentinel-1 and -2,
+# Landsat, aerial) and their quarters at most 0.14 % of a band are strays by nature. Of 1,843 of these, in other units,
+# with an offset or with their bands in another order, that the preflight refuses, each is refused without its strays
+# as well; of 5,221 with garbage in up to 0.3 % of a band, each refused for that, none is; of 2,042 with garbage in
+# 0.8 %, 38. With 5 in place of 3 these are 48, with 8 they are 94.
+_FAR = 3.0
+# Values of a band by which these ends are told, about: half a megabyte.
+_LOOKED = 150_000
 
 
 class BandStatistics:
@@ -76,17 +89,46 @@ class BandStatistics:
 
 
 @dataclass(frozen=True)
+class Strays:
+    """The few values of a band that lie far from all of its others.
+
+    Attributes:
+        value: the one that lies farthest.
+        alike: all are this one.
+        count: sampled pixels that hold one of them.
+        looked: sampled pixels.
+        low: the least of the others.
+        high: the largest of the others.
+    """
+
+    value: float
+    alike: bool
+    count: int
+    looked: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class SceneStatistics:
-    """Mean and deviation per band over valid pixels, in physical units, ``(C,)``; ``count`` valid pixels per band."""
+    """Mean and deviation per band over valid pixels, in physical units, ``(C,)``; ``count`` valid pixels per band.
+
+    ``windows`` reads these pixels again, in the same units and order of bands; None where that is not possible.
+    """
 
     mean: Vector
     std: Vector
     count: npt.NDArray[np.int64]
+    windows: Optional[Windows] = field(default=None, repr=False, compare=False)
 
     def of(self, bands: Sequence[int]) -> SceneStatistics:
         """Return those of some bands, by their positions."""
         at = list(bands)
-        return SceneStatistics(self.mean[at], self.std[at], self.count[at])
+
+        def chosen(values: Array, valid: Array) -> Tuple[Array, Array]:
+            return values[at], valid[at]
+
+        return SceneStatistics(self.mean[at], self.std[at], self.count[at], self._changed(chosen))
 
     def without(self, outliers: Sequence[Optional[Outlier]]) -> SceneStatistics:
         """Return those of the pixels that do not hold their band's outlier; bands behind these are as they were."""
@@ -95,7 +137,76 @@ class SceneStatistics:
             if outlier is not None:
                 mean[band], std[band] = outlier.mean, outlier.std
                 count[band] = round(count[band] * (1 - outlier.share))
-        return SceneStatistics(mean, std, count)
+
+        def others(values: Array, valid: Array) -> Tuple[Array, Array]:
+            kept = valid.copy()
+            for band, outlier in enumerate(outliers):
+                if outlier is not None:
+                    kept[band] &= values[band] != outlier.value
+            return values, kept
+
+        return SceneStatistics(mean, std, count, self._changed(others))
+
+    def _changed(self, change: Callable[[Array, Array], Tuple[Array, Array]]) -> Optional[Windows]:
+        """Return a reader of the windows as ``change`` gives them."""
+        windows = self.windows
+        return None if windows is None else lambda: (change(*window) for window in windows())
+
+    def without_strays(self) -> Tuple[SceneStatistics, Tuple[Optional[Strays], ...]]:
+        """Look again: return the statistics of the pixels that hold no stray, and the strays of each band ``(C,)``.
+
+        A few pixels, at most a hundredth of a band at either end, may have any mean and deviation. The sample is read
+        twice, window by window; a band without strays keeps its numbers, and has None for them.
+        """
+        if self.windows is None:
+            return self, (None,) * len(self.mean)
+        # An odd step meets all columns of a window, whose width is even.
+        steps = [int(count) // _LOOKED | 1 for count in self.count]
+        low, high = _fences(self.windows(), steps)
+        near, far = BandStatistics(len(low)), BandStatistics(len(low))
+        for values, valid in self.windows():
+            inside = (values >= low[:, None, None]) & (values <= high[:, None, None])
+            near.add(values, valid & inside)
+            # Most windows have no stray.
+            if (stray := valid & ~inside).any():
+                far.add(values, stray)
+        some = far.count > 0
+        if not some.any():
+            return self, (None,) * len(low)
+        mean, std, count = (
+            np.where(some, new, old)
+            for new, old in zip((near.mean, near.deviation, near.count), (self.mean, self.std, self.count))
+        )
+        strays = tuple(_strays(near, far, band) if one else None for band, one in enumerate(some))
+        return SceneStatistics(mean, std, count.astype(np.int64)), strays
+
+
+def _fences(windows: Iterator[Tuple[Array, Array]], steps: Sequence[int]) -> Tuple[Vector, Vector]:
+    """Return of each band the least and the largest number ``(C,)`` that is no stray, by one value in so many."""
+    looked: List[List[Array]] = []
+    for values, valid in windows:
+        # Copies: a view would keep the window.
+        looked.append([band[good][::step].copy() for band, good, step in zip(values, valid, steps)])
+    low, high = zip(*(_fence(np.concatenate(parts)) for parts in zip(*looked)))
+    return np.array(low), np.array(high)
+
+
+def _fence(values: Array) -> Tuple[float, float]:
+    """Return the least and the largest number that is no stray of a band of which these values ``(N,)`` are known."""
+    if not len(values):
+        return -math.inf, math.inf
+    ordered = np.sort(values).astype(np.float64)
+    ends = int(len(ordered) * _ENDS)
+    low, high = float(ordered[ends]), float(ordered[-1 - ends])
+    return low - _FAR * (high - low), high + _FAR * (high - low)
+
+
+def _strays(near: BandStatistics, far: BandStatistics, band: int) -> Strays:
+    ends = (near.minimum, near.maximum, far.minimum, far.maximum)
+    low, high, least, most = (float(end[band]) for end in ends)
+    count = int(far.count[band])
+    farthest = most if most - high > low - least else least
+    return Strays(farthest, least == most, count, count + int(near.count[band]), low, high)
 
 
 def sample_windows(height: int, width: int) -> Iterator[Tuple[int, int, int, int]]:
@@ -146,14 +257,21 @@ def sampled_statistics(
 ) -> SceneStatistics:
     """Return the statistics of what ``read`` gives, from a regular sample of a grid's windows (all of a small one).
 
+    The sample can be looked at again as long as ``read`` can read.
+
     Args:
         grid: of the scene.
         bands: their number.
         read: gives values and validity ``(C, H, W)`` of a window (row, col, height, width).
         check: called between windows; raises when the job is cancelled.
     """
+
+    def windows() -> Iterator[Tuple[Array, Array]]:
+        for window in sample_windows(grid.height, grid.width):
+            check()
+            yield read(*window)
+
     statistics = BandStatistics(bands)
-    for window in sample_windows(grid.height, grid.width):
-        check()
-        statistics.add(*read(*window))
-    return SceneStatistics(statistics.mean, statistics.deviation, statistics.count.astype(np.int64))
+    for values, valid in windows():
+        statistics.add(values, valid)
+    return SceneStatistics(statistics.mean, statistics.deviation, statistics.count.astype(np.int64), windows)

@@ -2,6 +2,8 @@
 
 A scene in other units, without its offset or with its bands in another order maps without complaint, to nonsense. The
 mean and deviation of each band, over a regular sample of the scene, are compared with those of the training scene.
+Where they differ, a second look leaves out the few pixels that lie far from all others: a saturated or damaged one has
+any mean and deviation, and is no reason to refuse all others.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import numpy.typing as npt
 from ..models.cards import Card, CardBand
 from ..tasks.context import Context
 from ..tasks.errors import BadInput, DiskFull
-from .bandstatistics import SceneStatistics, sample_windows
+from .bandstatistics import SceneStatistics, Strays, sample_windows
 from .lengths import pixel_metres
 from .oddvalues import warn_of_undeclared
 from .rasters import RasterReader
+from .wording import many
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,7 +73,7 @@ def check_scene(
     """Refuse a scene whose bands do not look like the training scene's; warn where it only seems to have another scale.
 
     Args:
-        statistics: of the scene, in the order of ``bands``.
+        statistics: of the scene, in the order of ``bands``; looked at again, if they can be, before any complaint.
         bands: of the model card; the computed ones are looked at only where the scene's own look as they should.
         scene: what messages call the scene.
         continue_anyway: warn instead of refusing.
@@ -87,9 +90,17 @@ def check_scene(
     if statistics.count[own].min() < FEWEST_PIXELS:
         context.log(f"'{scene}' has too few valid pixels to be compared with the training scene.")
         return
-    fit = _Fit(statistics, bands, own, plain)
     # What no-data does to mean and deviation hides what else there may be.
+    rest = rest if undeclared[0] else None
+    fit = _Fit(statistics, bands, own, plain)
     cleaned = fit if rest is None else _Fit(rest, bands, own, plain)
+    if fit.finding() or cleaned.scale_finding():
+        # So does a handful of strays. Looked for only now: other scenes need not be read again.
+        first, (statistics, strays) = fit, statistics.without_strays()
+        fit = _Fit(statistics, bands, own, plain)
+        cleaned = fit if rest is None else _Fit(rest.without_strays()[0], bands, own, plain)
+        if not fit.finding():
+            _warn_of_strays([strays[index] for index in own], first, fit, scene, context)
     finding, cause, remedy = fit.finding(), "", _ANOTHER
     if finding and undeclared[0] and not cleaned.finding():
         cause, remedy = undeclared[0], f"Where that means no data, {undeclared[1]}"
@@ -117,6 +128,32 @@ def check_scene(
         context.warn(f"{message} It is mapped all the same, as CONTINUE asks.")
         return
     raise BadInput(message, f"{remedy}; or set CONTINUE to map it all the same.")
+
+
+def _warn_of_strays(
+    strays: Sequence[Optional[Strays]], with_them: _Fit, without_them: _Fit, scene: str, context: Context
+) -> None:
+    """Warn of the strays of the band whose misfit they change most, if any band has some."""
+    change = np.abs(with_them.misfits() - without_them.misfits())
+    there = [(change[band], band, found) for band, found in enumerate(strays) if found is not None]
+    if not there:
+        return
+    _, band, found = max(there, key=lambda item: item[0])
+    # As few digits as tell the float32 that it is: it is to be typed.
+    number = f"{float(str(np.float32(found.value))):.9g}"
+    nodata = f"NODATA to {number}" if with_them.plain else "NODATA to its number in the file"
+    others = len(there) - 1
+    too = f" {many(others, 'other band')} hold{'s' if others == 1 else ''} such values, too." if others else ""
+    text = (
+        f"In '{scene}' {with_them.names[band]} holds {number if found.alike else f'values like {found.value:.4g}'} in "
+        f"{found.count} of the {found.looked} pixels that were looked at, far from all others ({found.low:.4g} to "
+        f"{found.high:.4g}). They are left out of the comparison with the training scene, and mapped all the same: "
+        + (f"if {number} means no data, set {nodata}; if not, leave" if found.alike else "leave")
+        + f" such pixels out with MASK.{too}"
+    )
+    # Of several models, each looks.
+    if text not in context.warnings:
+        context.warn(text)
 
 
 class _Fit:
@@ -189,8 +226,9 @@ class _Fit:
 
     def _distance_text(self, band: int) -> str:
         distance = (self.mean[band] - self.card_mean[band]) / self.card_std[band]
+        shown = f"{distance:+.1f}" if abs(distance) < 100 else f"{distance:+.3g}"
         return (
-            f"{self.names[band]} differs by {distance:+.1f} training deviations "
+            f"{self.names[band]} differs by {shown} training deviations "
             f"(mean {self.mean[band]:.4g} instead of {self.card_mean[band]:.4g})"
         )
 
@@ -213,6 +251,10 @@ class _Fit:
                 "the bands that it is computed from do not (a divisor near 0 in some pixels?)."
             )
         return ""
+
+    def misfits(self) -> Floats:
+        """Return how far each band ``(C,)`` is from the training scene's, in mean and deviation together."""
+        return self._misfits(self.mean, self.std)
 
     def _misfits(self, mean: Floats, std: Floats) -> Floats:
         """Return of each band ``(C,)`` the distance in training deviations and the deviations' log ratio together."""

@@ -15,8 +15,13 @@ from deepscape.tasks.classtable import ClassEntry
 from deepscape.tasks.context import Context
 from deepscape.tasks.errors import BadInput
 from deepscape.tasks.jobs import RasterSource
+from deepscape.tests.engine.test_bandstatistics import sampled
+from deepscape.tests.engine.test_oddvalues import holed, image, mapped, model
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SCENE = Path(__file__).resolve().parents[2] / "demo" / "data" / "sen2.tif"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +249,221 @@ def test_patch_statistics_serve_where_the_scene_s_are_unknown(demo, values):
     bands = [CardBand("", b.mean, b.std, math.nan, math.nan) for b in bands_of(demo)]
     check_scene(demo, bands, scene="s", continue_anyway=False, context=Context())
     assert "offset" in refusal(statistics_of(values - 0.1), bands)
+
+
+# --- a handful of wild pixels ----------------------------------------------------------------------------------------
+
+
+def reflectances(dtype=np.uint16):
+    return np.random.default_rng(0).normal(1500, 60, (2, 120, 120)).astype(dtype)
+
+
+def test_one_saturated_pixel_is_mapped_and_told(tmp_path):
+    values, spoilt = reflectances(), reflectances()
+    spoilt[1, 60, 70] = 65535
+    result, [warning] = mapped(tmp_path, spoilt, model(values))
+    low, high = np.sort(values[1].ravel())[[0, -1]]
+    assert result.pixels == 14400 and warning == (
+        f"In 's.tif' band 2 holds 65535 in 1 of the 14400 pixels that were looked at, far from all others ({low} to "
+        f"{high}). They are left out of the comparison with the training scene, and mapped all the same: if 65535 "
+        "means no data, set NODATA to 65535; if not, leave such pixels out with MASK."
+    )
+    source = replace(RasterSource(str(tmp_path / "s.tif")), nodata=65535)
+    result, warnings = mapped(tmp_path, None, model(values), source=source)
+    assert warnings == [] and result.pixels == 14399
+
+
+def test_what_one_pixel_of_every_band_made_of_a_scene_of_reflectances(demo, values):
+    spoilt = values.copy()
+    spoilt[:, 100, 50] = 65535.0
+    # Without a second look, and with advice that spoils the image.
+    assert "all values are about 3346 times what they were" in refusal(statistics_of(spoilt), bands_of(demo))
+    [text] = warnings_of(sampled(spoilt), bands_of(demo))
+    assert "band 1 holds 65535 in 1 of the 58539 pixels" in text and "11 other bands hold such values, too" in text
+
+
+def test_numbers_are_rounded_and_what_is_to_be_typed_is_the_pixel_s(tmp_path):
+    values, spoilt = reflectances(np.float32), reflectances(np.float32)
+    spoilt[:, 60, 70] = 1e30
+    _, [warning] = mapped(tmp_path, spoilt, model(values))
+    assert "holds 1e+30 in 1 of" in warning and "set NODATA to 1e+30;" in warning
+    assert warning.endswith("with MASK. 1 other band holds such values, too.") and len(warning) < 400
+    source = replace(RasterSource(str(tmp_path / "s.tif")), nodata=1e30)
+    assert mapped(tmp_path, None, model(values), source=source)[1] == []
+    spoilt[:, 60, 71:74] = [1.2345678e20, -3e25, 9.87654e22]
+    _, [warning] = mapped(tmp_path, spoilt, model(values))
+    assert "holds values like 1e+30 in 4 of the 14400 pixels" in warning
+    assert "mapped all the same: leave such pixels out with MASK." in warning
+
+
+def test_a_number_in_physical_units_is_not_told_as_that_of_the_file(tmp_path):
+    values, spoilt = reflectances(), reflectances()
+    spoilt[1, 60, 70] = 65535
+    _, [warning] = mapped(tmp_path, spoilt, model(values * 0.0001, scale=0.0001, offset=0.0))
+    assert "band 2 holds 6.5535 in 1 of" in warning and "set NODATA to its number in the file;" in warning
+
+
+def test_refusals_are_rounded_as_well():
+    bands = [CardBand("", 0.0, 1.0, 1500.0, 200.0)]
+    found = SceneStatistics(np.array([2.5e38]), np.array([1e30]), np.array([14400]))
+    assert "band 1 differs by +1.25e+36 training deviations (mean 2.5e+38 instead of 1500); " in refusal(found, bands)
+
+
+# The change of a scene, and what the refusal says of it.
+MISTAKES = {
+    "units": (lambda v: v * 10000, "the likely cause is the scale"),
+    "eight bits": (lambda v: v / 255, "the likely cause is the scale"),
+    "offset": (lambda v: v - 0.1, "the likely cause is an offset"),
+    "both": (lambda v: v * 10000 + 1000, "missing scale and offset"),
+    "order": (lambda v: v[::-1], "the likely cause is another band order"),
+}
+
+
+def spoil(values, kind, share, seed, every):
+    """Return values ``(C, H, W)`` with a share of garbage, in one band or in every."""
+    rng = np.random.default_rng(seed)
+    spoilt, pixels, span = values.copy(), values[0].size, values.max() - values.min()
+    wild = rng.permutation(pixels)[: max(1, int(share * pixels))]
+    garbage = {
+        "saturated": values.max() + 300 * span,
+        "negative": -9999 * span,
+        "huge": 1e30,
+        "many": 10 ** rng.uniform(4, 30, len(wild)) * span,
+    }[kind]
+    for band in range(len(values)) if every else [rng.integers(len(values))]:
+        spoilt[band].flat[wild] = garbage
+    return spoilt
+
+
+GARBAGE = {
+    "kind": st.sampled_from(["saturated", "negative", "huge", "many"]),
+    "share": st.sampled_from([0.0, 0.0001, 0.002, 0.008]),
+    "seed": st.integers(0, 99),
+    "every": st.booleans(),
+}
+
+
+@given(**GARBAGE)
+@settings(max_examples=15, deadline=None)
+def test_garbage_in_a_few_pixels_is_a_warning(demo, values, kind, share, seed, every):
+    context = Context()
+    spoilt = spoil(values, kind, share, seed, every)
+    check_scene(sampled(spoilt), bands_of(demo), scene="s", continue_anyway=False, context=context)
+    # A single one may be too small a matter to be looked for.
+    assert len(context.warnings) == 1 or (share == 0 and not context.warnings)
+    assert all("far from all others" in text for text in context.warnings)
+
+
+@given(mistake=st.sampled_from(sorted(MISTAKES)), **GARBAGE)
+@settings(max_examples=25, deadline=None)
+def test_real_mistakes_are_refused_with_garbage_as_without(demo, values, mistake, kind, share, seed, every):
+    change, said = MISTAKES[mistake]
+    wrong, context = change(values), Context()
+    with pytest.raises(BadInput) as clean:
+        check_scene(sampled(wrong), bands_of(demo), scene="s", continue_anyway=False, context=context)
+    with pytest.raises(BadInput) as spoilt:
+        check_scene(
+            sampled(spoil(wrong, kind, share, seed, every)), bands_of(demo), scene="s", continue_anyway=False,
+            context=context,
+        )  # fmt: skip
+    assert said in clean.value.message and said in spoilt.value.message
+    assert spoilt.value.remedy.split("-scale")[0] == clean.value.remedy.split("-scale")[0]
+    assert context.warnings == []
+
+
+@pytest.mark.parametrize("mistake", sorted(MISTAKES))
+def test_a_second_look_changes_no_word_of_a_refusal_without_garbage(demo, values, mistake):
+    wrong = MISTAKES[mistake][0](values)
+    assert refusal(sampled(wrong), bands_of(demo)) == refusal(statistics_of(wrong), bands_of(demo))
+
+
+def test_garbage_in_more_than_a_few_pixels_is_refused_as_ever(demo, values):
+    spoilt = values.copy()
+    spoilt[3, :8] = 1e6 * np.random.default_rng(0).random((8, values.shape[2]))  # 3 %
+    assert "band 4 differs by" in refusal(sampled(spoilt), bands_of(demo))
+
+
+def test_the_band_that_was_refused_is_named_not_the_one_with_most_strays(demo, values):
+    context, spoilt = Context(), values.copy()
+    spoilt[2, 100, :50] = 10.0
+    spoilt[7, 5, 6] = 1e20
+    check_scene(sampled(spoilt), bands_of(demo), scene="s", continue_anyway=False, context=context)
+    assert "band 8 holds 1e+20 in 1 of the 58539 pixels" in context.warnings[0]
+    assert "1 other band holds such values, too" in context.warnings[0]
+
+
+def test_several_models_tell_of_the_same_pixels_once(demo, values):
+    context, spoilt = Context(), values.copy()
+    spoilt[7, 5, 6] = 1e20
+    for _ in range(2):
+        check_scene(sampled(spoilt), bands_of(demo), scene="s", continue_anyway=False, context=context)
+    assert len(context.warnings) == 1
+
+
+def test_a_few_pixels_make_no_other_scale():
+    rng = np.random.default_rng(0)
+    anomaly = rng.normal(0, 1, (2, 200, 200))
+    spoilt = anomaly.copy()
+    spoilt[:, 50, 60:64] = 450.0
+    bands = [CardBand("", 0.0, 1.0, 0.0, 1.0)] * 2
+    assert statistics_of(spoilt).std.min() > 4 and "another scale" in warnings_of(statistics_of(spoilt), bands)[0]
+    [text] = warnings_of(sampled(spoilt), bands)
+    assert "holds 450 in 4 of the 40000 pixels" in text
+    assert "another scale" in warnings_of(sampled(anomaly * 4.5), bands)[0]
+
+
+def test_wild_pixels_beside_an_undeclared_number(tmp_path):
+    values = image()
+    spoilt = holed(values, -9999)
+    spoilt[0, 60, 70] = 32000
+    with pytest.raises(BadInput) as caught:
+        mapped(tmp_path, spoilt, model(values))
+    assert caught.value.remedy.startswith("Where that means no data, set NODATA to -9999;")
+    source = replace(RasterSource(str(tmp_path / "s.tif")), nodata=-9999)
+    _, [warning] = mapped(tmp_path, None, model(values), source=source)
+    assert "band 1 holds 32000 in 1 of the 10800 pixels" in warning
+
+
+def test_wild_pixels_do_not_hide_that_the_number_was_learned_with(tmp_path):
+    learned = holed(image(np.float32), -9999)
+    spoilt = learned.copy()
+    spoilt[0, 60, 70] = 1e20
+    _, warnings = mapped(tmp_path, spoilt, model(learned))
+    assert len(warnings) == 2 and "holds 1e+20 in 1 of" in warnings[0] and "set NODATA to -9999" in warnings[1]
+
+
+def test_half_a_percent_of_an_undeclared_number_is_told_with_its_remedy(tmp_path):
+    values = image()
+    spoilt = values.copy()
+    spoilt[1].flat[::200] = -9999
+    _, [warning] = mapped(tmp_path, spoilt, model(values))
+    assert "band 2 holds -9999 in 72 of the 14400 pixels" in warning and "set NODATA to -9999;" in warning
+
+
+def test_only_a_scene_that_would_be_refused_is_read_again(demo, values):
+    for scene, times in ((values, 1), (values[:, :99], 1), (values - 0.1, 3)):
+        reads = []
+        statistics = sampled(scene, reads=reads)
+        check_scene(statistics, bands_of(demo), scene="s", continue_anyway=True, context=Context())
+        assert len(reads) == times * len(set(reads))
+
+
+def test_a_real_scene_of_whole_numbers(tmp_path):
+    path = SHARED / "landsat8_rondonia" / "LC08_232066_20190727.tif"
+    if not path.is_file():
+        pytest.skip("shared/data/landsat8_rondonia is not beside the checkout")
+    with rasterio.open(path) as dataset:
+        values, nodata = dataset.read(), dataset.nodata
+    valid = values != nodata
+    bands = bands_of(sampled(values, valid))
+    spoilt, known = values.copy(), valid.all(axis=0)
+    rows, cols = (at[:: known.sum() // 300] for at in np.nonzero(known))
+    spoilt[0, rows, cols] = 32767
+    assert "band 1 varies" in refusal(replace(sampled(spoilt, valid), windows=None), bands)
+    [text] = warnings_of(sampled(spoilt, valid), bands)
+    assert f"band 1 holds 32767 in {len(rows)} of the {valid[0].sum()} pixels" in text
+    assert "the scale" in refusal(sampled(spoilt / 10000, valid), bands)
+    assert "band order" in refusal(sampled(spoilt[::-1], valid[::-1]), bands)
 
 
 def test_a_band_that_was_constant_in_training():
