@@ -194,6 +194,9 @@ class _PostProcessor(QgsProcessingLayerPostProcessorInterface):
             node = context.project().layerTreeRoot().findLayer(layer.id()) if context.project() else None
             if node is not None:
                 node.setItemVisibilityChecked(self._shown)
+                # A new node is expanded, but the panel may show it closed where it lies above a layer that was there
+                # before; and the panel is told of changes only (seen on 3.22).
+                node.setExpanded(not self._shown)
                 node.setExpanded(self._shown)
 
 

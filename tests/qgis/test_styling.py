@@ -9,6 +9,7 @@ from qgis.core import (
     QgsCategorizedSymbolRenderer,
     QgsFeature,
     QgsGeometry,
+    QgsLayerTreeModel,
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
     QgsProcessingException,
@@ -19,6 +20,8 @@ from qgis.core import (
     QgsSingleSymbolRenderer,
     QgsVectorLayer,
 )
+from qgis.gui import QgsLayerTreeView
+from qgis.PyQt.QtWidgets import QApplication
 
 COLOURS = {1: ("Water", "#7fbcfc"), 7: ("Forest", "#106b00")}
 
@@ -53,6 +56,17 @@ def model(tmp_path):
 def sampling(play, points_file):
     result = {"sample_count": 2, "counts": {"1": 1, "7": 1}, "classes": CLASSES}
     play("selectsamples", {"copy": [points_file, "$output"]}, {"result": result})
+
+
+@pytest.fixture
+def panel(qgis_app):
+    """The layers of the project as QGIS's window shows them."""
+    view = QgsLayerTreeView()
+    model = QgsLayerTreeModel(QgsProject.instance().layerTreeRoot(), view)
+    view.setModel(model)
+    view.show()
+    yield view
+    view.close()
 
 
 def load_as_qgis_does(context, feedback):
@@ -142,6 +156,29 @@ def test_class_map_and_confidence(run, play, model, image, tmp_path, context, fe
     assert (shown.classificationMin(), shown.classificationMax()) == (0, 1)
     assert palette(QgsRasterLayer(str(target), "by hand")) == COLOURS
     assert isinstance(QgsRasterLayer(str(confidence), "by hand").renderer(), QgsSingleBandPseudoColorRenderer)
+
+
+def test_the_legend_is_open_above_a_layer_that_is_there(run, play, model, image, tmp_path, context, feedback, panel):
+    """The panel of QGIS 3.22 shows that of the first new layer closed, though the layer's node is expanded."""
+    from qgis.core import QgsProcessingOutputLayerDefinition
+
+    project = QgsProject.instance()
+    copies = [{"copy": [image, f"${name}"]} for name in ("output", "margin")]
+    play("classify", *copies, {"result": {"classes": CLASSES}})
+    project.addMapLayer(QgsRasterLayer(image, "scene"))
+    QApplication.processEvents()
+    # Layers are loaded in the order of their paths.
+    paths = {"OUTPUT": tmp_path / "1.tif", "MARGIN": tmp_path / "2.tif"}
+    outputs = {name: QgsProcessingOutputLayerDefinition(str(path), project) for name, path in paths.items()}
+    run("classify", INPUT=image, MODEL=model, **outputs)
+    load_as_qgis_does(context, feedback)
+    QApplication.processEvents()
+    nodes = project.layerTreeRoot().findLayers()
+    assert {node.name(): panel.isExpanded(panel.node2index(node)) for node in nodes} == {
+        "Class map (scene)": True,
+        "Margin (scene)": False,
+        "scene": True,
+    }
 
 
 def test_margin_is_light_and_entropy_dark_where_the_model_is_sure(run, play, model, image, tmp_path):
