@@ -23,6 +23,7 @@ import rasterio
 from ..tasks.classtable import ClassEntry
 from ..tasks.errors import BadInput
 from ..tasks.serial import from_plain, to_plain
+from .wording import across_by_down
 
 DATASET_FORMAT = 1
 DESCRIPTION = "dataset.json"
@@ -216,8 +217,8 @@ class PatchDataset:
             expected = (bands, count * size, size)
             if (dataset.count, dataset.height, dataset.width) != expected:
                 raise BadInput(
-                    f"'{path}' holds {dataset.count} bands of {dataset.height} x {dataset.width} pixels instead of "
-                    f"{expected[0]} of {expected[1]} x {expected[2]}.",
+                    f"'{path}' holds {dataset.count} bands of {across_by_down(*dataset.shape)} pixels instead of "
+                    f"{bands} of {across_by_down(*expected[1:])}.",
                     "Extract the patches again.",
                 )
             offset = int(dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1))

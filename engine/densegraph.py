@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .tracednetworks import Pair
+from .wording import across_by_down
 
 _aten = torch.ops.aten
 
@@ -142,5 +143,5 @@ class DenseGraph:
 
 
 def sides_of(cells: Cells) -> str:
-    """Return the rows and columns of cells that a patch has, as text."""
-    return f"{cells.shape[0]} x {cells.shape[1]}"
+    """Return the cells that a patch has, as text."""
+    return across_by_down(*cells.shape)

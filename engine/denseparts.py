@@ -17,6 +17,7 @@ from .bandstatistics import BandStatistics
 from .cardsources import source_of, usable_deviation
 from .datasets import DatasetScene, DatasetSource
 from .trainingground import Ground
+from .wording import as_given
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -218,7 +219,7 @@ def is_binary(job: TrainSegmenter, classes: Sequence[ClassEntry]) -> bool:
         )
     if job.threshold is not None and (count != 2 or job.target == "classes"):
         raise BadInput(
-            f"THRESHOLD is {job.threshold:g}, but the model is not binary.",
+            f"THRESHOLD is {as_given(job.threshold)}, but the model is not binary.",
             "Leave THRESHOLD empty, or train with TARGET binary on two classes.",
         )
     return count == 2 and job.target != "classes"

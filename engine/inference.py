@@ -8,7 +8,9 @@ and compute windows beside each other; their results are noted in the plan's ord
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import functools
+import itertools
 import math
 import os
 import threading
@@ -56,7 +58,7 @@ from .runtimes.deciding import check_threshold
 from .scenes import Scene, open_scene, with_alpha
 from .tiling import Tiling, plan, with_tiles
 from .traversal import in_order
-from .wording import duration, many
+from .wording import across_by_down, as_given, many
 
 if TYPE_CHECKING:
     from .modelfiles import LoadedModel
@@ -70,8 +72,6 @@ Window = Tuple[int, int, int, int]
 _CELL = 64
 # Tiles that runtimes are tried out on.
 _TRIAL = 512
-# A job that takes longer is told so, as soon as its rate is known.
-_LONG_S, _KNOWN_AFTER_S = 60.0, 3.0
 # Of a map with fewer pixels, one class is no surprise.
 _MANY_PIXELS = 10_000
 # Pixels computed for each that is mapped, from which on the job says what makes it faster.
@@ -177,11 +177,22 @@ def _check_card(card: Card, path: str) -> None:
         )
 
 
+def _check_given_once(paths: Sequence[str]) -> None:
+    """Refuse a model that would be averaged with itself: it takes longer, and changes the weights at most."""
+    remedy = "Remove it from MODELS: each model counts once."
+    for known, path in itertools.combinations(paths, 2):
+        if os.path.samefile(path, known):
+            raise BadInput(f"The model '{path}' is given twice.", remedy)
+        if filecmp.cmp(path, known, shallow=False):
+            raise BadInput(f"The model '{path}' is a copy of '{known}'.", remedy)
+
+
 def _models(first: Model, job: Classify, context: Context) -> List[Model]:
     """Return the job's models, which overlap windows as it says."""
     models = [first, *(Model(read_card(path), path) for path in job.more_models)]
     for model, path in zip(models, (job.model, *job.more_models)):
         _check_card(model.card, path)
+    _check_given_once([model.path for model in models if model.path])
     return [replace(model, card=with_overlap(model.card, job.overlap, context)) for model in models]
 
 
@@ -253,8 +264,8 @@ def _tiling(
         return found
     height, width, band = kept
     context.log(
-        f"The map was begun in tiles of {height} x {width} and is continued in them, although MEMORY would now give "
-        f"tiles of {found.height} x {found.width}."
+        f"The map was begun in tiles of {across_by_down(height, width)} and is continued in them, although MEMORY "
+        f"would now give tiles of {across_by_down(found.height, found.width)}."
     )
     return with_tiles((height, width, band), *facts)
 
@@ -288,9 +299,9 @@ def _announce(
     needed[products[0].path] += max(0, log - (os.path.getsize(journal) if os.path.isfile(journal) else 0))
     many = f" ({pixels / 1e6:.3g} million)" if pixels >= 1e6 else ""
     context.log(
-        f"Mapping {window[2]} x {window[3]} pixels{many} with {runtime.name} on "
-        f"{runtime.device}, in tiles of {tiling.height} x {tiling.width}: about {bytes_text(tiling.memory)} of memory, "
-        f"at most {bytes_text(sum(needed.values()))} on the disk."
+        f"Mapping {across_by_down(*window[2:])} pixels{many} with {runtime.name} on {runtime.device}, in tiles of "
+        f"{across_by_down(tiling.height, tiling.width)}: about {bytes_text(tiling.memory)} of memory, at most "
+        f"{bytes_text(sum(needed.values()))} on the disk."
     )
     if job.memory and tiling.memory > job.memory * 1_000_000:
         context.warn(f"MEMORY is {job.memory} MB, but the smallest windows of this model may take more, as told.")
@@ -357,7 +368,7 @@ class Doubtful:
         if self._mapped:
             where = "" if all_windows else " in the windows that were mapped now"
             context.log(
-                f"MIN_CONFIDENCE {least:g} leaves out {self._below} of {self._mapped} pixels "
+                f"MIN_CONFIDENCE {as_given(least)} leaves out {self._below} of {self._mapped} pixels "
                 f"({self._below / self._mapped:.1%}){where}."
             )
 
@@ -453,8 +464,7 @@ def _traverse(mapper: Mapper, context: Context) -> None:
     outputs, tiles = mapper.outputs, mapper.tiles
     sizes = [math.prod(_common(tile, mapper.window)[2:]) for tile in tiles]
     total = sum(sizes)
-    before = done = total - sum(sizes[number] for number in outputs.todo)
-    begun, told = time.monotonic(), False
+    done = total - sum(sizes[number] for number in outputs.todo)
     # Where calls run beside each other, one is always reading while others compute.
     threads = max(2, mapper.runtime.beside)
     results = in_order(outputs.todo, mapper, threads, context.check)
@@ -462,14 +472,8 @@ def _traverse(mapper: Mapper, context: Context) -> None:
         for number, content in zip(outputs.todo, results):
             outputs.add(number, content)
             done += sizes[number]
+            # Whoever shows this adds the rate and the remaining time: the log needs none of its own.
             context.progress(done, total, "Mapping", "pixels")
-            passed = time.monotonic() - begun
-            if not told and passed >= _KNOWN_AFTER_S:
-                told = True
-                rate = (done - before) / passed
-                if (total - before) / rate >= _LONG_S:
-                    left = duration((total - done) / rate)
-                    context.log(f"At {rate / 1e6:.2g} million pixels a second, about {left} more.")
 
 
 def _common(tile: Window, window: Window) -> Window:

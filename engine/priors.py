@@ -16,6 +16,7 @@ from ..tasks.jobs import Classify
 from .runtimes import Runtime
 from .runtimes.base import Floats, Mask
 from .runtimes.deciding import DecidingRuntime, Shares, check_threshold, estimated_shares, learned_shares
+from .wording import as_given
 
 _TILES = 24  # that shares are estimated from, spread over the scene
 
@@ -54,7 +55,8 @@ def deciding(
     if threshold is not None:
         several = job.threshold is None and len(cards) > 1
         mean = ", the mean of the models' thresholds" if several else ""
-        context.log(f"'{card.classes[1].name}' is mapped from a probability of {threshold:g} on{mean}.")
+        text = f"{threshold:g}" if several else as_given(threshold)
+        context.log(f"'{card.classes[1].name}' is mapped from a probability of {text} on{mean}.")
     if ratios is None and threshold is None:
         return runtime
     return DecidingRuntime(runtime, ratios, threshold)

@@ -22,6 +22,16 @@ def many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
+def as_given(value: float) -> str:
+    """Return a number as a user gave it: "0.6", "1", and "0.9999999", which in fewer digits would be 1."""
+    return f"{value:.15g}"
+
+
+def across_by_down(height: int, width: int) -> str:
+    """Return the size of an array ``(H, W)`` as QGIS tells that of a raster, the width first: "247 x 237"."""
+    return f"{width} x {height}"
+
+
 def first_of(words: Sequence[str], most: int) -> str:
     """Return a list of which so many are named: "a, b and 3 more"."""
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -113,7 +113,8 @@ def _at_least(name: str, value: float, low: float) -> None:
 
 def _share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise BadInput(f"{name} is {value:g}, which is no share.", "Give a value from 0 to 1.")
+        # In fewer digits, what is just above 1 would be told as 1.
+        raise BadInput(f"{name} is {value:.15g}, which is no share.", "Give a value from 0 to 1.")
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------

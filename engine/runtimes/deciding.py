@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ...models.cards import Card
 from ...tasks.errors import BadInput
+from ..wording import as_given
 from .base import Floats, Mask, Positions, Runtime, first_largest
 
 Shares = npt.NDArray[np.float64]
@@ -76,7 +77,7 @@ def check_threshold(threshold: Optional[float], cards: Sequence[Card]) -> Option
     """
     if threshold is not None and len(cards[0].classes) != 2:
         raise BadInput(
-            f"THRESHOLD is {threshold:g}, but the model has {len(cards[0].classes)} classes.",
+            f"THRESHOLD is {as_given(threshold)}, but the model has {len(cards[0].classes)} classes.",
             "Leave THRESHOLD empty: it parts two classes.",
         )
     if threshold is not None or all(card.threshold is None for card in cards):

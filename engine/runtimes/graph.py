@@ -14,6 +14,7 @@ import numpy as np
 
 from ...models.cards import Card
 from ...tasks.context import Context
+from ..wording import across_by_down
 from .base import (
     TILE,
     Array,
@@ -164,7 +165,8 @@ class GraphRuntime(ABC):
         if found.shape[-2:] == (rows - 2 * before, cols - 2 * before):
             return found[..., : wanted.shape[0], : wanted.shape[1]]
         if found.shape[-2:] != (rows, cols):
-            raise ValueError(f"the graph answers {found.shape[-2:]} for a window of {rows} x {cols}")
+            sizes = across_by_down(*found.shape[-2:]), across_by_down(rows, cols)
+            raise ValueError(f"the graph answers {sizes[0]} for a window of {sizes[1]} pixels")
         # Such a network answers for the margins too.
         return found[..., before : before + wanted.shape[0], before : before + wanted.shape[1]]
 

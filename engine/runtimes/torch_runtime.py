@@ -14,6 +14,7 @@ from ...models.cards import Card
 from ...tasks.context import Context
 from ...tasks.errors import BadInput
 from ..densify import NotDenseError, dense_network
+from ..wording import across_by_down
 from .base import (
     Array,
     Floats,
@@ -284,7 +285,8 @@ class _Slot:
 
 def _no_room_for_a_tile(height: int, width: int) -> BadInput:
     return BadInput(
-        f"The GPU has too little memory for a tile of {height} x {width} pixels, and this network needs whole tiles.",
+        f"The GPU has too little memory for a tile of {across_by_down(height, width)} pixels, and this network needs "
+        "whole tiles.",
         "Close other programs that use the GPU, or choose DEVICE cpu.",
     )
 

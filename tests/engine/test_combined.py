@@ -1,5 +1,6 @@
 """Several models and several orientations: equal to patches that are cut, turned and averaged one by one."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -334,3 +335,18 @@ def test_a_model_of_other_classes_stops_the_job(files):
     assert not list(files.glob("none*"))
     with pytest.raises(BadInput, match="TTA 'twice'"):
         mapped(files, "none", "first", tta="twice")
+
+
+def test_a_model_that_is_given_twice_stops_the_job(files):
+    shutil.copy(files / "second.safetensors", files / "copy.safetensors")
+    (files / "link.safetensors").symlink_to(files / "first.safetensors")
+    (files / "folder").mkdir()
+    for more, said in (
+        (("first",), r"The model '.*first\.safetensors' is given twice\. Remove it from MODELS"),
+        (("second", "folder/../second"), r"The model '.*folder/\.\./second\.safetensors' is given twice\."),
+        (("link",), r"The model '.*link\.safetensors' is given twice\."),
+        (("second", "copy"), r"The model '.*copy\.safetensors' is a copy of '.*second\.safetensors'\."),
+    ):
+        with pytest.raises(BadInput, match=said):
+            mapped(files, "none", "first", more)
+    assert not list(files.glob("none*"))

@@ -103,8 +103,8 @@ def test_broken_datasets_are_named(folder, tmp_path):
     stack = (folder / "source1.tif").read_bytes()
     (folder / "source1.tif").write_bytes(stack[:-10])
     assert "source1.tif' is cut short: " in refused(folder)
-    with rasterio.open(folder / "source1.tif", "w", driver="GTiff", width=3, height=3, count=2, dtype="int16"):
+    with rasterio.open(folder / "source1.tif", "w", driver="GTiff", width=3, height=4, count=2, dtype="int16"):
         pass
-    assert "instead of 2 of 6 x 3" in refused(folder)
+    assert "holds 2 bands of 3 x 4 pixels instead of 2 of 3 x 6" in refused(folder)
     (folder / "labels.tif").unlink()
     assert "is incomplete" in refused(folder)

@@ -423,6 +423,7 @@ REFUSALS = {
     "the operation 'rand' draws at random": [net(lambda x: pooled(x) * torch.rand(1))],
     "the operation 'flip' has no dense form": [net(lambda x: pooled(x.flip(3)))],
     "the network answers for 5 x 5 cells of a patch": [CONV],
+    "the network answers for 3 x 6 cells of a patch": [nn.Conv2d(BANDS, 2, (2, 5))],
     "the network has several outputs": [net(lambda x: (pooled(x), pooled(x)))],
     "the samples are moved to another axis": [net(lambda x: pooled(x.transpose(0, 1)))],
     "a recurrent layer runs over the patch": [

@@ -1,8 +1,11 @@
 """What of a scene is mapped: threads, tiles and parts, masks, borders, least confidence, damage, room and skipping."""
 
+import itertools
 import shutil
 import threading
+import time
 from collections import namedtuple
+from types import SimpleNamespace
 
 import geopandas
 import numpy as np
@@ -13,6 +16,7 @@ from deepscape.engine import inference
 from deepscape.engine.inference import map_scene
 from deepscape.engine.runtimes import Geometry, no_class
 from deepscape.engine.runtimes.base import first_largest, softmax
+from deepscape.engine.tiling import Tiling
 from deepscape.models.cards import Card, CardBand, CardSource
 from deepscape.tasks.classtable import ClassEntry, palette_colour
 from deepscape.tasks.context import Context
@@ -219,6 +223,8 @@ def test_pixels_of_little_confidence_are_nodata(mapped, tmp_path):
     found, result = mapped(source, min_confidence=0.5, context=context)  # 1/3, 0.58 and 0.91
     assert "MIN_CONFIDENCE 0.5 leaves out 1 of 3 pixels (33.3%)." in context.lines
     assert found.tolist() == [[NODATA, 1, 1]] and result.pixels == 2
+    mapped(source, min_confidence=0.9999999, context=context)
+    assert "MIN_CONFIDENCE 0.9999999 leaves out 3 of 3 pixels (100.0%)." in context.lines
     found, result = mapped(source, min_confidence=0.6, confidence=str(tmp_path / "c.tif"))
     assert found.tolist() == [[NODATA, NODATA, 1]] and np.isnan(read(result.confidence)).tolist() == [
         [True, True, False]
@@ -277,6 +283,23 @@ def test_what_the_job_takes_is_told(mapped, tmp_path):
     mapped(write(tmp_path / "s.tif", scene(64, 64)), context=context)
     told = next(line for line in context.lines if line.startswith("Mapping"))
     assert "64 x 64 pixels" in told and "with centres on cpu, in tiles of 16 x 16" in told and "on the disk" in told
+
+
+def test_sizes_are_told_as_width_by_height(mapped, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "plan", lambda *_: Tiling(16, 32, 96, 10_000_000, 20_000_000))
+    context = Log()
+    mapped(write(tmp_path / "s.tif", scene(40, 70)), tile=None, context=context, box=(3, 5, 60, 30))
+    told = next(line for line in context.lines if line.startswith("Mapping"))
+    assert told.startswith("Mapping 60 x 30 pixels with centres on cpu, in tiles of 32 x 16: about 20 MB of memory")
+
+
+def test_the_remaining_time_is_told_by_the_progress_alone(mapped, tmp_path, monkeypatch):
+    seconds = itertools.count(0, 10)
+    slow = SimpleNamespace(monotonic=lambda: float(next(seconds)), perf_counter=time.perf_counter)
+    monkeypatch.setattr(inference, "time", slow)
+    context = Log()
+    mapped(write(tmp_path / "s.tif", scene(64, 64)), context=context)
+    assert context.lines and not [line for line in context.lines if " a second" in line or " more" in line]
 
 
 def test_a_cancelled_job_does_not_wait_for_the_windows_under_way(mapped, tmp_path):

@@ -129,6 +129,17 @@ def test_several_models_map_from_the_mean_of_their_thresholds_on():
     assert "from a probability of 0.2 on, the mean of the models' thresholds" in context.lines[-1]
 
 
+@pytest.mark.parametrize("threshold", [0.6, 0.9999999])
+def test_a_threshold_is_told_as_it_was_given(threshold):
+    context = Log()
+    deciding(Logits(), job(threshold=threshold), [card()], list, context)
+    assert f"is mapped from a probability of {threshold} on." in context.lines[-1]
+    with pytest.raises(BadInput, match=f"THRESHOLD is {threshold}, but the model has 1 classes"):
+        check_threshold(threshold, [replace(card(), classes=card().classes[:1])])
+    with pytest.raises(BadInput, match=r"THRESHOLD is 1\.0000001, which is no share"):
+        job(threshold=1.0000001)
+
+
 def test_equal_shares_of_a_balanced_model_change_nothing():
     runtime = Logits()
     assert deciding(runtime, job(priors="equal"), [card(weights="balanced")], list, Context()) is runtime

@@ -196,7 +196,7 @@ def test_other_memory_continues_in_the_tiles_that_the_map_was_begun_in(job, whol
     classify(replace(job, memory=700), context)
     assert context.told <= 17 and not any("begun a" in line for line in context.lines)
     assert any(
-        "begun in tiles of 256 x 256 and is continued in them, although MEMORY would now give tiles of 256 x 128"
+        "begun in tiles of 256 x 256 and is continued in them, although MEMORY would now give tiles of 128 x 256"
         in line for line in context.lines
     )  # fmt: skip
     assert outputs(tmp_path) == whole[0]

@@ -252,8 +252,8 @@ def test_too_little_gpu_memory_divides_no_tile_whose_pixels_depend_on_all_of_it(
     card = card_of(32, network="unet", output="pixels", context="tile", stride=4, tile=32, overlap=8)
     context = Log()
     runtime = on_the_cpu(Hungry(UNet(3, 5, width=4, depth=2).eval(), 3 * 32 * 31), card, context)
-    with pytest.raises(BadInput, match=r"a tile of 32 x 32 pixels.*needs whole tiles.*DEVICE cpu"):
-        runtime.best(*block_of(card, 32, 32))
+    with pytest.raises(BadInput, match=r"a tile of 36 x 32 pixels.*needs whole tiles.*DEVICE cpu"):
+        runtime.best(*block_of(card, 32, 36))
     assert context.lines == []
     assert runtime.best(*block_of(card, 28, 32)).shape == (28, 32)
 

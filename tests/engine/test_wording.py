@@ -1,9 +1,10 @@
-"""Numbers in words: lengths of time, and the digits of sizes."""
+"""Numbers in words: lengths of time, the sides of an array, and the digits of sizes."""
 
 import math
 
+import numpy as np
 import pytest
-from deepscape.engine.wording import decimals_of, duration
+from deepscape.engine.wording import across_by_down, as_given, decimals_of, duration
 
 
 @pytest.mark.parametrize(
@@ -13,6 +14,18 @@ from deepscape.engine.wording import decimals_of, duration
 )  # fmt: skip
 def test_durations_are_told_to_a_tenth(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.6, "0.6"), (1.0, "1"), (1, "1"), (0.9999999, "0.9999999"), (0.1 + 0.5, "0.6"), (1.0000001, "1.0000001")],
+)
+def test_numbers_are_told_as_they_were_given(value, text):
+    assert as_given(value) == text
+
+
+def test_the_width_of_an_array_is_told_first():
+    assert across_by_down(*np.zeros((237, 247)).shape) == "247 x 237"
 
 
 @pytest.mark.parametrize(
