@@ -170,9 +170,7 @@ class RasterReader:
             for dataset, indices in self._parts
             for index in indices
         )
-        self.masked = any(
-            _has_mask(flags) for dataset, indices in self._parts for flags in _mask_flags(dataset, indices)
-        )
+        self.masked = any(any(_masks_of(dataset, indices)) for dataset, indices in self._parts)
         self._own = own
         self._expressions: Tuple[BandExpression, ...] = ()
         self.dtype = np.result_type(*(np.dtype(band.dtype) for band in own))
@@ -209,7 +207,7 @@ class RasterReader:
         return dataset
 
     def _chosen(self, dataset: Any, bands: Sequence[int]) -> tuple[int, ...]:
-        # An alpha band is a mask, not a measurement, unless it is asked for; it is honoured through dataset_mask below.
+        # An alpha band is a mask, not a measurement, unless it is asked for; `_file_mask` honours it.
         own = tuple(i for i in dataset.indexes if i not in _alpha_bands(dataset))
         wrong = next((band for band in bands if band not in dataset.indexes), None)
         if wrong is not None:
@@ -420,19 +418,20 @@ class RasterReader:
     @staticmethod
     def _file_mask(dataset: Any, indices: Sequence[int], window: Window) -> Optional[Array]:
         """Return the per-band mask of mask bands and alpha; the no-data number is the reader's own concern."""
-        shape = (len(indices), int(window.height), int(window.width))
-        flags = _mask_flags(dataset, indices)
-        if not any(map(_has_mask, flags)):
+        masks = _masks_of(dataset, indices)
+        if not any(masks):
             return None
-        mask = np.ones(shape, dtype=bool)
-        for position, (index, flag) in enumerate(zip(indices, flags)):
-            if not _has_mask(flag):
-                continue
-            whole = {"per_dataset", "alpha"} & flag
-            mask[position] = (
-                dataset.dataset_mask(window=window) if whole else dataset.read_masks(index, window=window)
-            ) > 0
-        return mask
+        everywhere = {
+            "alpha": lambda: (dataset.read(_alpha_bands(dataset), window=window) > 0).all(axis=0),
+            "file": lambda: dataset.dataset_mask(window=window) > 0,
+        }
+        found = np.ones((len(indices), int(window.height), int(window.width)), dtype=bool)
+        for kind in everywhere.keys() & frozenset().union(*masks):
+            found[[kind in kinds for kinds in masks]] &= everywhere[kind]()
+        for position, (index, kinds) in enumerate(zip(indices, masks)):
+            if "band" in kinds:
+                found[position] &= dataset.read_masks(index, window=window) > 0
+        return found
 
     def physical(self, raw: Array, scales: Optional[Array] = None, offsets: Optional[Array] = None) -> Array:
         """Return raw values ``(..., C, H, W)`` in physical units as float32: raw * scale + offset per band."""
@@ -491,19 +490,20 @@ def _colour(dataset: Any, index: int) -> str:
     return name if name in (*COLOURS, ALPHA) else ""
 
 
-def _mask_flags(dataset: Any, indices: Sequence[int]) -> List[FrozenSet[str]]:
-    """Return what GDAL says of the masks of bands: all_valid, per_dataset, alpha, nodata.
+def _masks_of(dataset: Any, indices: Sequence[int]) -> List[FrozenSet[str]]:
+    """Return what tells of bands where they have no data, besides a number: alpha, a mask of the file, of the band.
 
-    An alpha band that is itself among the bands masks nothing: near infrared as a fourth band is often called alpha.
+    GDAL knows an alpha band for a mask in images of two and of four bands of bytes alone; drones' images have more. One
+    that is itself among the bands masks nothing: near infrared as a fourth band is often called alpha.
     """
-    measured = any(index in indices for index in _alpha_bands(dataset))
-    flags = [frozenset(flag.name for flag in dataset.mask_flag_enums[index - 1]) for index in indices]
-    return [frozenset({"all_valid"}) if measured and "alpha" in names else names for names in flags]
-
-
-def _has_mask(flags: FrozenSet[str]) -> bool:
-    """Tell from GDAL's flags whether a band has a mask (of its own, of the dataset, alpha) that no number shows."""
-    return bool({"per_dataset", "alpha"} & flags) or not {"nodata", "all_valid"} & flags
+    alpha = _alpha_bands(dataset)
+    masked = bool(alpha) and not set(alpha) & set(indices)
+    found = []
+    for index in indices:
+        told = {flag.name for flag in dataset.mask_flag_enums[index - 1]}
+        kinds = {"alpha": masked, "file": "per_dataset" in told and "alpha" not in told, "band": not told}
+        found.append(frozenset(kind for kind, there in kinds.items() if there))
+    return found
 
 
 def _missing_file(dataset: Any) -> str:

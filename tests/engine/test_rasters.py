@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rasterio._env import get_gdal_config
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 UTM = CRS.from_epsg(32654)
@@ -95,6 +96,28 @@ def test_mask_band_and_alpha_are_masks_of_all_bands(tmp_path):
         assert not reader.masked and reader.alpha == ()
         raw, valid = reader.read(0, 0, 1, 2)
         assert raw.tolist() == [[[9, 9]], [[255, 0]]] and valid.all()
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4, 12])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
+def test_alpha_is_a_mask_whatever_the_type_and_the_number_of_bands(tmp_path, bands, dtype):
+    image = np.full((bands + 1, 1, 4), 9, dtype)
+    image[-1] = [[1, 0, 0, 9]]
+    image[0, 0, 3] = 5
+    source = write(tmp_path / "a.tif", image, nodata=5)
+    with rasterio.open(source.path, "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:-1], ColorInterp.alpha]
+    expected = [[[True, False, False, band > 0]] for band in range(bands)]
+    with RasterReader(source) as reader:
+        assert reader.masked and reader.alpha == (bands + 1,) and len(reader.bands) == bands
+        assert reader.read(0, 0, 1, 4)[1].tolist() == expected
+    with RasterReader(RasterSource(source.path, bands=(bands + 1,))) as reader:
+        assert not reader.masked and reader.read(0, 0, 1, 4)[1].all()
+    with rasterio.open(source.path, "r+") as dataset:
+        dataset.nodata = None
+        dataset.write_mask(np.array([[0, 255, 255, 255]], "uint8"))
+    with RasterReader(source) as reader:
+        assert reader.read(0, 0, 1, 4)[1].tolist() == [[[False, False, False, True]]] * bands
 
 
 VRT = """<VRTDataset rasterXSize="3" rasterYSize="1">
