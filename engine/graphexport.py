@@ -18,8 +18,8 @@ from torch.nn import functional
 from ..models.cards import Card
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
+from .convolving import convolve
 from .densify import NotDenseError, dense_network
-from .graphcrops import convolve_crops
 from .liveimages import live_images
 from .scaling import of_physical_values
 from .subpixel import convolved_before_upsampling
@@ -46,7 +46,7 @@ class Exported:
         dense: for images; None where the network has no dense form.
         reason: a phrase that says why there is no dense graph.
         live: values that a network of one class per pixel holds for each pixel of its window; None = not known.
-        convolved: the dense graph as ONNX Runtime takes it, where that is another one; see graphcrops.py.
+        convolved: the dense graph as ONNX Runtime takes it, where that is another one; see convolving.py.
     """
 
     patch: Optional[bytes]
@@ -143,7 +143,7 @@ def export_network(module: nn.Module, card: Card, context: Context) -> Exported:
         network = _without_margins(module, card, context)
         graph = _graph(of_physical_values(network, card), card, "pixels", _image_of(card), card.stride, "")
         plain = _bytes_of(graph)
-        convolved = _bytes_of(graph) if convolve_crops(graph) else None
+        convolved = _bytes_of(graph) if convolve(graph) else None
         return Exported(None, plain, live=_live_values(network, card), convolved=convolved)
     size = source.patch_size
     reason, dense = "", None

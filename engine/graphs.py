@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .graphexport import Exported
 
 # Part of the cache's key: another number where the graphs' content changes.
-GRAPH_FORMAT = 6
+GRAPH_FORMAT = 7
 MOST_FILES = 200
 MOST_BYTES = 2 * 10**9
 _CHUNK = 2**20
@@ -77,7 +77,10 @@ def graphs_of(path: str, card: Card, context: Context) -> Graphs:
     found = _kept(folder, key) if folder else None
     if found is not None:
         return found
-    context.log("The network's graphs are made, which takes some seconds; they are kept for the next time.")
+    context.log(
+        "The network's graphs are made, which takes some seconds and a few hundred megabytes of memory beside what the "
+        "job is told to take; they are kept for the next time."
+    )
     from .modelfiles import load_model
 
     module = load_model(path).module

@@ -61,7 +61,7 @@ class GraphRuntime(ABC):
         threads: of one call.
         kernels: memory of a call for pixels, in that of the values which the graph's operations hold: a runtime keeps
             some of them in an order of its own, too, and needs work space.
-        in_blocks: it computes convolutions in blocks of channels; see graphcrops.py.
+        in_blocks: it computes convolutions in blocks of channels; see convolving.py.
         images: memory of a call in that which `widest_images` tells, where the graph does not tell it. Of a patch
             network, as if the window were one piece, which the smallest ones are.
     """

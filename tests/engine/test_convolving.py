@@ -1,4 +1,4 @@
-"""Crops that are written as convolutions: the same numbers to the last bit, for ONNX Runtime alone."""
+"""Crops and shuffles that are written as convolutions: the same numbers to the last bit, for ONNX Runtime alone."""
 
 import platform
 from dataclasses import replace
@@ -8,7 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from deepscape.engine.graphcrops import convolve_crops
+from deepscape.engine.convolving import convolve
 from deepscape.engine.graphexport import export_network
 from deepscape.engine.graphs import graphs_of
 from deepscape.engine.modelfiles import module_tensors, save_model
@@ -56,6 +56,7 @@ def test_both_graphs_give_the_same_bits(on_x86):
     # That of the three classes is no whole block.
     assert crops >= 3 and after.count("Pad") == 1
     assert after.count("Conv") - before.count("Conv") == crops
+    assert before.count("DepthToSpace") == after.count("ConvTranspose") == 2 and "DepthToSpace" not in after
     onnx.checker.check_model(onnx.load_model_from_string(exported.convolved), full_check=True)
     values = np.random.default_rng(0).normal(size=(2, 3, 68, 76)).astype(np.float32)
     found = logits(exported.convolved, values)
@@ -67,23 +68,26 @@ def test_other_machines_and_other_channels_keep_their_crops(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert export_network(*network_and_card(), Context()).convolved is None
     monkeypatch.setattr(platform, "machine", lambda: "AMD64")
-    assert export_network(*network_and_card(width=8), Context()).convolved is not None  # 16 channels further down
-    assert export_network(*network_and_card(width=3), Context()).convolved is None
+    exported = export_network(*network_and_card(width=3), Context())
+    assert operations(exported.convolved).count("Pad") == operations(exported.dense).count("Pad") > 1
+
+
+def graph_of(node, channels, kind=onnx.TensorProto.FLOAT, constants=()):
+    """A graph of one operation, from "shown" to "y"."""
+    images = [helper.make_tensor_value_info(name, kind, [1, channels, None, None]) for name in ("x", "shown")]
+    result = helper.make_tensor_value_info("y", kind, [1, None, None, None])
+    nodes = [helper.make_node("Identity", ["x"], ["shown"]), node]
+    return helper.make_model(
+        helper.make_graph(nodes, "g", images[:1], [result], constants, value_info=images[1:]),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
 
 
 def padded(sides, channels=16, kind=onnx.TensorProto.FLOAT):
     """A graph of one Pad by these numbers: before and behind of the four axes."""
-    images = [helper.make_tensor_value_info(name, kind, [1, channels, None, None]) for name in ("x", "shown", "y")]
-    nodes = [
-        helper.make_node("Identity", ["x"], ["shown"]),
-        helper.make_node("Pad", ["shown", "sides"], ["y"]),
-    ]
     constant = numpy_helper.from_array(np.array(sides, np.int64), "sides")
-    return helper.make_model(
-        helper.make_graph(nodes, "g", images[:1], images[2:], [constant], value_info=images[1:2]),
-        opset_imports=[helper.make_opsetid("", 18)],
-        ir_version=10,
-    )
+    return graph_of(helper.make_node("Pad", ["shown", "sides"], ["y"]), channels, kind, [constant])
 
 
 @pytest.mark.parametrize(
@@ -101,12 +105,30 @@ def padded(sides, channels=16, kind=onnx.TensorProto.FLOAT):
 )
 def test_only_crops_alike_on_all_sides_of_whole_blocks_are_written_anew(on_x86, model, written):
     plain = model.SerializeToString()
-    assert convolve_crops(model) is written
+    assert convolve(model) is written
     assert (model.SerializeToString() != plain) is written
     if written:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         x = np.random.default_rng(0).normal(size=(1, 16, 9, 12)).astype(np.float32)
-        assert np.array_equal(session.run(None, {"x": x})[0], x[:, :, 3:-3, 3:-3])
+        assert np.array_equal(run(model, x), x[:, :, 3:-3, 3:-3])
+
+
+@pytest.mark.parametrize(("channels", "size"), [(128, 2), (4, 2), (20, 2), (27, 3)])
+def test_shuffles_are_written_anew_whatever_the_channels(on_x86, channels, size):
+    model = graph_of(helper.make_node("DepthToSpace", ["shown"], ["y"], blocksize=size, mode="CRD"), channels)
+    x = np.random.default_rng(0).normal(size=(1, channels, 5, 7)).astype(np.float32)
+    before = run(model, x)
+    assert convolve(model) and not any(node.op_type == "DepthToSpace" for node in model.graph.node)
+    assert np.array_equal(run(model, x), before)
+
+
+def test_shuffles_of_another_order_stay(on_x86):
+    assert not convolve(graph_of(helper.make_node("DepthToSpace", ["shown"], ["y"], blocksize=2, mode="DCR"), 16))
+    assert not convolve(graph_of(helper.make_node("DepthToSpace", ["shown"], ["y"], blocksize=2), 16))
+
+
+def run(model, x):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
 
 
 def test_onnx_runtime_takes_it_and_the_cache_keeps_it(on_x86, monkeypatch, tmp_path):
