@@ -27,6 +27,7 @@ from ..models.cards import Card, read_card
 from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput, DiskFull
+from ..tasks.jobfiles import check_inputs_stay, output_paths
 from ..tasks.jobs import Classify, ClassifyResult
 from ..tasks.protocol import plugin_version
 from ..tasks.worker import give_back
@@ -100,7 +101,7 @@ def map_scene(
     card = cards[0]
     orders = band_orders(cards, [Path(path).name for path in (job.model, *job.more_models)], context)
     products = _products(job, card)
-    _check_outputs(job, [product.path for product in products])
+    _check_outputs(job)
     with contextlib.ExitStack() as stack:
         source = with_alpha(job.source, card, context)
         reader = stack.enter_context(reading(source, salvage=job.damaged == "nodata"))
@@ -566,16 +567,18 @@ def _key(
     )  # fmt: skip
 
 
-def _check_outputs(job: Classify, paths: Sequence[str]) -> None:
-    """Refuse outputs that would overwrite an input or each other."""
-    given = [os.path.realpath(path) for path in paths]
-    for path in (job.output, job.probabilities, job.confidence, job.entropy, job.margin):
+def _check_outputs(job: Classify) -> None:
+    """Refuse outputs that would overwrite an input or each other, by their whole names: ``map`` becomes ``map.tif``.
+
+    The check of every job's outputs does not know of the suffix that a raster gets here.
+    """
+    given = output_paths(job)
+    for path in given.values():
         if os.path.isdir(path):
             raise BadInput(f"The output '{path}' is a folder.", "Give a file name in it.")
-    for path in (job.source.path, *job.source.stack):
-        if os.path.realpath(path) in given:
-            raise BadInput(f"The output '{path}' is the scene itself.", "Choose another output file.")
-    if len(set(given)) != len(given):
+    whole = {name.upper(): raster_path(path) for name, path in given.items()}
+    check_inputs_stay(job, whole)
+    if len({os.path.realpath(path) for path in whole.values()}) != len(whole):
         raise BadInput("Two outputs have the same file name.", "Give each output a file of its own.")
 
 

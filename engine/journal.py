@@ -34,6 +34,7 @@ from ..tasks.jobfiles import input_paths
 from ..tasks.jobs import Job
 from ..tasks.protocol import plugin_version
 from ..tasks.serial import to_plain
+from ..tasks.virtualrasters import files_read_by
 from .keychanges import changes
 from .outputfiles import writing_error
 
@@ -438,11 +439,17 @@ def input_state(path: str) -> List[Any]:
     """
     files, facts = [path], []
     with contextlib.suppress(RasterioError), rasterio.open(path) as dataset:
-        files = [name for name in dataset.files if not name.lower().endswith((".aux.xml", ".ovr"))] or files
+        files = [name for name in dataset.files if not _is_sidecar(name)] or files
         bands = zip(dataset.descriptions, dataset.nodatavals, dataset.scales, dataset.offsets)
         facts = [[name or "", str(nodata), scale, offset] for name, nodata, scale, offset in bands]
-    found = [(name, os.stat(name)) for name in sorted(files) if os.path.exists(name)]
+    # The list of a VRT ends at its sources: of those that are VRTs, it lacks the files with the pixels.
+    names = sorted({*files, *(name for name in files_read_by(path) if not _is_sidecar(name))})
+    found = [(name, os.stat(name)) for name in names if os.path.exists(name)]
     return [[name, status.st_size, status.st_mtime_ns] for name, status in found] + facts
+
+
+def _is_sidecar(name: str) -> bool:
+    return name.lower().endswith((".aux.xml", ".ovr"))
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

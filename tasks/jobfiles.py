@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from .errors import BadInput, DeepscapeError
 from .jobs import Job, RasterSource, VectorSource, job_from_plain, job_to_plain
 from .protocol import plugin_version
 from .serial import to_plain
+from .virtualrasters import files_read_by
 
 SUFFIX = ".job.json"
 FORMAT = "deepscape-job"
@@ -216,13 +218,11 @@ def check_outputs(job: Job) -> None:
         BadInput: a folder is missing, is a file or cannot be written, an output is a folder where a file is meant or
             the other way round, or would overwrite an input or another output.
     """
-    inputs = {os.path.realpath(path) for path in input_paths(job)}
+    check_inputs_stay(job, {name.upper(): path for name, path in output_paths(job).items()})
     seen: Dict[str, str] = {}
     for name, path in output_paths(job).items():
         label = name.upper()
         real = os.path.realpath(path)
-        if real in inputs:
-            raise BadInput(f"{label} '{path}' is also an input and would be overwritten.", "Choose another name.")
         if real in seen:
             raise BadInput(f"{label} and {seen[real]} are the same file '{path}'.", "Choose another name for one.")
         seen[real] = label
@@ -232,6 +232,30 @@ def check_outputs(job: Job) -> None:
         if not is_folder and os.path.isdir(path):
             raise BadInput(f"{label} '{path}' is a folder, not a file.", "Choose a file name.")
         check_folder(label, os.path.dirname(os.path.abspath(path)), create=is_folder)
+
+
+def check_inputs_stay(job: Job, outputs: Mapping[str, str]) -> None:
+    """Make sure that no output takes the place of what the job reads: an input, or a file that an input reads (a VRT).
+
+    Args:
+        job: the job.
+        outputs: label -> path of each output.
+
+    Raises:
+        BadInput: an output would overwrite such a file.
+    """
+    labels = {os.path.realpath(path): label for label, path in outputs.items()}
+    # Only a file that is there can be lost: else a mosaic of many files need not be looked through.
+    replaces = any(os.path.isfile(path) for path in outputs.values())
+    for given in input_paths(job):
+        for path in itertools.chain([given], files_read_by(given) if replaces else ()):
+            label = labels.get(os.path.realpath(path))
+            if label is not None:
+                reader = "" if path == given else f": the VRT '{given}' reads it"
+                raise BadInput(
+                    f"{label} '{outputs[label]}' is also an input and would be overwritten{reader}.",
+                    "Choose another name.",
+                )
 
 
 def check_folder(label: str, folder: str, create: bool = False) -> None:

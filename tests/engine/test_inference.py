@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
 from deepscape.engine import maps
 from deepscape.engine.bandstatistics import scene_statistics
@@ -597,8 +598,14 @@ def test_a_file_that_cannot_grow_is_an_error_and_leaves_nothing(compact, tmp_pat
 def test_the_scene_is_never_overwritten(tmp_path):
     source = write(tmp_path / "map.tif", scene(4, 4))
     before = (tmp_path / "map.tif").read_bytes()
-    with pytest.raises(BadInput, match="the scene itself"):
+    with pytest.raises(BadInput, match=r"OUTPUT '.*map\.tif' is also an input and would be overwritten\."):
         run(model_of(Centre(1), 1, 3), source, tmp_path)
+    rasterio.shutil.copy(source.path, str(tmp_path / "m.vrt"), driver="VRT")
+    # Without its suffix the output is another file for the check of every job's outputs.
+    job = Classify(RasterSource(str(tmp_path / "m.vrt")), "m.safetensors", str(tmp_path / "map"), continue_anyway=True)
+    with pytest.raises(BadInput, match=r"OUTPUT '.*map\.tif' is also an input .*: the VRT '.*m\.vrt' reads it\."):
+        map_scene(model_of(Centre(1), 1, 3), job, Context())
+    (tmp_path / "m.vrt").unlink()
     assert (tmp_path / "map.tif").read_bytes() == before
     other = write(tmp_path / "s.tif", scene(4, 4))
     with pytest.raises(BadInput, match="same file name"):

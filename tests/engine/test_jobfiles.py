@@ -220,6 +220,52 @@ def test_outputs_that_cannot_be_written(folder, case):
     assert raised.value.remedy
 
 
+def virtual(path, source):
+    path.write_text(f'<VRTDataset><SourceFilename relativeToVRT="1">{source}</SourceFilename></VRTDataset>')
+    return RasterSource(str(path))
+
+
+def test_a_file_that_a_virtual_raster_reads_is_not_overwritten(folder):
+    scenes = folder / "scenes"
+    scene = scenes / "scène 1.tif"
+    mosaic = virtual(folder / "mosaic.vrt", f"scenes/{scene.name}")
+    outer = virtual(folder / "outer.vrt", "mosaic.vrt")
+    (folder / "link.tif").symlink_to(scene)
+    for changes in (
+        {"source": mosaic, "output": str(scene)},
+        {"source": outer, "output": str(scene)},
+        {"source": outer, "output": str(folder / "mosaic.vrt")},
+        {"source": mosaic, "output": str(scenes / ".." / "scenes" / scene.name)},
+        {"source": mosaic, "output": str(folder / "link.tif")},
+        {"source": RasterSource("/s.tif", (outer.path,)), "output": str(scene)},
+        {"source": RasterSource("/s.tif"), "mask": outer, "output": str(scene)},
+    ):
+        job = classify(folder, **changes)
+        with pytest.raises(BadInput) as raised:
+            jobfiles.check_outputs(job)
+        virtual_input = next(path for path in jobfiles.input_paths(job) if path.endswith(".vrt"))
+        assert raised.value.message == (
+            f"OUTPUT '{job.output}' is also an input and would be overwritten: the VRT '{virtual_input}' reads it."
+        )
+        assert raised.value.remedy == "Choose another name."
+    with pytest.raises(BadInput, match=r"^CONFIDENCE '"):
+        jobfiles.check_outputs(classify(folder, source=mosaic, confidence=str(scene)))
+    # A map beside it may be made anew.
+    (scenes / "map.tif").write_text("")
+    jobfiles.check_outputs(classify(folder, source=outer, output=str(scenes / "map.tif")))
+
+
+def test_virtual_rasters_are_looked_through_where_a_file_would_be_replaced(folder, monkeypatch):
+    looked = []
+    monkeypatch.setattr(jobfiles, "files_read_by", lambda path: looked.append(path) or ())
+    job = classify(folder)
+    jobfiles.check_outputs(job)
+    assert looked == []
+    Path(job.output).write_text("")
+    jobfiles.check_outputs(job)
+    assert looked == jobfiles.input_paths(job)
+
+
 def test_a_folder_without_write_permission(folder):
     # /proc takes no files even from root, for whom permissions of other folders count for nothing.
     with pytest.raises(BadInput) as raised:

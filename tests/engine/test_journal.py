@@ -342,5 +342,11 @@ def test_the_files_of_a_mosaic_count(tmp_path):
         "</VRTRasterBand></VRTDataset>"
     )
     before = journals.input_state(str(tmp_path / "s.vrt"))
+    assert len(before) == 3  # two files, each once, and a band
+    (tmp_path / "outer.vrt").write_text((tmp_path / "s.vrt").read_text().replace("t.tif", "s.vrt"))
+    (tmp_path / "t.tif.ovr").write_bytes(b"")
+    outer = journals.input_state(str(tmp_path / "outer.vrt"))
+    assert [name for name, *_ in outer[:-1]] == [str(tmp_path / name) for name in ("outer.vrt", "s.vrt", "t.tif")]
     os.utime(tile, ns=(1, 1))
     assert journals.input_state(str(tmp_path / "s.vrt")) != before
+    assert journals.input_state(str(tmp_path / "outer.vrt")) != outer

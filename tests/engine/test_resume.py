@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from deepscape.engine import inference, journal, maps
 from deepscape.engine.inference import classify
@@ -153,6 +154,22 @@ def test_another_job_begins_again_and_says_why(job, whole, tmp_path, monkeypatch
     assert "kept (PROBABILITY_TYPE was float32, is uint8)" in again(replace(job, probability_type="uint8"))
     interrupted()
     assert "kept (the outputs were classes and confidence, are classes)" in again(replace(job, confidence=""))
+
+
+def test_a_change_of_a_file_below_two_virtual_rasters_begins_again(job, tmp_path):
+    rasterio.shutil.copy(str(tmp_path / "s.tif"), str(tmp_path / "inner.vrt"), driver="VRT")
+    text = (tmp_path / "inner.vrt").read_text()
+    (tmp_path / "outer.vrt").write_text(text.replace(">s.tif<", ">inner.vrt<"))
+    job = replace(job, source=RasterSource(str(tmp_path / "outer.vrt")))
+    with pytest.raises(JobCancelled):
+        classify(job, Log(tmp_path / "scratch", "Mapping", 3))
+    with rasterio.open(tmp_path / "s.tif", "r+") as dataset:
+        dataset.write(dataset.read() + 5)
+    context = Log(tmp_path / "scratch")
+    classify(job, context)
+    lines = [line for line in context.lines if "finished" in line]
+    assert len(lines) == 1 and "of no use any more ('outer.vrt' has changed): the map is begun again" in lines[0]
+    assert context.told == 20
 
 
 def test_a_return_to_an_interrupted_job_continues_it(job, whole, tmp_path):
