@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from typing import Any, Callable, Dict, List, Mapping
 
 from qgis.core import (
@@ -24,17 +23,16 @@ from qgis.core import (
     QgsProperty,
 )
 
-from . import compat, rasterexport
+from ..tasks.suffixes import kind_suffix
+from . import compat, gdalnames, rasterexport
 from .destinations import destination_text, is_file_destination, suffix_of
 from .snapshots import is_given
 from .translate import tr
 
-# Addresses, GDAL's names of files in the web, and the sources of web services.
-_IN_THE_WEB = re.compile(r".*(?:\b(?:https?|ftp|s3|gs)://|/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs)|\burl=)", re.I)
-
 
 def complaint(algorithm: Any, parameters: Mapping[str, Any], context: Any) -> str:
     """Return the sentence for the first wrong parameter; empty when all can be used."""
+    parameters = gdalnames.opened(algorithm.parameterDefinitions(), parameters, context)
     for definition in algorithm.parameterDefinitions():
         value = parameters.get(definition.name())
         if not is_given(value):
@@ -158,7 +156,7 @@ def _source(algorithm, definition, value, parameters, context) -> str:
 def _unreadable_raster(name: str, value: Any) -> str:
     """Return why a raster cannot be used: by their names QGIS opens files alone, and of these those of one raster."""
     if isinstance(value, str) and not os.path.exists(value):
-        if _IN_THE_WEB.match(value):
+        if gdalnames.is_in_the_web(value):
             return tr(
                 "{0} '{1}' lies in the web, where rasters are not read by their address. Download the file and use "
                 "that, or add it to QGIS and save the part that you need as GeoTIFF (Export > Save As...)."
@@ -180,7 +178,7 @@ def _unreadable_raster(name: str, value: Any) -> str:
 def _unreadable(name: str, value: Any, what: str) -> str:
     shown = value.name() if hasattr(value, "name") else str(value)
     path = shown.split("|")[0]
-    if isinstance(value, str) and (os.sep in path or "." in path) and not os.path.exists(path):
+    if isinstance(value, str) and (os.sep in path or "." in path) and not gdalnames.exists(path):
         return tr("{0} '{1}' does not exist. Check the path.").format(name, shown)
     return tr("{0} '{1}' cannot be read as a {2}. Choose another one.").format(name, shown, what)
 
@@ -218,10 +216,13 @@ def _destination(algorithm, definition, value, parameters, context) -> str:
     name, suffix = definition.name(), suffix_of(definition)
     if suffix and os.path.isdir(text):
         return tr("{0} '{1}' is a folder. Give a file name in it.").format(name, text)
-    ending = os.path.splitext(text)[1]
-    if suffix and ending and ending[1:].isalpha() and ending.lower() not in (suffix, *_ALSO.get(suffix, ())):
-        return tr("{0} '{1}' cannot be written: it is a file of the kind {2}. Give a name that ends in {2}.").format(
-            name, text, suffix
+    if suffix and os.path.exists(text) and not os.path.isfile(text):
+        # A file of that name and a suffix would be written beside /dev/null.
+        return tr("{0} '{1}' is a device. Give a file name that ends in {2}.").format(name, text, suffix)
+    kind = kind_suffix(text)
+    if suffix and kind and kind not in (suffix, *_ALSO.get(suffix, ())):
+        return tr("{0} '{1}' ends in {2}, but the file is written as {3}. Give a name that ends in {3}.").format(
+            name, text, kind, suffix
         )
     supported, reason = algorithm.provider().isSupportedOutputValue(value, definition, context)
     if not supported and not suffix:

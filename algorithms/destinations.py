@@ -13,6 +13,7 @@ from qgis.core import (
     QgsProperty,
 )
 
+from ..tasks.suffixes import kind_suffix
 from . import compat
 from .snapshots import is_given
 
@@ -52,9 +53,8 @@ def complete_destination(parameters: Dict[str, Any], definition: Any) -> None:
     if not is_file_destination(text):
         return
     path, suffix = os.path.abspath(text), suffix_of(definition)
-    ending = os.path.splitext(path)[1]
     # A folder is refused as it was given: with a suffix the file would lie beside it.
-    if suffix and not (ending and ending[1:].isalpha()) and not os.path.isdir(path):
+    if suffix and not kind_suffix(path) and not os.path.isdir(path):
         path += suffix
     if isinstance(value, QgsProcessingOutputLayerDefinition):
         changed = QgsProcessingOutputLayerDefinition(value)

@@ -108,8 +108,8 @@ def _calibration(job: Assess, legend: Legend, mapped: RasterReader) -> Iterator[
     with reading(job.probabilities) as reader:
         if not reader.grid.same_as(mapped.grid):
             raise BadInput(
-                f"'{reader.name}' ({reader.grid.width} x {reader.grid.height}) does not lie on the grid of the map "
-                f"'{mapped.name}' ({mapped.grid.width} x {mapped.grid.height}).",
+                f"'{reader.name}' does not lie on the grid of the map '{mapped.name}': "
+                f"{reader.grid.difference_from(mapped.grid)}.",
                 "Give the PROBABILITIES that 'Classify an image' wrote with the map.",
             )
         classes = band_classes(reader, legend.layer_classes, mapped.name)

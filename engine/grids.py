@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,22 @@ class Grid:
         pixel = math.sqrt(abs(self.transform.determinant))
         return bool(np.all(np.abs(shift) < 0.01 * pixel))
 
+    def difference_from(self, other: Grid) -> str:
+        """Return what tells this grid from another: "its size in pixels is 5 x 3, not 4 x 3"."""
+        own, theirs = self._in_words(), other._in_words()
+        found = [f"its {what} is {own[what]}, not {theirs[what]}" for what in own if own[what] != theirs[what]]
+        return "; ".join(found) or "its rows and columns run in other directions"
+
+    def _in_words(self) -> Dict[str, str]:
+        """Return what makes a grid, with the digits that map coordinates have."""
+        matrix = self.transform
+        return {
+            "CRS": crs_name(self.crs),
+            "size in pixels": f"{self.width} x {self.height}",
+            "pixel size": f"{math.hypot(matrix.a, matrix.d):.10g} x {math.hypot(matrix.b, matrix.e):.10g}",
+            "upper left corner": f"x {matrix.c:.10g}, y {matrix.f:.10g}",
+        }
+
     def window_of(self, extent: Extent) -> Tuple[int, int, int, int]:
         """Return the window (row, col, height, width) that an extent covers, snapped outward and cut to the raster.
 
@@ -99,6 +115,17 @@ class Grid:
                 "Choose an extent that overlaps the raster, or leave it empty.",
             )
         return top, left, bottom - top, right - left
+
+
+def crs_name(crs: Any) -> str:
+    """Return "EPSG:32654" where the CRS (of rasterio or pyproj) has such a code, else its name; "no CRS" for None."""
+    if crs is None:
+        return "no CRS"
+    import pyproj
+
+    parsed = pyproj.CRS.from_wkt(crs.to_wkt())
+    code = parsed.to_authority()
+    return ":".join(code) if code else str(parsed.name)
 
 
 def _ranges(left: float, right: float, low: float, high: float) -> str:

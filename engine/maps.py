@@ -28,6 +28,7 @@ from ..tasks.classtable import ClassEntry
 from ..tasks.context import Context
 from ..tasks.errors import BadInput, DeepscapeError, DiskFull, JobCancelled
 from ..tasks.jobfiles import remove_parts_of
+from ..tasks.suffixes import kind_suffix
 from ..tasks.worker import give_back
 from .journal import Journal, OtherJob
 from .legends import aux_path, colour_table, qml_path, write_ramp, write_sidecars
@@ -72,8 +73,17 @@ class Totals:
 
 
 def raster_path(path: str) -> str:
-    """Return the path with the missing suffix ``.tif``; an empty path stays empty."""
-    return path if not path or Path(path).suffix.lower() in (".tif", ".tiff") else path + ".tif"
+    """Return the path with the missing suffix ``.tif``; an empty path stays empty.
+
+    Raises:
+        BadInput: the path has the suffix of another kind of file.
+    """
+    kind = kind_suffix(path)
+    if kind in (".tif", ".tiff") or not path:
+        return path
+    if kind:
+        raise BadInput(f"'{path}' ends in {kind}, but rasters are written as .tif.", "Give a path that ends in .tif.")
+    return path + ".tif"
 
 
 class MapWriter:

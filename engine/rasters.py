@@ -150,8 +150,8 @@ class RasterReader:
                 grid = Grid(other.width, other.height, other.transform, other.crs or crs)
                 if not self.grid.same_as(grid):
                     raise BadInput(
-                        f"'{Path(path).name}' ({grid.width} x {grid.height}) does not lie on the grid of '{self.name}' "
-                        f"({self.grid.width} x {self.grid.height}).",
+                        f"'{Path(path).name}' does not lie on the grid of '{self.name}': "
+                        f"{grid.difference_from(self.grid)}.",
                         "Stack rasters of one grid only; align them first, e.g. with 'Align rasters'.",
                     )
                 self._parts.append((other, self._chosen(other, ())))
@@ -540,8 +540,7 @@ def open_mask_on(source: RasterSource, grid: Grid, instead: str = "") -> RasterR
         return mask
     mask.close()
     raise BadInput(
-        f"The mask '{mask.name}' ({mask.grid.width} x {mask.grid.height}) does not lie on the grid of the raster "
-        f"({grid.width} x {grid.height}).",
+        f"The mask '{mask.name}' does not lie on the grid of the raster: {mask.grid.difference_from(grid)}.",
         f"Give a mask of the same grid{instead}.",
     )
 

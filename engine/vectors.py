@@ -27,7 +27,9 @@ from rasterio.crs import CRS
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
 from ..tasks.jobs import VectorSource
+from ..tasks.suffixes import kind_suffix
 from .globe import on_longitudes, to_grid
+from .grids import crs_name as crs_name
 from .outputfiles import part_name, writing_error
 from .rasters import Grid
 
@@ -181,15 +183,6 @@ def on_grid(layer: Layer, grid: Grid, raster_name: str, context: Context, consum
     return replace(layer, frame=frame)
 
 
-def crs_name(crs: Any) -> str:
-    """Return "EPSG:32654" where the CRS (of rasterio or pyproj) has such a code, else its name; "no CRS" for None."""
-    if crs is None:
-        return "no CRS"
-    parsed = pyproj.CRS.from_wkt(crs.to_wkt())
-    code = parsed.to_authority()
-    return ":".join(code) if code else str(parsed.name)
-
-
 def _wkt(crs: Optional[CRS]) -> Optional[str]:
     return None if crs is None else str(crs.to_wkt())
 
@@ -200,10 +193,10 @@ def vector_path(path: str) -> str:
     Raises:
         BadInput: the path has another suffix.
     """
-    suffix = Path(path).suffix
-    if suffix.lower() == ".gpkg":
+    kind = kind_suffix(path)
+    if kind == ".gpkg":
         return path
-    if suffix and suffix[1:].isalpha():
+    if kind:
         raise BadInput(f"'{path}' is not a GeoPackage.", "Give an output path that ends in .gpkg.")
     return path + ".gpkg"
 

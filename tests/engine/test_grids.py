@@ -59,6 +59,19 @@ def test_grids_are_the_same_within_a_hundredth_of_a_pixel():
     assert not grid.same_as(Grid(10, 11, grid.transform, UTM))
 
 
+def test_what_tells_two_grids_apart_is_named_with_both_values():
+    grid = Grid(10, 10, from_origin(500000, 4000000, 10, 10), UTM)
+    other = Grid(10, 11, from_origin(500005, 4000000, 10.002, 10), None)
+    assert grid.difference_from(other) == (
+        "its CRS is EPSG:32654, not no CRS; its size in pixels is 10 x 10, not 10 x 11; its pixel size is 10 x 10, not "
+        "10.002 x 10; its upper left corner is x 500000, y 4000000, not x 500005, y 4000000"
+    )
+    moved = Grid(10, 10, from_origin(500000.25, 4000000, 10, 10), UTM)
+    assert moved.difference_from(grid) == ("its upper left corner is x 500000.25, y 4000000, not x 500000, y 4000000")
+    turned = Grid(10, 10, grid.transform @ Affine.rotation(90), UTM)
+    assert turned.difference_from(grid) == "its rows and columns run in other directions"
+
+
 def test_pixels_measure_metres_also_in_degrees_and_feet():
     assert pixel_metres(Grid(10, 10, from_origin(0, 0, 10, 10), UTM)) == 10
     degrees = Grid(10, 10, from_origin(0, 60, 1e-4, 1e-4), CRS.from_epsg(4326))

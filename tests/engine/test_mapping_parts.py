@@ -192,7 +192,9 @@ def test_only_what_a_mask_covers_is_mapped(mapped, tmp_path):
 
 def test_a_mask_that_does_not_fit_is_refused(mapped, tmp_path):
     source, other = write(tmp_path / "s.tif", scene(8, 8)), write(tmp_path / "m.tif", scene(8, 9))
-    with pytest.raises(BadInput, match=r"'m\.tif' \(9 x 8\) does not lie on the grid of the raster"):
+    with pytest.raises(
+        BadInput, match=r"'m\.tif' does not lie on the grid of the raster: its size in pixels is 9 x 8, not 8 x 8\."
+    ):
         mapped(source, mask=other)
     points = geopandas.GeoDataFrame(geometry=shapely.points([5e5], [4e6]), crs="EPSG:32654")
     points.to_file(tmp_path / "p.gpkg")

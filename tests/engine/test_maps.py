@@ -43,6 +43,9 @@ def test_raster_path():
         "a.tif",
         "a.v2.tif",
     ]
+    for other in (".jp2", ".GPKG", ".vrt"):
+        with pytest.raises(BadInput, match=f"'map{other}' ends in {other.lower()}, but rasters are written as .tif."):
+            raster_path(f"map{other}")
 
 
 def test_hectares_on_the_ellipsoid_equal_those_of_pyproj():

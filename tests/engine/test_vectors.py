@@ -108,8 +108,9 @@ def test_crs_names():
 
 def test_output_paths_get_their_suffix():
     assert vector_path("a b") == "a b.gpkg" and vector_path("v1.2") == "v1.2.gpkg" and vector_path("A.GPKG") == "A.GPKG"
-    with pytest.raises(BadInput, match="not a GeoPackage"):
-        vector_path("a.shp")
+    for other in ("a.shp", "a.jp2"):
+        with pytest.raises(BadInput, match="not a GeoPackage"):
+            vector_path(other)
 
 
 def test_a_layer_is_written_in_pieces_whole_or_not_at_all(tmp_path):

@@ -1,5 +1,6 @@
 """Layers and a feedback for the tests of the QGIS side."""
 
+import gc
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from qgis.core import (
     QgsFeature,
     QgsGeometry,
     QgsProcessingFeedback,
+    QgsProcessingUtils,
     QgsVectorFileWriter,
     QgsVectorLayer,
 )
@@ -66,6 +68,20 @@ def save(layer, path):
     code, *rest = QgsVectorFileWriter.writeAsVectorFormatV3(layer, str(path), QgsCoordinateTransformContext(), options)
     assert code == QgsVectorFileWriter.WriterError.NoError, rest
     return str(path)
+
+
+def load_as_qgis_does(context, feedback):
+    """Do what Processing does in the main thread when an algorithm has ended; return the layers by name."""
+    gc.collect()
+    loaded = {}
+    for destination, details in context.layersToLoadOnCompletion().items():
+        layer = QgsProcessingUtils.mapLayerFromString(destination, context)
+        details.setOutputLayerName(layer)
+        # It takes none where it has found a layer of the project, which it then hands over.
+        details.project.addMapLayer(context.temporaryLayerStore().takeMapLayer(layer))
+        details.postProcessor().postProcessLayer(layer, context, feedback)
+        loaded[layer.name()] = layer
+    return loaded
 
 
 def longest_gap(work, seconds=30):

@@ -5,8 +5,16 @@ import re
 import pytest
 from deepscape.algorithms.checks import chosen_words
 from deepscape.algorithms.values import Values
+from deepscape.tasks.suffixes import kind_suffix
 from osgeo import gdal
-from qgis.core import QgsProcessing, QgsProcessingException, QgsProcessingParameterEnum, QgsRasterLayer
+from qgis.core import (
+    QgsProcessing,
+    QgsProcessingException,
+    QgsProcessingParameterEnum,
+    QgsRasterFileWriter,
+    QgsRasterLayer,
+    QgsVectorFileWriter,
+)
 
 
 @pytest.fixture
@@ -136,6 +144,18 @@ def test_files_of_several_rasters(complaint, tmp_path):
     assert "does not exist" in complaint("classify", INPUT=f"GPKG:{path}:three")
 
 
+def test_rasters_in_archives(complaint, zipped):
+    assert complaint("classify", INPUT=zipped, STACK=[zipped], MASK=zipped) == ""
+    layer = QgsRasterLayer(zipped, "zipped")
+    assert layer.isValid() and complaint("classify", INPUT=layer) == ""
+    missing, notes = zipped.replace("scene", "other"), zipped.replace("scene.tif", "notes.txt")
+    for name in ("INPUT", "STACK"):
+        assert complaint("classify", **{name: missing}) == f"{name} '{missing}' does not exist. Check the path."
+        assert complaint("classify", **{name: notes}) == (
+            f"{name} '{notes}' cannot be read as a raster. Choose another one."
+        )
+
+
 def test_missing_field_lists_the_fields(complaint):
     assert complaint("selectvectorsamples", FIELD="klass") == (
         "FIELD: 'labels' has no field 'klass'. Its fields are: fid, class_id."
@@ -174,6 +194,33 @@ def test_outputs(complaint, tmp_path):
     assert "Give a name that ends in .tif." in complaint("classify", OUTPUT=str(tmp_path / "map.jpg"))
     assert "does not exist. Create it" in complaint("classify", OUTPUT=str(tmp_path / "no" / "map.tif"))
     assert "does not exist. Create it" in complaint("selectsamples", OUTPUT=str(tmp_path / "no" / "points.gpkg"))
+
+
+def test_an_output_of_another_kind_is_refused(complaint, algorithm, context, tmp_path):
+    for suffix in (".gpkg", ".vrt", ".jp2", ".H5"):
+        path = str(tmp_path / f"map{suffix}")
+        assert complaint("classify", OUTPUT=path) == (
+            f"OUTPUT '{path}' ends in {suffix.lower()}, but the file is written as .tif. Give a name that ends in .tif."
+        )
+    assert complaint("classify", OUTPUT="/dev/null") == (
+        "OUTPUT '/dev/null' is a device. Give a file name that ends in .tif."
+    )
+    # Ends of names that are no suffixes.
+    for name in ("map.v2", "map.2020", "map.10m"):
+        path = str(tmp_path / name)
+        assert complaint("classify", OUTPUT=path) == ""
+        values = Values(algorithm("classify"), {"OUTPUT": path}, context, None, {})
+        values.close()
+        assert values.parameters["OUTPUT"] == f"{path}.tif"
+
+
+def test_the_suffixes_of_all_formats_are_known(qgis_app):
+    drivers = [gdal.GetDriver(number).GetMetadata() for number in range(gdal.GetDriverCount())]
+    rasters = [driver for driver in drivers if driver.get("DCAP_RASTER") == "YES"]
+    known = {suffix.lstrip(".") for driver in rasters for suffix in driver.get("DMD_EXTENSIONS", "").split()}
+    known |= {*QgsVectorFileWriter.supportedFormatExtensions(), *QgsRasterFileWriter.supportedFormatExtensions()}
+    assert {"jp2", "img", "gpkg"} <= known
+    assert sorted(suffix for suffix in known if suffix and not kind_suffix(f"map.{suffix}")) == []
 
 
 def test_sink_of_an_unknown_kind(complaint, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import struct
 
 import pytest
@@ -10,6 +11,7 @@ from deepscape.tasks.errors import BadInput, JobCancelled
 from osgeo import gdal
 from qgis.core import (
     QgsCoordinateReferenceSystem,
+    QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
     QgsRectangle,
@@ -139,6 +141,30 @@ def test_a_web_layer_is_refused_with_what_to_do(algorithm, context, feedback, tm
     assert not done
     assert "INPUT 'tiles' is no file: it comes from a web service or a database ('wms')." in message
     assert "Export > Save As..." in message
+
+
+def test_a_raster_in_an_archive_is_left_to_the_engine(classify, zipped):
+    for given in (zipped, QgsRasterLayer(zipped, "zipped")):
+        job = classify(INPUT=given, STACK=[zipped, given], MASK=zipped)
+        assert job["source"]["path"] == zipped and job["source"]["stack"] == [zipped, zipped]
+        assert job["mask"]["path"] == zipped
+    assert job["source"]["label"] == "zipped" and classify(INPUT=zipped)["source"]["label"] == "scene"
+    # As with files, a layer that is open goes before what its file shows.
+    QgsProject.instance().addMapLayer(QgsRasterLayer(zipped, "my layer"))
+    assert classify(INPUT=zipped)["source"]["label"] == "my layer"
+
+
+def test_a_temporary_input_is_named_for_its_job_cannot_be_repeated(classify, image, tmp_path, feedback):
+    classify()
+    assert not [text for text in feedback.infos if "cannot be repeated" in text]
+    passing = os.path.join(QgsProcessingUtils.tempFolder(), "step of a model.tif")
+    shutil.copy(image, passing)
+    classify(INPUT=passing, STACK=[image, passing])
+    assert [text for text in feedback.infos if "cannot be repeated" in text] == [
+        f"The job in 'o.job.json' cannot be repeated once QGIS has removed its temporary files, for it reads "
+        f"'{passing}'. To keep it repeatable, save such inputs as files of your own."
+    ]
+    assert json.loads((tmp_path / "o.job.json").read_text())["job"]["source"]["path"].endswith("step of a model.tif")
 
 
 def test_a_file_that_the_engine_opens_is_not_copied(classify, tmp_path, image):
