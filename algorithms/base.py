@@ -37,12 +37,12 @@ from ..tasks import jobfiles, manager
 from ..tasks.environment import EngineInterpreter, engine_ready, find_engine, model_store, scratch_dir
 from ..tasks.errors import MENDABLE, BadInput, DeepscapeError, JobCancelled
 from ..tasks.jobs import Extent, Job
-from . import checks, compat, icons, live, sinks, styling
+from . import checks, compat, gdalnames, icons, live, reloading, sinks, styling
 from .destinations import destination_text, is_file_destination
 from .snapshots import is_given, raster_snapshot, vector_snapshot
 from .translate import tr
 from .values import Values
-from .waiting import in_main_thread, run_and_listen
+from .waiting import in_main_thread, run_and_listen, soon_in_main_thread
 
 HOMEPAGE = "https://github.com/deepscape/deepscape"
 ENGINE_SETTING = "deepscape/engine_python"
@@ -153,6 +153,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             found = checks.complaint(self, parameters, context)
             if found:
                 raise BadInput(found)
+            parameters = gdalnames.opened(self.parameterDefinitions(), parameters, context)
             self._snapshots = {
                 definition.name(): self._snapshot(definition, parameters, context)
                 for definition in self.parameterDefinitions()
@@ -222,6 +223,7 @@ class JobAlgorithm(DeepscapeAlgorithm):
     def __init__(self) -> None:
         super().__init__()
         self._painted_rasters: list[str] = []
+        self._written: list[str] = []
 
     def flags(self):
         return super().flags() | compat.SUPPORTS_BATCH
@@ -239,9 +241,16 @@ class JobAlgorithm(DeepscapeAlgorithm):
         return {}
 
     def postProcessAlgorithm(self, context, feedback):
-        """Load the rasters that are painted before QGIS does; in the main thread, where layers live."""
+        """Before QGIS loads layers: show the new files where old ones are open, and load the rasters that are painted.
+
+        Both in the main thread, where layers live.
+        """
+        show = functools.partial(reloading.reload_layers, self._written, context.project())
         if in_main_thread():
+            show()
             styling.load_with_style(self._painted_rasters, context)
+        else:
+            soon_in_main_thread(show)
         return {}
 
     def canExecute(self):
@@ -308,6 +317,7 @@ class JobAlgorithm(DeepscapeAlgorithm):
             outputs[name] = sinks.copy_to_sink(self, values.parameters, name, context, feedback, written)
         for name, path in values.destinations.items():
             outputs[name] = str(getattr(result, name.lower(), "") or path)
+        self._written = [path for path in map(_file_of, outputs.values()) if path]
         for name, painter in painters.items():
             if name in outputs:
                 self._paint(name, outputs[name], painter, context)
@@ -370,7 +380,14 @@ class JobAlgorithm(DeepscapeAlgorithm):
         for path, stays in kept.items():
             shutil.move(path, stays)
         saved = jobfiles.map_paths(saved, lambda path, is_output: kept.get(path, path))
-        jobfiles.write_job_file(saved, None, folders)
+        file = jobfiles.write_job_file(saved, None, folders)
+        passing = dict.fromkeys(path for path in jobfiles.input_paths(saved) if jobfiles.is_temporary(path, folders))
+        if passing:  # as between the steps of a model
+            text = tr(
+                "The job in '{0}' cannot be repeated once QGIS has removed its temporary files, for it reads {1}. "
+                "To keep it repeatable, save such inputs as files of your own."
+            )
+            feedback.pushInfo(text.format(os.path.basename(file), ", ".join(f"'{path}'" for path in passing)))
 
 
 class Listener:
@@ -447,13 +464,10 @@ def _exception(text: str) -> QgsProcessingException:
 
 def _check_sinks(values: Values, job: Job) -> None:
     """Refuse a sink that would overwrite an input or cannot be written; the engine checks its own outputs so."""
-    inputs = {os.path.realpath(path) for path in jobfiles.input_paths(job)}
-    for name in values.sink_paths:
-        text = destination_text(values.parameters.get(name))
-        if not is_file_destination(text):
-            continue
-        if os.path.realpath(text) in inputs:
-            raise BadInput(f"{name} '{text}' is also an input and would be overwritten.", "Choose another name.")
+    given = {name: destination_text(values.parameters.get(name)) for name in values.sink_paths}
+    files = {name: text for name, text in given.items() if is_file_destination(text)}
+    jobfiles.check_inputs_stay(job, files)
+    for name, text in files.items():
         jobfiles.check_folder(name, os.path.dirname(os.path.abspath(text)))
 
 

@@ -57,6 +57,9 @@ CLASSIFY_CONTINUOUS = _first(
 INFO = _first("Qgis.MessageLevel.Info")
 WARNING = _first("Qgis.MessageLevel.Warning")
 
+NO_LIMITS = _first("Qgis.RasterRangeLimit.NotSet", "QgsRasterMinMaxOrigin.Limits.None_")
+STRETCH_TO_LIMITS = _first("QgsContrastEnhancement.ContrastEnhancementAlgorithm.StretchToMinimumMaximum")
+
 STATIC_PROPERTY = _first("Qgis.PropertyType.Static", "QgsProperty.Type.StaticProperty", "QgsProperty.StaticProperty")
 
 

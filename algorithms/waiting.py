@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import queue
 from concurrent import futures
-from typing import Any, Callable
+from typing import Any, Callable, Set
 
-from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QThread
+from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QObject, Qt, QThread, pyqtSignal
 
 # The main thread is away for this long at most between two looks at its events; QGIS counts as blocked from 50 ms on.
 STEP_S = 0.01
@@ -19,6 +19,34 @@ def in_main_thread() -> bool:
     """Tell whether the caller runs in QGIS's main thread."""
     application = QCoreApplication.instance()
     return application is not None and QThread.currentThread() == application.thread()
+
+
+class _Errand(QObject):
+    """A call that the main thread makes when it comes to it."""
+
+    asked = pyqtSignal()
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__()
+        self._work = work
+        # Before the connection, which calls in the thread that the object lives in.
+        self.moveToThread(QCoreApplication.instance().thread())
+        self.asked.connect(self._do, Qt.ConnectionType.QueuedConnection)
+
+    def _do(self) -> None:
+        _ERRANDS.discard(self)
+        self._work()
+
+
+# Until they are done; Qt forgets the calls of an object that is gone.
+_ERRANDS: Set[_Errand] = set()
+
+
+def soon_in_main_thread(work: Callable[[], None]) -> None:
+    """Have the main thread do something, without waiting for it; from any other thread."""
+    errand = _Errand(work)
+    _ERRANDS.add(errand)
+    errand.asked.emit()
 
 
 def run_and_listen(work: Callable[[Callable[[Any], None]], Any], listen: Callable[[Any], None]) -> Any:

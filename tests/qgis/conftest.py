@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,15 @@ def points_file(tmp_path, qgis_app):
         feature.setGeometry(QgsGeometry.fromWkt(f"POINT({x} 0.5)"))
         layer.dataProvider().addFeature(feature)
     return save(layer, tmp_path / "engine_points.gpkg")
+
+
+@pytest.fixture
+def zipped(image, tmp_path):
+    """The name by which GDAL opens a copy of the image in a zip file, which holds a text, too."""
+    with zipfile.ZipFile(tmp_path / "scenes.zip", "w") as archive:
+        archive.write(image, "scene.tif")
+        archive.writestr("notes.txt", "no raster")
+    return f"/vsizip/{tmp_path / 'scenes.zip'}/scene.tif"
 
 
 @pytest.fixture

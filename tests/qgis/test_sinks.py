@@ -127,6 +127,42 @@ def test_a_second_run_replaces_the_first(copy, many, points_file, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out.gpkg"]
 
 
+def test_a_file_that_a_virtual_layer_reads_is_not_overwritten(
+    algorithm, context, feedback, play, polygons_file, image, tmp_path
+):
+    before = Path(polygons_file).read_bytes()
+    layer = tmp_path / "polygons.vrt"
+    layer.write_text(
+        f'<OGRVRTDataSource><OGRVRTLayer name="{Path(polygons_file).stem}"><SrcDataSource relativeToVRT="1">'
+        f"{Path(polygons_file).name}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+    values = {"INPUT": str(layer), "FIELD": "class_id", "RASTER": image, "OUTPUT": polygons_file}
+    with pytest.raises(QgsProcessingException) as caught:
+        algorithm("selectvectorsamples").run(values, context, feedback, {}, False)
+    assert str(caught.value) == (
+        f"OUTPUT '{polygons_file}' is also an input and would be overwritten: the VRT '{layer}' reads it. "
+        "Choose another name."
+    )
+    assert play.jobs() == [] and Path(polygons_file).read_bytes() == before
+
+
+def test_a_file_that_a_virtual_raster_reads_is_not_overwritten(
+    algorithm, context, feedback, play, polygons_file, image, tmp_path
+):
+    scene = tmp_path / "scene.gpkg"  # of pixels, which GeoPackages hold too
+    shutil.copy(image, scene)
+    mosaic = tmp_path / "mosaic.vrt"
+    mosaic.write_text(
+        '<VRTDataset rasterXSize="4" rasterYSize="3"><SRS>EPSG:32721</SRS><GeoTransform>0,1,0,3,0,-1</GeoTransform>'
+        '<VRTRasterBand dataType="Byte" band="1"><SimpleSource><SourceFilename relativeToVRT="1">scene.gpkg'
+        "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    values = {"INPUT": polygons_file, "FIELD": "class_id", "RASTER": str(mosaic), "OUTPUT": str(scene)}
+    with pytest.raises(QgsProcessingException, match=r"OUTPUT '.*' is also an input .*: the VRT '.*' reads it\."):
+        algorithm("selectvectorsamples").run(values, context, feedback, {}, False)
+    assert play.jobs() == [] and scene.read_bytes() == Path(image).read_bytes()
+
+
 def test_a_folder_that_cannot_be_written_is_named_before_the_engine_works(
     algorithm, context, feedback, play, polygons_file, image, tmp_path, monkeypatch
 ):

@@ -1,9 +1,7 @@
 """Legends on the canvas, beside the files, and from step to step of a model."""
 
-import gc
-
 import pytest
-from deepscape.tests.qgis.layers import CLASSES, save
+from deepscape.tests.qgis.layers import CLASSES, load_as_qgis_does, save
 from osgeo import gdal
 from qgis.core import (
     QgsCategorizedSymbolRenderer,
@@ -13,7 +11,6 @@ from qgis.core import (
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
     QgsProcessingException,
-    QgsProcessingUtils,
     QgsProject,
     QgsRasterLayer,
     QgsSingleBandPseudoColorRenderer,
@@ -67,20 +64,6 @@ def panel(qgis_app):
     view.show()
     yield view
     view.close()
-
-
-def load_as_qgis_does(context, feedback):
-    """Do what Processing does in the main thread when an algorithm has ended; return the layers by name."""
-    gc.collect()
-    loaded = {}
-    for destination, details in context.layersToLoadOnCompletion().items():
-        layer = QgsProcessingUtils.mapLayerFromString(destination, context)
-        details.setOutputLayerName(layer)
-        layer = context.temporaryLayerStore().takeMapLayer(layer)
-        details.project.addMapLayer(layer)
-        details.postProcessor().postProcessLayer(layer, context, feedback)
-        loaded[layer.name()] = layer
-    return loaded
 
 
 def details(context, name, output):
