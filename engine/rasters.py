@@ -263,8 +263,9 @@ class RasterReader:
         blocks, pixel_bytes = [], 0
         for dataset, indices in self._parts:
             blocks.append(_blocks(dataset))
-            # The bands of interleaved pixels are decoded together, whichever are wanted.
-            bands = dataset.indexes if dataset.interleaving == Interleaving.pixel else indices
+            # The bands of interleaved pixels are decoded together, whichever are wanted; alpha is read with the others.
+            together = dataset.interleaving == Interleaving.pixel
+            bands = dataset.indexes if together else {*indices, *_alpha_bands(dataset)}
             pixel_bytes += sum(np.dtype(dataset.dtypes[band - 1]).itemsize for band in bands)
         height, width = (max(sides) for sides in zip(*blocks))
         return Layout(self.grid.height, self.grid.width, height, width, pixel_bytes)

@@ -104,12 +104,13 @@ def test_alpha_is_a_mask_whatever_the_type_and_the_number_of_bands(tmp_path, ban
     image = np.full((bands + 1, 1, 4), 9, dtype)
     image[-1] = [[1, 0, 0, 9]]
     image[0, 0, 3] = 5
-    source = write(tmp_path / "a.tif", image, nodata=5)
+    source = write(tmp_path / "a.tif", image, nodata=5, interleave="band")
     with rasterio.open(source.path, "r+") as dataset:
         dataset.colorinterp = [*dataset.colorinterp[:-1], ColorInterp.alpha]
     expected = [[[True, False, False, band > 0]] for band in range(bands)]
     with RasterReader(source) as reader:
         assert reader.masked and reader.alpha == (bands + 1,) and len(reader.bands) == bands
+        assert reader.layout.pixel_bytes == (bands + 1) * np.dtype(dtype).itemsize
         assert reader.read(0, 0, 1, 4)[1].tolist() == expected
     with RasterReader(RasterSource(source.path, bands=(bands + 1,))) as reader:
         assert not reader.masked and reader.read(0, 0, 1, 4)[1].all()
