@@ -7,13 +7,14 @@ over the raster's edge: what lies outside is the reflection of what lies inside 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Tuple, Type
 
 import numpy as np
 import numpy.typing as npt
@@ -170,7 +171,9 @@ class RasterReader:
             for dataset, indices in self._parts
             for index in indices
         )
-        self.masked = any(any(_masks_of(dataset, indices)) for dataset, indices in self._parts)
+        # Asked for once: for a while after a block that cannot be read, rasterio answers such questions with its error.
+        self._masks = [_masks_of(dataset, indices) for dataset, indices in self._parts]
+        self.masked = any(masks.there for masks in self._masks)
         self._own = own
         self._expressions: Tuple[BandExpression, ...] = ()
         self.dtype = np.result_type(*(np.dtype(band.dtype) for band in own))
@@ -324,7 +327,7 @@ class RasterReader:
         return reflected(raw), None if valid is None else reflected(valid)
 
     def _read_inside(self, window: Window, rule: str) -> Tuple[Array, Optional[Array]]:
-        parts = [self._read_part(dataset, indices, window) for dataset, indices in self._parts]
+        parts = [self._read_part(*part, masks, window) for part, masks in zip(self._parts, self._masks)]
         raws = [raw.astype(self.dtype, copy=False) for raw, _ in parts]
         raw = raws[0] if len(raws) == 1 else np.concatenate(raws)
         valid = None
@@ -338,20 +341,30 @@ class RasterReader:
             valid = ~missing if valid is None else valid & ~missing
         return self._with_computed(raw, valid) if self._expressions else (raw, valid)
 
-    def _read_part(self, dataset: Any, indices: Tuple[int, ...], window: Window) -> Tuple[Array, Optional[Array]]:
+    def _read_part(
+        self, dataset: Any, indices: Tuple[int, ...], masks: _Masks, window: Window
+    ) -> Tuple[Array, Optional[Array]]:
         """Read one file's bands, and their mask where the file has one."""
         with self._lock:
             try:
                 raw = dataset.read(indices, window=window)
-                return raw, self._file_mask(dataset, indices, window)
+                return raw, _file_mask(dataset, indices, masks, window, functools.partial(dataset.read, window=window))
             except RasterioError as error:
                 if not self._salvage or _missing_file(dataset):
                     raise _reading_error(dataset, indices, window) from error
-            raw, read, lost = salvage(dataset, indices, window)
-            if not lost:
-                raise damaged_error(dataset, window, lost)  # it is the mask that cannot be read
-            self.damaged.update(dict.fromkeys(lost))
-        return raw, read
+
+            def left_of(bands: Sequence[int]) -> Tuple[Array, Array]:
+                values, read, lost = salvage(dataset, bands, window)
+                self.damaged.update(dict.fromkeys(lost))
+                return values, read
+
+            raw, read = left_of(indices)
+            try:
+                # Alpha is 0, which is no data, where it cannot be read.
+                mask = _file_mask(dataset, indices, masks, window, lambda bands: left_of(bands)[0])
+            except RasterioError as error:
+                raise damaged_error(dataset, window, ()) from error
+        return raw, read if mask is None else read & mask
 
     def may_lack(self, rule: str = "any") -> bool:
         """Tell, without reading, whether a pixel may be no-data by ``rule``: by a mask, NaN or a no-data number."""
@@ -416,24 +429,6 @@ class RasterReader:
         found = compute(self._expressions, dict(zip(used, self.physical(raw[used], scales, offsets))), valid)
         return np.concatenate([raw, found.astype(self.dtype)]), np.concatenate([valid, ~np.isnan(found)])
 
-    @staticmethod
-    def _file_mask(dataset: Any, indices: Sequence[int], window: Window) -> Optional[Array]:
-        """Return the per-band mask of mask bands and alpha; the no-data number is the reader's own concern."""
-        masks = _masks_of(dataset, indices)
-        if not any(masks):
-            return None
-        everywhere = {
-            "alpha": lambda: (dataset.read(_alpha_bands(dataset), window=window) > 0).all(axis=0),
-            "file": lambda: dataset.dataset_mask(window=window) > 0,
-        }
-        found = np.ones((len(indices), int(window.height), int(window.width)), dtype=bool)
-        for kind in everywhere.keys() & frozenset().union(*masks):
-            found[[kind in kinds for kinds in masks]] &= everywhere[kind]()
-        for position, (index, kinds) in enumerate(zip(indices, masks)):
-            if "band" in kinds:
-                found[position] &= dataset.read_masks(index, window=window) > 0
-        return found
-
     def physical(self, raw: Array, scales: Optional[Array] = None, offsets: Optional[Array] = None) -> Array:
         """Return raw values ``(..., C, H, W)`` in physical units as float32: raw * scale + offset per band."""
         scale = np.array([b.scale for b in self.bands]) if scales is None else scales
@@ -491,19 +486,63 @@ def _colour(dataset: Any, index: int) -> str:
     return name if name in (*COLOURS, ALPHA) else ""
 
 
-def _masks_of(dataset: Any, indices: Sequence[int]) -> List[FrozenSet[str]]:
-    """Return what tells of bands where they have no data, besides a number: alpha, a mask of the file, of the band.
+@dataclass(frozen=True)
+class _Masks:
+    """What tells of a file's bands where they have no data, besides a number.
 
-    GDAL knows an alpha band for a mask in images of two and of four bands of bytes alone; drones' images have more. One
-    that is itself among the bands masks nothing: near infrared as a fourth band is often called alpha.
+    Attributes:
+        alpha: bands (from 1) that mask all others.
+        of_file: of each band, whether a mask of the whole file counts.
+        of_band: whether it has a mask of its own.
+    """
+
+    alpha: Tuple[int, ...]
+    of_file: Tuple[bool, ...]
+    of_band: Tuple[bool, ...]
+
+    @property
+    def there(self) -> bool:
+        """Tell whether anything masks any band."""
+        return bool(self.alpha) or any(self.of_file) or any(self.of_band)
+
+
+def _masks_of(dataset: Any, indices: Sequence[int]) -> _Masks:
+    """Return the masks of bands.
+
+    GDAL knows an alpha band for a mask in images of two and of four bands of 8 or 16 bits alone; drones' images have
+    more. One that is itself among the bands masks nothing: near infrared as a fourth band is often called alpha.
     """
     alpha = _alpha_bands(dataset)
-    masked = bool(alpha) and not set(alpha) & set(indices)
-    found = []
-    for index in indices:
-        told = {flag.name for flag in dataset.mask_flag_enums[index - 1]}
-        kinds = {"alpha": masked, "file": "per_dataset" in told and "alpha" not in told, "band": not told}
-        found.append(frozenset(kind for kind, there in kinds.items() if there))
+    told = [{flag.name for flag in dataset.mask_flag_enums[index - 1]} for index in indices]
+    return _Masks(
+        alpha=() if set(alpha) & set(indices) else alpha,
+        of_file=tuple("per_dataset" in names and "alpha" not in names for names in told),
+        of_band=tuple(not names for names in told),
+    )
+
+
+def _file_mask(
+    dataset: Any, indices: Sequence[int], masks: _Masks, window: Window, read: Callable[[Sequence[int]], Array]
+) -> Optional[Array]:
+    """Return the mask ``(C, H, W)`` of a file's bands, True where they have data; None where nothing masks them.
+
+    Args:
+        dataset: the file.
+        indices: its bands.
+        masks: theirs. A no-data number is not among them.
+        window: inside the file.
+        read: gives the values ``(A, H, W)`` of bands in the window.
+    """
+    if not masks.there:
+        return None
+    found = np.ones((len(indices), int(window.height), int(window.width)), dtype=bool)
+    if masks.alpha:
+        found &= (read(masks.alpha) > 0).all(axis=0)
+    if any(masks.of_file):
+        found[list(masks.of_file)] &= dataset.dataset_mask(window=window) > 0
+    for position, (index, own) in enumerate(zip(indices, masks.of_band)):
+        if own:
+            found[position] &= dataset.read_masks(index, window=window) > 0
     return found
 
 

@@ -303,6 +303,43 @@ def test_what_is_left_around_a_damaged_block_is_read_whatever_the_window(damaged
         assert list(reader.damaged) == [(128, 256, 128, 128)]
 
 
+def test_a_mask_counts_around_a_damaged_block_too(damaged):
+    source, noise = damaged
+    mask = np.ones(noise.shape[1:], bool)
+    mask[:, :300] = False
+    with rasterio.open(source.path, "r+") as dataset:
+        dataset.write_mask(mask)
+    good = np.stack([mask, mask])
+    good[1, 128:256, 256:384] = False
+    with RasterReader(source, salvage=True) as reader:
+        assert (reader.read(0, 0, 300, 500)[1] == good).all() and len(reader.damaged) == 1
+
+
+@pytest.mark.parametrize("broken", [2, 6])
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_alpha_counts_around_a_damaged_block_too(tmp_path, broken, interleave):
+    """Of five bands and alpha, which is 0 in the left half; a block of one of them, or of all, is broken."""
+    image = np.random.default_rng(0).integers(1, 2**16, (6, 128, 256)).astype("uint16")
+    image[5, :, :100] = 0
+    blocks = dict(tiled=True, blockxsize=64, blockysize=64, interleave=interleave, compress="deflate")
+    source = write(tmp_path / "a.tif", image, **blocks)
+    with rasterio.open(source.path, "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:5], ColorInterp.alpha]
+    with rasterio.open(source.path) as dataset:
+        place = int(dataset.get_tag_item("BLOCK_OFFSET_2_1", "TIFF", bidx=broken))
+    with open(source.path, "r+b") as file:
+        file.seek(place)
+        file.write(b"\0" * 500)
+    good = np.repeat(image[5:] > 0, 5, axis=0)
+    good[slice(None) if broken == 6 or interleave == "pixel" else broken - 1, 64:, 128:192] = False
+    with RasterReader(source, salvage=True) as reader:
+        for row, col, height, width in ((0, 0, 128, 256), (70, 90, 20, 50)):
+            raw, valid = reader.read(row, col, height, width)
+            part = np.s_[:, row : row + height, col : col + width]
+            assert (valid == good[part]).all() and (raw[valid] == image[:5][part][valid]).all()
+        assert list(reader.damaged) == [(64, 128, 64, 64)]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 9)] * 2), max_size=4))
 def test_pixels_of_overlapping_boxes_count_once(boxes):
