@@ -243,18 +243,14 @@ def scene_statistics(
 
     scale = np.array([b.scale for b in reader.bands] if scales is None else scales, float)
     offset = np.array([b.offset for b in reader.bands] if offsets is None else offsets, float)
-    found = sampled_statistics(
-        reader.grid,
-        len(reader.bands),
-        read if watch is None else watch.reading(read),
-        check or (lambda: None),
-    )
+    found = sampled_statistics(reader.grid, len(reader.bands), read, check or (lambda: None), watch)
     return SceneStatistics(found.mean * scale + offset, found.std * np.abs(scale), found.count)
 
 
 def sampled_statistics(
-    grid: Grid, bands: int, read: Callable[[int, int, int, int], Tuple[Array, Array]], check: Callable[[], None]
-) -> SceneStatistics:
+    grid: Grid, bands: int, read: Callable[[int, int, int, int], Tuple[Array, Array]], check: Callable[[], None],
+    watch: Optional[ValueWatch] = None,
+) -> SceneStatistics:  # fmt: skip
     """Return the statistics of what ``read`` gives, from a regular sample of a grid's windows (all of a small one).
 
     The sample can be looked at again as long as ``read`` can read.
@@ -264,6 +260,7 @@ def sampled_statistics(
         bands: their number.
         read: gives values and validity ``(C, H, W)`` of a window (row, col, height, width).
         check: called between windows; raises when the job is cancelled.
+        watch: sees the windows, too, when they are first read.
     """
 
     def windows() -> Iterator[Tuple[Array, Array]]:
@@ -274,4 +271,6 @@ def sampled_statistics(
     statistics = BandStatistics(bands)
     for values, valid in windows():
         statistics.add(values, valid)
+        if watch is not None:
+            watch.see(values, valid)
     return SceneStatistics(statistics.mean, statistics.deviation, statistics.count.astype(np.int64), windows)

@@ -210,7 +210,7 @@ def _preflight(
         numbers[position] = band.nodata
     told = check_undeclared_nodata(reader, numbers, context)
     watch = ValueWatch([band.formula for band in scene.source.computed_bands])
-    found = sampled_statistics(reader.grid, len(scene.source.bands), watch.reading(scene.values), context.check)
+    found = sampled_statistics(reader.grid, len(scene.source.bands), scene.values, context.check, watch)
     outliers = watch.outliers()
     odd = undeclared(scene.stored(outliers), reader.name, [position + 1 for position in scene.bands])
     plain = bool(np.all(scene.scales == 1) and np.all(scene.offsets == 0))

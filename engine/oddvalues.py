@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from ..tasks.context import Context
 from ..tasks.errors import BadInput
 
 Array = npt.NDArray[Any]
-Read = Callable[[int, int, int, int], Tuple[Array, Array]]
 
 # No measurement is as large, in whatever units, but numbers that stand for no data are: -3.4e38 is what many programs
 # write. Such a value reaches the sums of a network, overflows on the way, and no two runtimes agree on what is left.
@@ -67,17 +66,8 @@ class ValueWatch:
     holes: List[int] = field(default_factory=list)
     _looked: List[List[Array]] = field(default_factory=list)
 
-    def reading(self, read: Read) -> Read:
-        """Return a reader of windows that gives what ``read`` does: values and validity ``(C + E, H, W)``."""
-
-        def watched(row: int, col: int, height: int, width: int) -> Tuple[Array, Array]:
-            values, valid = read(row, col, height, width)
-            self._see(values, valid)
-            return values, valid
-
-        return watched
-
-    def _see(self, values: Array, valid: Array) -> None:
+    def see(self, values: Array, valid: Array) -> None:
+        """Look at the values and the validity ``(C + E, H, W)`` of a window."""
         own = len(values) - len(self.formulas)
         whole = valid[:own].all(axis=0)
         self.known += int(whole.sum())

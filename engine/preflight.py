@@ -55,6 +55,9 @@ EXPLAINED = 0.25
 # What to do where nothing tells what differs.
 _ANOTHER = "Give an image of the training scene's sensor, units and processing"
 
+# float32, which scenes are looked at in, holds every whole number below the first, and files none beyond the second.
+_EXACT, _WHOLE = 2.0**24, 2.0**64
+
 _KNOWN_FACTORS = (10000.0, 65535.0, 1000.0, 255.0, 100.0)
 _RESOLUTION_TOLERANCE = 0.1
 
@@ -139,16 +142,17 @@ def _warn_of_strays(
     if not there:
         return
     _, band, found = max(there, key=lambda item: item[0])
-    # As few digits as tell the float32 that it is: it is to be typed.
+    # As few digits as tell the float32 that it is: it is to be typed, unless it is one for several whole numbers.
     number = f"{float(str(np.float32(found.value))):.9g}"
+    exact = found.alike and not _EXACT <= abs(found.value) < _WHOLE
     nodata = f"NODATA to {number}" if with_them.plain else "NODATA to its number in the file"
     others = len(there) - 1
     too = f" {many(others, 'other band')} hold{'s' if others == 1 else ''} such values, too." if others else ""
     text = (
-        f"In '{scene}' {with_them.names[band]} holds {number if found.alike else f'values like {found.value:.4g}'} in "
+        f"In '{scene}' {with_them.names[band]} holds {number if exact else f'values like {found.value:.4g}'} in "
         f"{found.count} of the {found.looked} pixels that were looked at, far from all others ({found.low:.4g} to "
         f"{found.high:.4g}). They are left out of the comparison with the training scene, and mapped all the same: "
-        + (f"if {number} means no data, set {nodata}; if not, leave" if found.alike else "leave")
+        + (f"if {number} means no data, set {nodata}; if not, leave" if exact else "leave")
         + f" such pixels out with MASK.{too}"
     )
     # Of several models, each looks.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from deepscape.engine.bandstatistics import BandStatistics, SceneStatistics, sample_windows, scene_statistics
+from deepscape.engine.oddvalues import ValueWatch
 from deepscape.engine.preflight import check_resolution, check_scene, check_undeclared_nodata
 from deepscape.engine.rasters import RasterReader
 from deepscape.models.cards import Card, CardBand, CardSource
@@ -294,6 +295,24 @@ def test_numbers_are_rounded_and_what_is_to_be_typed_is_the_pixel_s(tmp_path):
     _, [warning] = mapped(tmp_path, spoilt, model(values))
     assert "holds values like 1e+30 in 4 of the 14400 pixels" in warning
     assert "mapped all the same: leave such pixels out with MASK." in warning
+
+
+@pytest.mark.parametrize("number", [2**31 - 1, -(2**31), 2**24 + 1])
+def test_a_whole_number_beyond_the_digits_that_are_looked_at_is_not_told_to_be_typed(tmp_path, number):
+    spoilt = reflectances(np.int32)
+    spoilt[1, 60, 70] = number
+    _, [warning] = mapped(tmp_path, spoilt, model(reflectances(np.int32)))
+    assert f"band 2 holds values like {float(np.float32(number)):.4g} in 1 of" in warning and "NODATA" not in warning
+
+
+def test_what_is_looked_at_again_is_not_collected_again(tmp_path, monkeypatch):
+    seen, see = [], ValueWatch.see
+    monkeypatch.setattr(ValueWatch, "see", lambda watch, *window: seen.append(1) or see(watch, *window))
+    mapped(tmp_path, reflectances(), model(reflectances()))
+    once = len(seen)
+    spoilt = reflectances()
+    spoilt[1, 60, 70] = 65535
+    assert mapped(tmp_path, spoilt, model(reflectances()))[1] and len(seen) == 2 * once
 
 
 def test_a_number_in_physical_units_is_not_told_as_that_of_the_file(tmp_path):
