@@ -5,8 +5,10 @@ GDAL tells the sources of a VRT, but not theirs where they are VRTs too, and tel
 
 from __future__ import annotations
 
+import html
 import os
-from typing import Dict, Iterator, List, Tuple
+import re
+from typing import BinaryIO, Dict, Iterator, List, Tuple
 from xml.parsers import expat  # nosec B407 - entity declarations are refused, see _Sources
 
 _SUFFIX = ".vrt"
@@ -15,10 +17,18 @@ _ROOTS = (b"<vrtdataset", b"<ogrvrtdatasource")
 _ELEMENTS = ("sourcefilename", "sourcedataset", "srcdatasource")
 _HEAD_BYTES = 1024  # in which GDAL looks for the root
 _BLOCK_BYTES = 1 << 16
+# Such an element with its attributes, and its text, plain or as it stands in CDATA. A "<" ends them all: else damaged
+# text would be searched to its end from each beginning of an element.
+_ELEMENT = re.compile(
+    rb"""<(sourcefilename|sourcedataset|srcdatasource)\b((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>"""
+    rb"""(?:([^<]*)|\s*<!\[cdata\[([^<]*?)\]\]>\s*)</\1""",
+    re.IGNORECASE,
+)
+_RELATIVE = re.compile(rb"""\brelativetovrt\s*=\s*["']?(?!0\b)[^"'\s]""", re.IGNORECASE)
 
 
 def files_read_by(path: str) -> Iterator[str]:
-    """Yield each file that a VRT reads, also through VRTs within it; nothing for a file that is none or is damaged.
+    """Yield each file that a VRT reads, also through VRTs within it; nothing for a file that is none.
 
     What is no plain file is left out: a name within an archive or on a server (/vsi...), of a part of a file
     (NETCDF:...), of a database. Names are spelt as GDAL spells them: of those that are relative to the VRT, its folder
@@ -60,14 +70,52 @@ def _sources(path: str) -> Iterator[str]:
     """Yield the names that a VRT gives its sources, as often as it gives them."""
     # GDAL, too, takes a VRT that is a link for the file that it points to.
     folder = os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path)
-    sources = _Sources()
     try:
         with open(path, "rb") as file:
-            for block in iter(lambda: file.read(_BLOCK_BYTES), b""):
-                for name, relative in sources.feed(block):
-                    yield os.path.join(folder, name) if relative else name
-    except (OSError, ValueError, LookupError, expat.ExpatError):  # the second and third: of unknown encodings
-        return  # GDAL opens no such file either; whoever opens it for the job says so
+            for name, relative in _names(file):
+                yield os.path.join(folder, name) if relative else name
+    except OSError:
+        return  # GDAL cannot read it either; whoever opens it for the job says so
+
+
+def _names(file: BinaryIO) -> Iterator[Tuple[str, bool]]:
+    """Yield the names of sources in the text of a VRT, and whether they are relative to it."""
+    sources = _Sources()
+    try:
+        for block in iter(lambda: file.read(_BLOCK_BYTES), b""):
+            yield from sources.feed(block)
+    except expat.ExpatError:
+        # GDAL opens much that is no XML: a description "R&D", text of another encoding, attributes without quotes. To
+        # say that nothing is read would let an output replace an image; a name too many does no harm.
+        file.seek(0)
+        yield from _names_by_search(file)
+
+
+def _names_by_search(file: BinaryIO) -> Iterator[Tuple[str, bool]]:
+    """Yield what looks like the names of sources, and whether they are relative to the VRT."""
+    text = b""
+    for block in iter(lambda: file.read(_BLOCK_BYTES), b""):
+        text += block
+        end = 0
+        for match in _ELEMENT.finditer(text):
+            end = match.end()
+            plain, literal = match.group(3), match.group(4)
+            name = (html.unescape(_decoded(plain)) if literal is None else _decoded(literal)).lstrip()
+            if name:
+                yield name, bool(_RELATIVE.search(match.group(2)))
+        # An element that has only begun ends in the next block; one that is longer than a block names no file.
+        text = text[max(end, len(text) - _BLOCK_BYTES) :]
+
+
+def _decoded(name: bytes) -> str:
+    """Return a name as text: GDAL's are in UTF-8, and it takes what is not for Latin-1 on Windows.
+
+    On other systems such bytes name files that no job can name: what follows of the name there is without effect.
+    """
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("latin-1")
 
 
 class _Sources:
@@ -77,7 +125,7 @@ class _Sources:
         self._found: List[Tuple[str, bool]] = []
         self._text: List[str] = []
         self._inside = self._relative = False
-        self._parser = expat.ParserCreate()
+        self._parser = expat.ParserCreate("utf-8")  # whatever the file declares: GDAL takes no notice of that
         self._parser.StartElementHandler = self._start
         self._parser.CharacterDataHandler = self._characters
         self._parser.EndElementHandler = self._end
@@ -87,7 +135,7 @@ class _Sources:
         """Return the names that end in the next block of the text, and whether they are relative to the VRT.
 
         Raises:
-            ExpatError: it is no XML, or declares entities.
+            ExpatError: it is no XML in UTF-8, or declares entities.
         """
         self._found = []
         self._parser.Parse(block)

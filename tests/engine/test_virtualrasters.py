@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from deepscape.tasks import virtualrasters
 from deepscape.tasks.virtualrasters import files_read_by
 from rasterio.vrt import WarpedVRT
 
@@ -110,7 +111,7 @@ def test_what_is_no_plain_file_is_left_out(tif, tmp_path):
         b"no XML",
         b"<VRTDataset>\xff\xfe\x00",
         (MOSAIC.format(SOURCE.format(1, "a.tif")))[:-20].replace("</SourceFilename>", "").encode(),
-        b'<?xml version="1.0" encoding="none"?>' + MOSAIC.format(SOURCE.format(1, "a.tif")).encode(),
+        MOSAIC.format(SOURCE.format(1, "a.tif<!-- a comment -->").replace('"1"', "1")).encode(),
         b'<!DOCTYPE x [<!ENTITY a "a.tif">]>' + MOSAIC.format(SOURCE.format(1, "&a;")).encode(),
     ],
 )
@@ -120,15 +121,55 @@ def test_a_damaged_file_gives_nothing(tif, tmp_path, content):
     assert list(files_read_by(str(tmp_path / "m.vrt"))) == []
 
 
+@pytest.mark.parametrize(
+    ("declaration", "description"),
+    [
+        (b"", b"R&D"),
+        (b"", "höhe".encode("latin-1")),
+        (b"", b"&" + b" " * virtualrasters._BLOCK_BYTES),
+        (b'<?xml version="1.0" encoding="none"?>', b""),
+        (b'<?xml version="1.0" encoding="latin-1"?>', b""),
+        (b'<!DOCTYPE x [<!ENTITY a "b">]>', b""),
+    ],
+)
+@pytest.mark.parametrize(
+    "element",
+    [
+        '<SourceFilename relativeToVRT="1">{}</SourceFilename>',
+        '<SourceFilename\n shared=">" relativeToVRT = "1" >\n {}</SourceFilename >',
+        "<SOURCEFILENAME RELATIVETOVRT='1'>{}</SOURCEFILENAME>",
+        "<SourceFilename relativeToVRT=1>{}</SourceFilename>",
+    ],
+)
+def test_what_gdal_reads_though_it_is_no_xml(tif, tmp_path, declaration, description, element):
+    found = [tif("a & ü.tif"), tif("b.tif"), tif("c.tif")]
+    names = element.format("a &amp; &#252;.tif"), element.format("<![CDATA[b.tif]]>")
+    elements = [*names, f"<SourceFilename>{found[2]}</SourceFilename>"]
+    sources = "".join(f"<SimpleSource>{text}</SimpleSource>" for text in elements)
+    before, band, after = MOSAIC.format(sources).encode().partition(b"<VRTRasterBand")
+    path = tmp_path / "m.vrt"
+    path.write_bytes(declaration + before + b"<Description>" + description + b"</Description>" + band + after)
+    with rasterio.open(path) as dataset:
+        assert dataset.files == [str(path), *found] and dataset.read(1).all()
+    assert list(files_read_by(str(path))) == found
+
+
+def test_a_name_of_latin_1(tif, tmp_path):
+    source = tif("höhe.tif")
+    (tmp_path / "m.vrt").write_bytes(MOSAIC.format(SOURCE.format(1, "höhe.tif")).encode("latin-1"))
+    assert list(files_read_by(str(tmp_path / "m.vrt"))) == [source]
+
+
 def test_other_inputs_give_nothing(tif, tmp_path):
     text = MOSAIC.format(SOURCE.format(0, tif("a.tif")))
     for path in (tif("b.tif"), str(tmp_path), str(tmp_path / "missing.vrt"), "", text, "NETCDF:a.nc:red", "a\0.vrt"):
         assert list(files_read_by(path)) == []
 
 
-def test_a_mosaic_of_100_000_files_takes_no_memory(tif, tmp_path):
+@pytest.mark.parametrize("first", ["", "R&D"])
+def test_a_mosaic_of_100_000_files_takes_no_memory(tif, tmp_path, first):
     tif("a.tif")
-    path = mosaic(tmp_path / "m.vrt", *(f"missing {number}.tif" for number in range(100_000)), "a.tif")
+    path = mosaic(tmp_path / "m.vrt", first, *(f"missing {number}.tif" for number in range(100_000)), "a.tif")
     tracemalloc.start()
     found = list(files_read_by(path))
     peak = tracemalloc.get_traced_memory()[1]
