@@ -16,6 +16,7 @@ import rasterio
 from ..tasks.classtable import ClassEntry, Legend, nomenclature, read_legend
 from ..tasks.context import Context
 from ..tasks.errors import BadInput
+from ..tasks.jobfiles import check_inputs_stay
 from ..tasks.jobs import LabelsFromColours, LabelsFromColoursResult
 from .maps import RasterFiles, raster_path
 from .products import products_of
@@ -38,11 +39,13 @@ def labels_from_colours(job: LabelsFromColours, context: Context) -> LabelsFromC
 
     Raises:
         BadInput: no class table, two classes of one colour, no pixel with a colour of the table, an unknown colour with
-            UNKNOWN error, or a file cannot be read or written.
+            UNKNOWN error, a file cannot be read or written, or OUTPUT would overwrite what the job reads.
         DiskFull: no room left.
     """
     classes = _class_table(job.legend)
     output = raster_path(job.output)
+    # The check of every job's outputs does not know of the suffix that a raster gets here.
+    check_inputs_stay(job, {"OUTPUT": output})
     products = products_of(classes, [output])
     table = _colour_index(classes, job.tolerance)
     counts = np.zeros(len(classes), np.int64)

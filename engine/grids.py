@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,20 +67,35 @@ class Grid:
         return bool(np.all(np.abs(shift) < 0.01 * pixel))
 
     def difference_from(self, other: Grid) -> str:
-        """Return what tells this grid from another: "its size in pixels is 5 x 3, not 4 x 3"."""
-        own, theirs = self._in_words(), other._in_words()
-        found = [f"its {what} is {own[what]}, not {theirs[what]}" for what in own if own[what] != theirs[what]]
-        return "; ".join(found) or "its rows and columns run in other directions"
+        """Return what tells this grid from one that is not the same: "its size in pixels is 5 x 3, not 4 x 3".
 
-    def _in_words(self) -> Dict[str, str]:
-        """Return what makes a grid, with the digits that map coordinates have."""
+        Less than a thousandth of a pixel, at the far end too, is rounding. The CRS makes no other grid (see same_as),
+        but where both have one that is another it is told last, as it explains the numbers.
+        """
+        found = []
+        if (self.width, self.height) != (other.width, other.height):
+            found.append(f"its size in pixels is {self.width} x {self.height}, not {other.width} x {other.height}")
+        rounding = 1e-3 * math.sqrt(abs(self.transform.determinant))
+        (origin, sides, directions), (other_origin, other_sides, other_directions) = self._parts(), other._parts()
+        size = np.array([self.width, self.height])
+        if not np.all(np.abs(sides - other_sides) * size < rounding):
+            found.append(_told_apart("pixel size", "{} x {}", sides, other_sides))
+        if not np.all(np.abs(origin - other_origin) < rounding):
+            found.append(_told_apart("upper left corner", "x {}, y {}", origin, other_origin))
+        if not np.all(np.abs(directions - other_directions) * sides * size < rounding):
+            found.append("its rows and columns run in other directions")
+        if self.crs is not None and other.crs is not None and self.crs != other.crs:
+            names = crs_name(self.crs), crs_name(other.crs)
+            if names[0] != names[1]:
+                found.append(f"its CRS is {names[0]}, not {names[1]}")
+        return "; ".join(found)
+
+    def _parts(self) -> Tuple[Array, Array, Array]:
+        """Return the upper left corner (x, y), a pixel's width and height, and the directions of both in columns."""
         matrix = self.transform
-        return {
-            "CRS": crs_name(self.crs),
-            "size in pixels": f"{self.width} x {self.height}",
-            "pixel size": f"{math.hypot(matrix.a, matrix.d):.10g} x {math.hypot(matrix.b, matrix.e):.10g}",
-            "upper left corner": f"x {matrix.c:.10g}, y {matrix.f:.10g}",
-        }
+        steps = np.array([[matrix.a, matrix.b], [matrix.d, matrix.e]])
+        sides = np.hypot(*steps)
+        return np.array([matrix.c, matrix.f]), sides, steps / sides
 
     def window_of(self, extent: Extent) -> Tuple[int, int, int, int]:
         """Return the window (row, col, height, width) that an extent covers, snapped outward and cut to the raster.
@@ -131,6 +146,15 @@ def crs_name(crs: Any) -> str:
 def _ranges(left: float, right: float, low: float, high: float) -> str:
     """Return what coordinates span, with the digits that map coordinates have."""
     return f"x {left:.10g} to {right:.10g}, y {low:.10g} to {high:.10g}"
+
+
+def _told_apart(what: str, form: str, own: Array, theirs: Array) -> str:
+    """Return two pairs of numbers with the digits that map coordinates have, or more where these are the same."""
+    for digits in (10, 15):
+        one, two = (form.format(*(f"{number:.{digits}g}" for number in pair)) for pair in (own, theirs))
+        if one != two:
+            break
+    return f"its {what} is {one}, not {two}"
 
 
 def _apply(transform: Affine, x: npt.ArrayLike, y: npt.ArrayLike) -> Tuple[Array, Array]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 
 # Suffixes of rasters and vectors with other signs than letters, of GDAL's drivers (a test compares them with these).
+# The ".000" of nautical charts is left out: "tile.000" is more often the first of numbered names.
 _WITH_OTHER_SIGNS = frozenset(
-    ".000 .ace2 .ct1 .dt0 .dt1 .dt2 .e00 .grb2 .grib2 .h4 .h5 .hdf4 .hdf5 .hf2 .j2k .jp2 .jpg2 .n1 .sg-grd-z".split()
+    ".ace2 .ct1 .dt0 .dt1 .dt2 .e00 .grb2 .grib2 .h4 .h5 .hdf4 .hdf5 .hf2 .j2k .jp2 .jpg2 .n1 .sg-grd-z".split()
 )
 
 

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from deepscape.engine import rasterwriting
 from deepscape.engine.colours import labels_from_colours
 from deepscape.engine.legends import read_map_legend
@@ -139,6 +140,19 @@ def test_values_beyond_8_bits_are_no_colours(tmp_path):
     with pytest.raises(BadInput, match=r"No pixel of 'rgb.tif' has a colour .* no colour of 8 bits \(2\)"):
         run(tmp_path, np.full((3, 1, 2), 65535, "uint16"))
     assert sorted(os.listdir(tmp_path)) == ["labels.qml", "labels.tif", "labels.tif.aux.xml", "rgb.tif"]
+
+
+def test_the_image_is_never_overwritten(tmp_path):
+    source = write(tmp_path / "scene.tif", painted(np.array([[0, 1, 2]])))
+    before = (tmp_path / "scene.tif").read_bytes()
+    rasterio.shutil.copy(source.path, str(tmp_path / "m.vrt"), driver="VRT")
+    # Without its suffix the output is another file for the check of every job's outputs.
+    output = str(tmp_path / "scene")
+    with pytest.raises(BadInput, match=r"OUTPUT '.*scene\.tif' is also an input and would be overwritten\."):
+        labels_from_colours(LabelsFromColours(source, output, legend=ISPRS), Context())
+    with pytest.raises(BadInput, match=r"OUTPUT '.*scene\.tif' is also an input .*: the VRT '.*m\.vrt' reads it\."):
+        labels_from_colours(LabelsFromColours(RasterSource(str(tmp_path / "m.vrt")), output, legend=ISPRS), Context())
+    assert (tmp_path / "scene.tif").read_bytes() == before
 
 
 def test_bad_input(tmp_path):

@@ -61,15 +61,51 @@ def test_grids_are_the_same_within_a_hundredth_of_a_pixel():
 
 def test_what_tells_two_grids_apart_is_named_with_both_values():
     grid = Grid(10, 10, from_origin(500000, 4000000, 10, 10), UTM)
-    other = Grid(10, 11, from_origin(500005, 4000000, 10.002, 10), None)
+    other = Grid(10, 11, from_origin(500005, 4000000, 10.02, 10), None)
     assert grid.difference_from(other) == (
-        "its CRS is EPSG:32654, not no CRS; its size in pixels is 10 x 10, not 10 x 11; its pixel size is 10 x 10, not "
-        "10.002 x 10; its upper left corner is x 500000, y 4000000, not x 500005, y 4000000"
+        "its size in pixels is 10 x 10, not 10 x 11; its pixel size is 10 x 10, not 10.02 x 10; its upper left corner "
+        "is x 500000, y 4000000, not x 500005, y 4000000"
     )
     moved = Grid(10, 10, from_origin(500000.25, 4000000, 10, 10), UTM)
-    assert moved.difference_from(grid) == ("its upper left corner is x 500000.25, y 4000000, not x 500000, y 4000000")
-    turned = Grid(10, 10, grid.transform @ Affine.rotation(90), UTM)
-    assert turned.difference_from(grid) == "its rows and columns run in other directions"
+    assert moved.difference_from(grid) == "its upper left corner is x 500000.25, y 4000000, not x 500000, y 4000000"
+    for turned in (grid.transform @ Affine.rotation(90), grid.transform @ Affine.scale(1, -1)):
+        assert Grid(10, 10, turned, UTM).difference_from(grid) == "its rows and columns run in other directions"
+
+
+def test_a_crs_is_told_after_what_makes_another_grid_and_never_alone():
+    degrees, utm = CRS.from_epsg(4326), CRS.from_epsg(32721)
+    image = Grid(10, 10, from_origin(500000, 7000000, 10, 10), utm)
+    assert Grid(10, 10, from_origin(-57, -27.1, 1e-4, 9e-5), degrees).difference_from(image) == (
+        "its pixel size is 0.0001 x 9e-05, not 10 x 10; its upper left corner is x -57, y -27.1, not x 500000, "
+        "y 7000000; its CRS is EPSG:4326, not EPSG:32721"
+    )
+    assert image.same_as(Grid(10, 10, image.transform, degrees))
+    size = "its size in pixels is 10 x 10, not 9 x 10"
+    for crs, note in ((None, ""), (utm, ""), (UTM, "; its CRS is EPSG:32721, not EPSG:32654")):
+        assert image.difference_from(Grid(9, 10, image.transform, crs)) == size + note
+    assert Grid(10, 10, image.transform, None).difference_from(Grid(9, 10, image.transform, utm)) == size
+
+
+def test_a_small_difference_is_told_with_more_digits_and_rounding_is_none():
+    grid = Grid(10, 10, from_origin(500000, 7000000, 0.02, 0.02), UTM)
+    moved = Grid(10, 10, from_origin(500000, 7000000.0004, 0.02, 0.02), UTM)
+    assert not moved.same_as(grid)
+    corner = "its upper left corner is x 500000, y 7000000.0004, not x 500000, y 7000000"
+    assert moved.difference_from(grid) == corner
+    rounded = Grid(10, 10, Affine(0.02 + 1e-12, 1e-12, 500000.0000001, -1e-12, -0.02, 7000000.0004), UTM)
+    assert rounded.difference_from(grid) == corner.replace(
+        "x 500000, y 7000000.0004", "x 500000.0000001, y 7000000.0004"
+    )
+    assert rounded.difference_from(Grid(9, 10, moved.transform, UTM)) == "its size in pixels is 10 x 10, not 9 x 10"
+
+
+@given(*[st.floats(-1, 1)] * 6, st.sampled_from([1e-2, 1e-3, 1e-5]))
+def test_grids_that_are_not_the_same_are_always_told_apart(a, b, c, d, e, f, change):
+    transform = from_origin(500000, 7000000, 0.5, 0.5)
+    shifts = (a / 500, b / 500, c, d / 500, e / 500, f)
+    other = Affine(*(number + change * shift for number, shift in zip(transform[:6], shifts)))
+    own, theirs = Grid(500, 400, transform, UTM), Grid(500, 400, other, UTM)
+    assert own.same_as(theirs) or own.difference_from(theirs)
 
 
 def test_pixels_measure_metres_also_in_degrees_and_feet():

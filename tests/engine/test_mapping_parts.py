@@ -196,6 +196,16 @@ def test_a_mask_that_does_not_fit_is_refused(mapped, tmp_path):
         BadInput, match=r"'m\.tif' does not lie on the grid of the raster: its size in pixels is 9 x 8, not 8 x 8\."
     ):
         mapped(source, mask=other)
+    # What was made in degrees: the CRS explains the numbers.
+    with rasterio.open(
+        tmp_path / "d.tif", "w", driver="GTiff", width=8, height=8, count=1, dtype="uint8", crs="EPSG:4326",
+        transform=rasterio.Affine(1e-4, 0, 141, 0, -9e-5, 36.1),
+    ):  # fmt: skip
+        pass
+    with pytest.raises(
+        BadInput, match=r"'d\.tif' .*: its pixel size is .*, not .*; its CRS is EPSG:4326, not EPSG:32654\."
+    ):
+        mapped(source, mask=RasterSource(str(tmp_path / "d.tif")))
     points = geopandas.GeoDataFrame(geometry=shapely.points([5e5], [4e6]), crs="EPSG:32654")
     points.to_file(tmp_path / "p.gpkg")
     with pytest.raises(BadInput, match="no polygons"):

@@ -99,7 +99,7 @@ def test_bad_input_is_refused(tmp_path, grid):
     with pytest.raises(BadInput, match=r"No feature of 'v\.gpkg'.*labels a pixel of 'grid\.tif'"):
         polygon_statistics(PolygonStatistics(source, "code", grid, str(tmp_path / "s.xml")), Context())
     small = raster(tmp_path / "small.tif", np.ones((5, 5), "uint8"))
-    with pytest.raises(BadInput, match=r"mask 'small\.tif' \(5 x 5\)"):
+    with pytest.raises(BadInput, match=r"mask 'small\.tif' does not .*: its size in pixels is 5 x 5, not"):
         polygon_statistics(PolygonStatistics(source, "code", grid, str(tmp_path / "s.xml"), small), Context())
     source = vector(tmp_path / "v.gpkg", POLYGONS[:1], code=[1])
     with pytest.raises(BadInput, match="does not exist"):

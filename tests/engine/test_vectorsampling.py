@@ -102,7 +102,7 @@ def test_mask_overlaps_and_polygons_without_pixels(tmp_path, grid):
     assert "no pixel centre and give no sample: id 4" in text
     assert "1 pixels are claimed by features of two classes" in text
     small = label_raster(tmp_path / "s.tif", mask[:5])
-    with pytest.raises(BadInput, match=r"mask 's.tif' \(20 x 5\)"):
+    with pytest.raises(BadInput, match=r"mask 's\.tif' does not .*: its size in pixels is 20 x 5, not"):
         select_vector_samples(
             SelectVectorSamples(source, "code", grid, str(tmp_path / "p.gpkg"), mask=small), Context()
         )
