@@ -38,11 +38,11 @@ from ..tasks.environment import EngineInterpreter, engine_ready, find_engine, mo
 from ..tasks.errors import MENDABLE, BadInput, DeepscapeError, JobCancelled
 from ..tasks.jobs import Extent, Job
 from . import checks, compat, gdalnames, icons, live, reloading, sinks, styling
-from .destinations import destination_text, is_file_destination
+from .destinations import complete_destination, destination_text, is_file_destination
 from .snapshots import is_given, raster_snapshot, vector_snapshot
 from .translate import tr
 from .values import Values
-from .waiting import in_main_thread, run_and_listen, soon_in_main_thread
+from .waiting import ask_main_thread, do_or_log, in_main_thread, run_and_listen, soon_in_main_thread
 
 HOMEPAGE = "https://github.com/deepscape/deepscape"
 ENGINE_SETTING = "deepscape/engine_python"
@@ -147,12 +147,13 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
         return not found, found
 
     def prepareAlgorithm(self, parameters, context, feedback):
-        """Take the snapshots; on whatever thread, so without project, canvas or widget."""
+        """Take the snapshots; on whatever thread, so without canvas or widget; of the project the main one is asked."""
         try:
             # Steps of a model come here without QGIS's own check.
             found = checks.complaint(self, parameters, context)
             if found:
                 raise BadInput(found)
+            _check_edits(self, parameters, context)
             parameters = gdalnames.opened(self.parameterDefinitions(), parameters, context)
             self._snapshots = {
                 definition.name(): self._snapshot(definition, parameters, context)
@@ -247,7 +248,7 @@ class JobAlgorithm(DeepscapeAlgorithm):
         """
         show = functools.partial(reloading.reload_layers, self._written, context.project())
         if in_main_thread():
-            show()
+            do_or_log(show)  # the run is done, whatever becomes of the project's layers
             styling.load_with_style(self._painted_rasters, context)
         else:
             soon_in_main_thread(show)
@@ -460,6 +461,33 @@ def _exception(text: str) -> QgsProcessingException:
     if QgsApplication.platform() == "qgis_process":
         QgsApplication.messageLog().blockSignals(True)
     return QgsProcessingException(text)
+
+
+def _check_edits(algorithm: Any, parameters: Mapping[str, Any], context: Any) -> None:
+    """Refuse an output in the place of a file that a layer of the project shows with unsaved edits.
+
+    By their numbers these would go to other features of the new file.
+
+    Raises:
+        BadInput: names the file and the layer.
+    """
+    given = dict(parameters)
+    paths = []
+    for definition in algorithm.destinationParameterDefinitions():
+        complete_destination(given, definition)
+        path = _file_of(destination_text(given.get(definition.name())))
+        if path:
+            paths.append(path)
+    project = context.project()
+    if not paths or project is None:
+        return
+    found = ask_main_thread(functools.partial(reloading.edited_layer, paths, project))
+    if found is not None:
+        layer, file = found
+        raise BadInput(
+            tr("'{0}' would be written anew, but the layer '{1}' shows it with unsaved edits.").format(file, layer),
+            tr("Save or discard the edits first, or choose another output."),
+        )
 
 
 def _check_sinks(values: Values, job: Job) -> None:

@@ -2,17 +2,44 @@
 
 A run puts a new file in the place of the old one, which the layers that have it open keep showing. Processing hands
 such a layer over as the result, under the name of the new one (seen on 3.22).
+
+Unsaved edits name features by numbers that others have in the new file: a run does not begin where there are any.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from qgis.core import QgsDataProvider, QgsMapLayer, QgsProviderRegistry, QgsRasterLayer, QgsVectorLayer
+from qgis.core import (
+    QgsDataProvider,
+    QgsMapLayer,
+    QgsMessageLog,
+    QgsProviderRegistry,
+    QgsRasterLayer,
+    QgsVectorLayer,
+)
 
 from . import compat
+from .translate import tr
+
+
+def edited_layer(paths: Iterable[str], project: Any) -> Optional[Tuple[str, str]]:
+    """Return name and file of a layer with unsaved edits that shows what will be written; in the main thread.
+
+    Args:
+        paths: what will be written: files, and folders with all that is in them.
+        project: None where there is none.
+
+    Returns:
+        None where there is no such layer.
+    """
+    for file, layers in _layers_by_file(paths, project).items():
+        for layer in layers:
+            if _has_edits(layer):
+                return layer.name(), file
+    return None
 
 
 def reload_layers(paths: Iterable[str], project: Any) -> None:
@@ -22,34 +49,61 @@ def reload_layers(paths: Iterable[str], project: Any) -> None:
         paths: what was written: files, and folders with all that is in them.
         project: None where there is none.
     """
-    written = [_real(path) for path in paths]
-    for file, layers in _layers_by_file(project).items():
-        if any(file == path or file.startswith(path + os.sep) for path in written):
-            _reload_rasters([layer for layer in layers if isinstance(layer, QgsRasterLayer)], file)
-            _reload_vectors([layer for layer in layers if isinstance(layer, QgsVectorLayer)])
+    for file, layers in _layers_by_file(paths, project).items():
+        _reload_rasters([layer for layer in layers if isinstance(layer, QgsRasterLayer)], file)
+        _reload_vectors([layer for layer in layers if isinstance(layer, QgsVectorLayer)], file)
 
 
-def _layers_by_file(project: Any) -> Dict[str, List[QgsMapLayer]]:
+def _layers_by_file(paths: Iterable[str], project: Any) -> Dict[str, List[QgsMapLayer]]:
+    """Return the layers that show one of these files or a file in one of these folders, by their file."""
+    written = {form for path in paths for form in (_absolute(path), _real(path))}
     found: Dict[str, List[QgsMapLayer]] = {}
-    for layer in project.mapLayers().values() if project else ():
-        if isinstance(layer, (QgsRasterLayer, QgsVectorLayer)):
-            parts = QgsProviderRegistry.instance().decodeUri(layer.providerType(), layer.source())
-            path = str(parts.get("path") or "") or layer.source().split("|")[0]
-            if os.path.isfile(path):
-                found.setdefault(_real(path), []).append(layer)
+    if not written or not project:
+        return found
+    names = {os.path.basename(path) for path in written}
+    for layer in project.mapLayers().values():
+        if not isinstance(layer, (QgsRasterLayer, QgsVectorLayer)):
+            continue
+        path = _path_of(layer)
+        shown = _absolute(path)
+        # By the text first: to ask the disk for a file on a share that is out of reach freezes QGIS for long.
+        if os.path.basename(shown) not in names and not _is_among(shown, written):
+            continue
+        if os.path.isfile(path) and _is_among(_real(path), written):
+            found.setdefault(_real(path), []).append(layer)
     return found
+
+
+def _path_of(layer: QgsMapLayer) -> str:
+    parts = QgsProviderRegistry.instance().decodeUri(layer.providerType(), layer.source())
+    return str(parts.get("path") or "") or layer.source().split("|")[0]
+
+
+def _is_among(file: str, written: Iterable[str]) -> bool:
+    return any(file == path or file.startswith(path + os.sep) for path in written)
+
+
+def _absolute(path: str) -> str:
+    """Return a path to compare, without a look at the disk."""
+    return os.path.normcase(os.path.abspath(path))
 
 
 def _real(path: str) -> str:
     return os.path.normcase(os.path.realpath(path))
 
 
+def _has_edits(layer: QgsMapLayer) -> bool:
+    return isinstance(layer, QgsVectorLayer) and layer.isEditable() and layer.isModified()
+
+
 def _reload_rasters(layers: List[QgsRasterLayer], file: str) -> None:
     aside = file + ".aux.xml"
     written = _bytes_of(aside)
+    # What is there and cannot be read cannot be put back either.
+    known = written is not None or not os.path.isfile(aside)
     for layer in layers:
         _open_anew(layer)
-    if _bytes_of(aside) != written:
+    if known and _bytes_of(aside) != written:
         # On closing the old file, GDAL wrote its statistics beside the new one, which would be taken to be of that.
         _put_back(aside, written)
         for layer in layers:
@@ -63,7 +117,9 @@ def _open_anew(layer: QgsRasterLayer) -> None:
     """Open a raster's file again, its style kept; `reload` would leave the extent and the CRS of the old (3.22)."""
     crs = layer.crs()
     layer.setDataSource(layer.source(), layer.name(), layer.providerType(), QgsDataProvider.ProviderOptions())
-    if crs.isValid() and not layer.crs().isValid():
+    provider = layer.dataProvider()
+    # By the file: QGIS may be set to give a layer of one without a CRS that of the project.
+    if crs.isValid() and (provider is None or not provider.crs().isValid()):
         layer.setCrs(crs)  # that the user gave to a file without one
 
 
@@ -80,8 +136,14 @@ def _stretch(layer: QgsRasterLayer) -> None:
     layer.setContrastEnhancement(algorithm, limits)
 
 
-def _reload_vectors(layers: List[QgsVectorLayer]) -> None:
+def _reload_vectors(layers: List[QgsVectorLayer], file: str) -> None:
     for layer in layers:
+        if _has_edits(layer):  # begun while the run went on
+            layer.rollBack()
+            text = tr("The unsaved edits of the layer '{0}' were discarded, for '{1}' was written anew meanwhile.")
+            QgsMessageLog.logMessage(text.format(layer.name(), file), "Deepscape", compat.WARNING)
+        # Of the old features, too, is what was undone and could be done again.
+        layer.undoStack().clear()
         # Also while it is edited: edits would be saved with success, into the old file that nobody sees (3.22).
         layer.reload()
         layer.updateExtents(True)
@@ -89,10 +151,11 @@ def _reload_vectors(layers: List[QgsVectorLayer]) -> None:
 
 
 def _bytes_of(path: str) -> Optional[bytes]:
-    if not os.path.isfile(path):
-        return None
-    with open(path, "rb") as file:
-        return file.read()
+    """Return what a file holds; None where it is not there or cannot be read."""
+    with contextlib.suppress(OSError):
+        with open(path, "rb") as file:
+            return file.read()
+    return None
 
 
 def _put_back(path: str, content: Optional[bytes]) -> None:

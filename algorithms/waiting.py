@@ -7,18 +7,32 @@ from __future__ import annotations
 
 import queue
 from concurrent import futures
-from typing import Any, Callable, Set
+from typing import Any, Callable, Optional, Set, TypeVar
 
+from qgis.core import Qgis, QgsMessageLog
 from qgis.PyQt.QtCore import QCoreApplication, QEventLoop, QObject, Qt, QThread, pyqtSignal
 
 # The main thread is away for this long at most between two looks at its events; QGIS counts as blocked from 50 ms on.
 STEP_S = 0.01
+
+# The main thread answers within this time, or it waits for the one that asks it (a script for its task).
+ANSWER_S = 3.0
+
+Answer = TypeVar("Answer")
 
 
 def in_main_thread() -> bool:
     """Tell whether the caller runs in QGIS's main thread."""
     application = QCoreApplication.instance()
     return application is not None and QThread.currentThread() == application.thread()
+
+
+def do_or_log(work: Callable[[], None]) -> None:
+    """Do something that nobody's run depends on; its failure is told in QGIS's log alone."""
+    try:
+        work()
+    except Exception as error:
+        QgsMessageLog.logMessage(f"{type(error).__name__}: {error}", "Deepscape", Qgis.MessageLevel.Critical)
 
 
 class _Errand(QObject):
@@ -35,7 +49,7 @@ class _Errand(QObject):
 
     def _do(self) -> None:
         _ERRANDS.discard(self)
-        self._work()
+        do_or_log(self._work)  # an exception in a slot may end QGIS
 
 
 # Until they are done; Qt forgets the calls of an object that is gone.
@@ -47,6 +61,25 @@ def soon_in_main_thread(work: Callable[[], None]) -> None:
     errand = _Errand(work)
     _ERRANDS.add(errand)
     errand.asked.emit()
+
+
+def ask_main_thread(question: Callable[[], Answer]) -> Optional[Answer]:
+    """Return what the main thread answers, or raise what it raises; None where it does not come to it in time."""
+    if in_main_thread():
+        return question()
+    answer: futures.Future[Answer] = futures.Future()
+
+    def find() -> None:
+        try:
+            answer.set_result(question())
+        except Exception as error:
+            answer.set_exception(error)
+
+    soon_in_main_thread(find)
+    try:
+        return answer.result(ANSWER_S)
+    except futures.TimeoutError:
+        return None
 
 
 def run_and_listen(work: Callable[[Callable[[Any], None]], Any], listen: Callable[[Any], None]) -> Any:

@@ -9,7 +9,10 @@ from deepscape.algorithms import reloading, waiting
 from deepscape.tests.qgis.layers import CLASSES, load_as_qgis_does, memory_polygons, save
 from osgeo import gdal, osr
 from qgis.core import (
+    Qgis,
+    QgsApplication,
     QgsColorRampShader,
+    QgsCoordinateReferenceSystem,
     QgsPalettedRasterRenderer,
     QgsProcessingContext,
     QgsProcessingOutputLayerDefinition,
@@ -177,16 +180,169 @@ def test_samples_that_are_open_are_the_new_ones(run, play, tmp_path, image, proj
     assert [told(layer) for layer in layers] == [(3, [7, 7, 1], 2.5)] * 2
 
 
-def test_edits_are_saved_where_they_are_seen(project, tmp_path):
-    path = save(memory_polygons((1, 7)), tmp_path / "samples.gpkg")
-    layer = QgsVectorLayer(path, "samples", "ogr")
+@pytest.fixture
+def logged(qgis_app):
+    """The (message, level) pairs of QGIS's log under the plugin's name."""
+    found = []
+
+    def keep(text, tag, level):
+        if tag == "Deepscape":
+            found.append((text, level))
+
+    QgsApplication.messageLog().messageReceived.connect(keep)
+    yield found
+    QgsApplication.messageLog().messageReceived.disconnect(keep)
+
+
+@pytest.fixture
+def edited(project, tmp_path):
+    """A layer of the project with an unsaved edit of a file."""
+    layer = QgsVectorLayer(save(memory_polygons((1, 7)), tmp_path / "samples.gpkg"), "my samples", "ogr")
     project.addMapLayer(layer)
     assert layer.startEditing() and layer.changeAttributeValue(1, 1, 5)
-    os.replace(save(memory_polygons((3, 4)), tmp_path / "new.gpkg"), path)
-    reloading.reload_layers([path], project)
-    assert [feature["class_id"] for feature in layer.getFeatures()] == [5, 4]
-    assert layer.commitChanges()
-    assert [feature["class_id"] for feature in QgsVectorLayer(path, "by hand", "ogr").getFeatures()] == [5, 4]
+    return layer
+
+
+def classes_in(layer):
+    return [feature["class_id"] for feature in layer.getFeatures()]
+
+
+def saved_classes(path):
+    return classes_in(QgsVectorLayer(str(path), "by hand", "ogr"))
+
+
+def renew(path):
+    """Put other features in the place of a file, as a run does."""
+    os.replace(save(memory_polygons((3, 4)), path.with_name("new.gpkg")), path)
+
+
+@pytest.mark.parametrize("from_model", [False, True])
+def test_unsaved_edits_are_not_overwritten(
+    algorithm, context, feedback, play, image, project, edited, tmp_path, from_model
+):
+    """Also from a thread of QGIS's for models, which has to ask the main one."""
+    engine, path = save(memory_polygons((3, 4)), tmp_path / "engine.gpkg"), tmp_path / "samples.gpkg"
+    play("selectsamples", {"copy": [engine, "$output"]}, {"result": {"classes": CLASSES}})
+    ends = []
+
+    def start():
+        values = {"INPUT": image, "OUTPUT": str(path)}
+        ends.append(algorithm("selectsamples").run(values, context, feedback, {}, False)[1])
+
+    def start_and_wait():
+        if not from_model:
+            start()
+            return
+        thread = threading.Thread(target=start)
+        thread.start()
+        while thread.is_alive():
+            QApplication.processEvents()
+
+    start_and_wait()
+    assert ends == [False] and play.jobs() == [] and saved_classes(path) == [1, 7]
+    assert feedback.warnings == [
+        f"'{path}' would be written anew, but the layer 'my samples' shows it with unsaved edits. "
+        "Save or discard the edits first, or choose another output."
+    ]
+    assert edited.commitChanges(False)  # still open for edits
+    start_and_wait()
+    QApplication.processEvents()
+    assert ends == [False, True] and saved_classes(path) == classes_in(edited) == [3, 4]
+
+
+def test_only_edits_of_what_will_be_written_are_found(project, edited, tmp_path):
+    for paths in ([], [str(tmp_path / "other.gpkg")], [str(tmp_path / "samples")]):
+        assert reloading.edited_layer(paths, project) is None
+    for path in (tmp_path / "samples.gpkg", tmp_path):
+        assert reloading.edited_layer([str(path)], project) == ("my samples", str(tmp_path / "samples.gpkg"))
+    assert reloading.edited_layer([str(tmp_path)], None) is None
+    assert edited.rollBack() and edited.startEditing()
+    assert reloading.edited_layer([str(tmp_path)], project) is None
+
+
+def test_edits_begun_during_a_run_go_to_no_other_features(project, edited, tmp_path, logged):
+    path = tmp_path / "samples.gpkg"
+    renew(path)
+    reloading.reload_layers([str(path)], project)
+    assert classes_in(edited) == [3, 4] and not edited.isModified()
+    text = f"The unsaved edits of the layer 'my samples' were discarded, for '{path}' was written anew meanwhile."
+    assert logged == [(text, Qgis.MessageLevel.Warning)]
+    # What is edited from now on is saved where it is seen.
+    assert edited.startEditing() and edited.changeAttributeValue(2, 1, 9) and edited.commitChanges()
+    assert saved_classes(path) == [3, 9]
+
+
+def test_what_was_undone_is_not_done_again_to_other_features(project, edited, tmp_path, logged):
+    path = tmp_path / "samples.gpkg"
+    edited.undoStack().undo()
+    assert edited.isEditable() and not edited.isModified()
+    renew(path)
+    reloading.reload_layers([str(path)], project)
+    edited.undoStack().redo()
+    assert classes_in(edited) == [3, 4] and edited.isEditable() and logged == []
+
+
+def test_the_disk_is_asked_for_no_other_layers(project, tmp_path, monkeypatch):
+    """One on a share that is out of reach would freeze QGIS."""
+    for name in ("a.tif", "far.tif"):
+        opened(write(tmp_path / name, 10))
+    asked, isfile = [], os.path.isfile
+
+    def ask(path):
+        asked.append(os.path.basename(path))
+        return isfile(path)
+
+    monkeypatch.setattr(os.path, "isfile", ask)
+    reloading.reload_layers([str(tmp_path / "a.tif")], project)
+    assert "a.tif" in asked and "far.tif" not in asked
+    asked.clear()
+    reloading.reload_layers([], project)
+    assert asked == []
+
+
+def test_statistics_that_cannot_be_read_are_left(project, tmp_path, monkeypatch):
+    path = tmp_path / "map.tif"
+    layer = opened(write(path, 10))
+    write(path, 20)
+    aside = tmp_path / "map.tif.aux.xml"
+    aside.write_text("<PAMDataset/>")
+
+    def refuse(*_):
+        raise PermissionError("in use")
+
+    monkeypatch.setattr(reloading, "open", refuse, raising=False)
+    reloading.reload_layers([str(path)], project)
+    assert last_value(layer) == 20 and aside.exists()
+
+
+def test_a_crs_of_the_user_stays_where_qgis_gives_that_of_the_project(project, tmp_path):
+    class Layer(QgsRasterLayer):
+        """A layer of QGIS with the setting that an unknown CRS is the project's."""
+
+        def setDataSource(self, *values):
+            super().setDataSource(*values)
+            self.setCrs(QgsCoordinateReferenceSystem("EPSG:4326"))
+
+    path = tmp_path / "map.tif"
+    raster = gdal.GetDriverByName("GTiff").Create(str(path), 2, 2)
+    del raster  # closes the file
+    layer = Layer(str(path), "mine")
+    project.addMapLayer(layer)
+    layer.setCrs(QgsCoordinateReferenceSystem("EPSG:32721"))
+    assert not layer.dataProvider().crs().isValid()
+    reloading.reload_layers([str(path)], project)
+    assert layer.crs().authid() == "EPSG:32721"
+
+
+def test_a_run_is_done_though_a_layer_cannot_be_reloaded(run, play, image, tmp_path, project, monkeypatch, logged):
+    def fail(*_):
+        raise RuntimeError("the layer is gone")
+
+    monkeypatch.setattr(reloading, "reload_layers", fail)
+    engine = save(memory_polygons(), tmp_path / "engine.gpkg")
+    play("selectsamples", {"copy": [engine, "$output"]}, {"result": {"classes": CLASSES}})
+    run("selectsamples", INPUT=image, OUTPUT=str(tmp_path / "samples.gpkg"))
+    assert logged == [("RuntimeError: the layer is gone", Qgis.MessageLevel.Critical)]
 
 
 def test_another_thread_leaves_it_to_the_main_thread(qgis_app):
@@ -200,3 +356,20 @@ def test_another_thread_leaves_it_to_the_main_thread(qgis_app):
     assert threads == [True]
     QApplication.processEvents()
     assert threads == [True] and not waiting._ERRANDS
+
+
+def test_what_fails_in_the_main_thread_is_told_in_the_log(qgis_app, logged):
+    waiting.soon_in_main_thread(lambda: [][0])
+    QApplication.processEvents()
+    assert logged == [("IndexError: list index out of range", Qgis.MessageLevel.Critical)] and not waiting._ERRANDS
+
+
+def test_a_main_thread_that_waits_does_not_answer(qgis_app, monkeypatch):
+    monkeypatch.setattr(waiting, "ANSWER_S", 0.05)
+    answers = [waiting.ask_main_thread(waiting.in_main_thread)]
+    asking = threading.Thread(target=lambda: answers.append(waiting.ask_main_thread(waiting.in_main_thread)))
+    asking.start()
+    asking.join()
+    assert answers == [True, None]
+    QApplication.processEvents()
+    assert not waiting._ERRANDS
