@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .graphexport import Exported
 
 # Part of the cache's key: another number where the graphs' content changes.
-GRAPH_FORMAT = 7
+GRAPH_FORMAT = 9
 MOST_FILES = 200
 MOST_BYTES = 2 * 10**9
 _CHUNK = 2**20

@@ -7,6 +7,7 @@ from typing import Dict
 
 from torch import fx
 
+from .convolving import BLOCK
 from .tracednetworks import operations, packet_of, shape_in, with_shapes
 
 # The runtimes write the result of these in place of what they read, or join them with the operation before.
@@ -19,7 +20,7 @@ _IN_PLACE = frozenset(
 )
 
 
-def live_images(network: fx.GraphModule, bands: int, side: int) -> float:
+def live_images(network: fx.GraphModule, bands: int, side: int, uneven: float = 1.0) -> float:
     """Return how many values a network holds at a time for each pixel of its image, at most, itself left out.
 
     Its operations are followed in their order: a tensor is held from its computation until it was read for the last
@@ -29,17 +30,20 @@ def live_images(network: fx.GraphModule, bands: int, side: int) -> float:
         network: of traced operations; stays as it is.
         bands: input channels.
         side: of the image.
+        uneven: that an image counts whose channels fill no whole blocks: runtimes bring it into another order, or fill
+            it up.
     """
     network = with_shapes(network, bands, side)
     readers: Dict[fx.Node, int] = {}
     for number, node in enumerate(network.graph.nodes):
         readers.update(dict.fromkeys(node.all_input_nodes, number))
-    held: Dict[fx.Node, int] = {}
-    most = 0
+    held: Dict[fx.Node, float] = {}
+    most = 0.0
     for number, node in enumerate(network.graph.nodes):
         if node.op != "call_function":
             continue
-        size = math.prod(shape_in(node))
+        shape = shape_in(node)
+        size = math.prod(shape) * (1.0 if len(shape) < 4 or shape[1] % BLOCK == 0 else uneven)
         done = [each for each in node.all_input_nodes if each in held and readers[each] == number]
         if packet_of(node.target) in _IN_PLACE and any(held[each] == size for each in done):
             held.pop(next(each for each in done if held[each] == size))

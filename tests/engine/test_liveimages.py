@@ -29,6 +29,13 @@ def test_a_pooling_holds_less():
     assert live(nn.Sequential(conv(3, 8), nn.MaxPool2d(2), conv(8, 16))) == 8 + 8 / 4
 
 
+def test_images_whose_channels_fill_no_blocks_may_count_more():
+    layers = nn.Sequential(conv(3, 16), conv(16, 24), conv(24, 4))
+    network = traced(layers.eval(), 3, SIDE, SIDE).module(check_guards=False)
+    assert live_images(network, 3, SIDE) == 16 + 24
+    assert live_images(network, 3, SIDE, uneven=1.5) == 16 + 1.5 * 24
+
+
 class Kept(nn.Module):
     """What the first layer gives is read again by the last one, and twice at once."""
 
