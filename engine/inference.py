@@ -35,10 +35,18 @@ from .bandstatistics import sampled_statistics
 from .blending import with_overlap
 from .damage import pixels_in, place_of
 from .journal import SUFFIX, job_key, journal_file, journal_files, tiles_of
+from .legends import qml_path
 from .mapmasks import MapMask, open_mask, within_border
 from .maps import MapWriter, class_areas, raster_path
 from .oddvalues import Holes, ValueWatch, undeclared, warn_of_undeclared
-from .preflight import bytes_text, check_resolution, check_room, check_scene, check_undeclared_nodata
+from .preflight import (
+    bytes_text,
+    check_resolution,
+    check_room,
+    check_scene,
+    check_undeclared_nodata,
+    machine_memory,
+)
 from .priors import deciding
 from .products import (
     CLASSES,
@@ -73,8 +81,12 @@ Window = Tuple[int, int, int, int]
 _CELL = 64
 # Tiles that runtimes are tried out on.
 _TRIAL = 512
+# What the scores of a window take for each class and pixel, beside the call: logits, exponentials, probabilities.
+_SCORES_BYTES = 16
 # Of a map with fewer pixels, one class is no surprise.
 _MANY_PIXELS = 10_000
+# Memory that is told is an estimate: what is a little more than MEMORY is no reason to warn.
+_MORE_THAN_ASKED = 1.1
 # Pixels computed for each that is mapped, from which on the job says what makes it faster.
 _DEAR_MARGINS = 4.0
 
@@ -148,9 +160,7 @@ def map_scene(
         totals = outputs.finish()
     pixels = int(totals.counts.sum())
     if pixels == 0 and not totals.undefined:
-        own = _leaving_out(job)
-        left = f" that {' and '.join(own)} {'leaves' if len(own) == 1 else 'leave'}" if own else ""
-        context.warn(f"'{scene.reader.name}' holds no valid pixel there{left}: the map is all no-data.")
+        context.warn(_nothing_mapped(scene.reader.name, job))
     if totals.undefined:
         every = " (all that have data: its weights, or values of the image, are of no use)" if pixels == 0 else ""
         count = many(totals.undefined, "pixel")
@@ -255,7 +265,10 @@ def _tiling(
     key: Callable[[Sequence[Window], Optional[Tiling]], Dict[str, Any]], context: Context,
 ) -> Tiling:  # fmt: skip
     """Return the tiles of the job: those of its journal where it was interrupted, else what its memory allows."""
-    facts = scene.reader.layout, runtime.geometry, runtime.bytes_per_pixel, runtime.beside, job.memory or MEMORY_MB
+    each = runtime.bytes_per_pixel
+    if scene.card.output == "pixels" and (len(output_paths(job)) > 1 or job.min_confidence is not None):
+        each += _SCORES_BYTES * len(scene.card.classes)
+    facts = scene.reader.layout, runtime.geometry, each, runtime.beside, job.memory or MEMORY_MB
     found = plan(*facts)
     if side is not None:
         return Tiling(side, side, -(-facts[0].width // side) * side, found.cache, found.memory)
@@ -264,11 +277,19 @@ def _tiling(
     if not kept or kept == (found.height, found.width, found.band):
         return found
     height, width, band = kept
+    continued = with_tiles((height, width, band), *facts)
+    if job.memory and continued.memory > max(found.memory, job.memory * 1_000_000):
+        # Whoever gives less MEMORY after a job that had too little does not want the same windows again.
+        context.log(
+            f"The map was begun in tiles of {across_by_down(height, width)}, which take about "
+            f"{bytes_text(continued.memory)} of memory: they are not continued with a MEMORY of {job.memory} MB."
+        )
+        return found
     context.log(
         f"The map was begun in tiles of {across_by_down(height, width)} and is continued in them, although MEMORY "
         f"would now give tiles of {across_by_down(found.height, found.width)}."
     )
-    return with_tiles((height, width, band), *facts)
+    return continued
 
 
 def _announce(
@@ -304,8 +325,14 @@ def _announce(
         f"{across_by_down(tiling.height, tiling.width)}: about {bytes_text(tiling.memory)} of memory, at most "
         f"{bytes_text(sum(needed.values()))} on the disk."
     )
-    if job.memory and tiling.memory > job.memory * 1_000_000:
+    if job.memory and tiling.memory > _MORE_THAN_ASKED * job.memory * 1_000_000:
         context.warn(f"MEMORY is {job.memory} MB, but the smallest windows of this model may take more, as told.")
+    most = machine_memory()
+    if most is not None and tiling.memory > most:
+        context.warn(
+            f"The job may take about {bytes_text(tiling.memory)} of memory, but this machine has {bytes_text(most)}. "
+            "Give a smaller MEMORY."
+        )
     try:
         check_room(needed)
     except DiskFull as error:
@@ -340,6 +367,18 @@ def _leaving_out(job: Classify) -> List[str]:
     return [name for name, is_given in given.items() if is_given]
 
 
+def _nothing_mapped(scene: str, job: Classify) -> str:
+    """Say that a map is all no-data, and what to look at."""
+    own = _leaving_out(job)
+    area = "BOX" if job.box is not None else "EXTENT" if job.extent is not None else ""
+    where = f"the {area} in '{scene}'" if area else f"'{scene}'"
+    if not own:
+        return f"The map is all no-data: {where} holds no valid pixel."
+    verb = "leaves" if len(own) == 1 else "leave"
+    look = " Look at the mask and the image on the map." if "MASK" in own else ""
+    return f"The map is all no-data: {' and '.join(own)} {verb} no valid pixel of {where}.{look}"
+
+
 def _most_bytes(product: Product, classes: int) -> float:
     """Return the bytes that a pixel of a product may take: deflated classes at worst what random ones would."""
     if product.kind != CLASSES:
@@ -369,7 +408,7 @@ class Doubtful:
         if self._mapped:
             where = "" if all_windows else " in the windows that were mapped now"
             context.log(
-                f"MIN_CONFIDENCE {as_given(least)} leaves out {self._below} of {self._mapped} pixels "
+                f"MIN_CONFIDENCE {as_given(least)} leaves out {self._below:,} of {self._mapped:,} pixels "
                 f"({self._below / self._mapped:.1%}){where}."
             )
 
@@ -578,8 +617,15 @@ def _check_outputs(job: Classify) -> None:
             raise BadInput(f"The output '{path}' is a folder.", "Give a file name in it.")
     whole = {name.upper(): raster_path(path) for name, path in given.items()}
     check_inputs_stay(job, whole)
-    if len({os.path.realpath(path) for path in whole.values()}) != len(whole):
-        raise BadInput("Two outputs have the same file name.", "Give each output a file of its own.")
+    for (first, path), (second, other) in itertools.combinations(whole.items(), 2):
+        if os.path.realpath(path) == os.path.realpath(other):
+            raise BadInput("Two outputs have the same file name.", "Give each output a file of its own.")
+        # QGIS finds a style by the name before the suffix.
+        if os.path.realpath(qml_path(path)) == os.path.realpath(qml_path(other)):
+            raise BadInput(
+                f"{first} '{path}' and {second} '{other}' would share the style '{os.path.basename(qml_path(path))}'.",
+                "Give outputs names that differ before the suffix.",
+            )
 
 
 def _tags(job: Classify, cards: Sequence[Card], runtime: Runtime) -> Dict[str, str]:

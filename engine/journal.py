@@ -158,9 +158,15 @@ class Journal:
 
         Raises:
             DiskFull: no room left; what was noted before is kept.
-            BadInput: the file cannot be written.
+            BadInput: the file cannot be written, or its folder is gone, and with it the outputs' place.
         """
         record = _record(number, content)
+        folder = os.path.dirname(os.path.abspath(self.path))
+        if not os.path.isdir(folder):
+            raise BadInput(
+                f"The folder '{folder}' was removed or renamed while the job wrote into it.",
+                f"It holds what is finished ('{os.path.basename(self.path)}'): put it back, and the job continues.",
+            )
         try:
             _write_all(self._file, record)
             if time.monotonic() - self._synced >= _SYNC_S:

@@ -9,6 +9,7 @@ any mean and deviation, and is no reason to refuse all others.
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
@@ -412,6 +413,14 @@ def check_room(sizes: Mapping[str, int]) -> None:
                 f"The outputs may need {bytes_text(needed[disk])}, and '{folders[path]}' has {bytes_text(free)} free.",
                 "Free space, choose another folder, or map a smaller part.",
             )
+
+
+def machine_memory() -> Optional[int]:
+    """Return the bytes of memory that this machine has; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows has no such question
+        return None
 
 
 def bytes_text(count: float) -> str:

@@ -90,5 +90,8 @@ def error_from_message(kind: str, message: str, remedy: str = "", details: str =
 def less_memory(kind: str) -> str:
     """Return what to do where a job of this kind found too little memory."""
     if kind == "classify":
-        return "Close other programs, or give a smaller MEMORY, and run it again: a map in a file of its own continues."
+        return (
+            "Close other programs and run it again: a map in a file of its own continues. Or give a smaller MEMORY: "
+            "with that it may begin anew."
+        )
     return "Close other programs, choose a smaller batch size or a smaller part of the image, and run it again."

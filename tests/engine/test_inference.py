@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
-from deepscape.engine import maps
+from deepscape.engine import inference, maps
 from deepscape.engine.bandstatistics import scene_statistics
 from deepscape.engine.inference import classify, map_scene
 from deepscape.engine.lengths import pixel_metres
@@ -610,19 +610,28 @@ def test_the_scene_is_never_overwritten(tmp_path):
     other = write(tmp_path / "s.tif", scene(4, 4))
     with pytest.raises(BadInput, match="same file name"):
         run(model_of(Centre(1), 1, 3), other, tmp_path, confidence=str(tmp_path / "map.tif"))
+    with pytest.raises(
+        BadInput, match=r"OUTPUT '.*map\.tif' and CONFIDENCE '.*map\.tiff' would share the style 'map\.qml'"
+    ):
+        run(model_of(Centre(1), 1, 3), other, tmp_path, confidence=str(tmp_path / "map.tiff"))
     (tmp_path / "maps").mkdir()
     with pytest.raises(BadInput, match="maps' is a folder"):
         run(model_of(Centre(1), 1, 3), other, tmp_path, confidence=str(tmp_path / "maps"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "maps", "s.tif"]
 
 
-def test_what_leaves_out_every_pixel_is_named_and_a_memory_that_is_too_small(tmp_path):
+def test_what_leaves_out_every_pixel_is_named_and_a_memory_that_is_too_small(tmp_path, monkeypatch):
     source = write(tmp_path / "s.tif", scene(4, 4))
     result = run(model_of(Centre(9), 9, 3), source, tmp_path, border="nodata", min_confidence=0.5, memory=1, tile=None)
-    assert any("no valid pixel there that BORDER and MIN_CONFIDENCE leave:" in line for line in result.warnings)
+    expected = "The map is all no-data: BORDER and MIN_CONFIDENCE leave no valid pixel of 's.tif'."
+    assert expected in result.warnings
     assert any("MEMORY is 1 MB, but the smallest windows" in line for line in result.warnings)
+    assert not any("this machine has" in line for line in result.warnings)
     with rasterio.open(tmp_path / "map.tif") as dataset:
         assert dataset.tags()["DEEPSCAPE_MIN_CONFIDENCE"] == "0.5" and "DEEPSCAPE_OVERLAP" not in dataset.tags()
+    monkeypatch.setattr(inference, "machine_memory", lambda: 100_000_000)
+    result = run(model_of(Centre(9), 9, 3), source, tmp_path)
+    assert any("of memory, but this machine has 100 MB. Give a smaller MEMORY." in line for line in result.warnings)
 
 
 def test_a_missing_folder_is_named(tmp_path):

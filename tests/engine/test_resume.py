@@ -207,6 +207,7 @@ def test_other_memory_continues_in_the_tiles_that_the_map_was_begun_in(job, whol
     planned = Tiling(256, 256, 512, 10_000_000, 300_000_000)
     monkeypatch.setattr(inference, "map_scene", inference.map_scene.func)
     monkeypatch.setattr(inference, "plan", lambda *facts: planned if facts[-1] == 1000 else replace(planned, width=128))
+    monkeypatch.setattr(inference, "with_tiles", lambda tiles, *facts: Tiling(*tiles, 10_000_000, 600_000_000))
     with pytest.raises(JobCancelled):
         classify(replace(job, memory=1000), Log(tmp_path / "scratch", "Mapping", 3))
     context = Log(tmp_path / "scratch")
@@ -217,6 +218,47 @@ def test_other_memory_continues_in_the_tiles_that_the_map_was_begun_in(job, whol
         in line for line in context.lines
     )  # fmt: skip
     assert outputs(tmp_path) == whole[0]
+
+
+def test_tiles_that_exceed_a_memory_that_is_given_are_not_continued_but_kept(job, whole, tmp_path, monkeypatch):
+    """Whoever gives less MEMORY after the system ended the job for want of it would meet the same end again."""
+    planned = Tiling(256, 256, 512, 10_000_000, 900_000_000)
+    small = replace(planned, width=128, memory=300_000_000)
+    monkeypatch.setattr(inference, "map_scene", inference.map_scene.func)
+    monkeypatch.setattr(inference, "plan", lambda *facts: planned if facts[-1] == 1000 else small)
+    monkeypatch.setattr(inference, "with_tiles", lambda tiles, *facts: Tiling(*tiles, 10_000_000, 900_000_000))
+    first, second, third = (Log(tmp_path / "scratch", "Mapping", steps) for steps in (3, 2, 1))
+    for memory, context in ((1000, first), (400, second), (None, third)):
+        with pytest.raises(JobCancelled):
+            classify(replace(job, memory=memory), context)
+    refused = "in tiles of 256 x 256, which take about 900 MB of memory: they are not continued with a MEMORY of 400 MB"
+    assert any(refused in line for line in second.lines)
+    told = next(line for line in second.lines if "begun anew" in line)
+    assert "finished windows are kept (the image is cut into other windows)" in told
+    # Without a MEMORY of its own, the job continues in the tiles of the first one.
+    assert any("windows were finished before: continuing" in line for line in third.lines)
+    classify(replace(job, memory=400), Log(tmp_path / "scratch"))
+    assert outputs(tmp_path) == whole[0] and not list(tmp_path.glob("*.log"))
+
+
+def test_a_folder_that_is_renamed_ends_the_job_and_continues_when_it_is_back(job, whole, tmp_path):
+    folder, away = tmp_path / "out", tmp_path / "away"
+    folder.mkdir()
+    moved = replace(job, output=str(folder / "map.tif"), confidence="")
+
+    class Moves(Log):
+        def progress(self, done, total, stage="", unit=""):
+            super().progress(done, total, stage, unit)
+            if stage == "Mapping" and folder.is_dir() and done > 0:
+                folder.rename(away)
+
+    context = Moves(tmp_path / "scratch")
+    with pytest.raises(BadInput, match=r"out' was removed or renamed while the job wrote into it.*\('map\.tif\.log'\)"):
+        classify(moved, context)
+    away.rename(folder)
+    context = Log(tmp_path / "scratch")
+    classify(moved, context)
+    assert any("finished before: continuing" in line for line in context.lines)
 
 
 def test_room_that_the_journal_has_already_is_not_asked_for_again(job, whole, tmp_path, monkeypatch):
