@@ -200,6 +200,8 @@ class _PostProcessor(QgsProcessingLayerPostProcessorInterface):
                 node.setExpanded(self._shown)
 
 
+_RASTERS = (".tif", ".tiff", ".TIF", ".TIFF")
+
 # QGIS keeps a bare pointer: a reference on the algorithm would die with the clone that ran, before the layer is loaded.
 # They stay after their work, for QGIS may still hold the pointer; the oldest go when there are many.
 _ALIVE: List[_PostProcessor] = []
@@ -255,11 +257,19 @@ def style_in_context(destination: str, painter: Painter, context: Any) -> None:
 
 
 def save_sidecar(destination: str, painter: Painter, is_raster: bool) -> None:
-    """Write the ``.qml`` beside a file, so that it is shown the same when it is loaded by hand."""
+    """Write the ``.qml`` beside a file, so that it is shown the same when it is loaded by hand.
+
+    A raster of the same name keeps its own, which QGIS finds by the name before the suffix: ``map.gpkg`` beside
+    ``map.tif`` holds its style itself. Elsewhere it does not, for that is a second table in the file.
+    """
     path = destination.split("|")[0]
     if not os.path.isfile(path):
         return
     layer = _styled_raster(path, "style") if is_raster else QgsVectorLayer(destination, "style", "ogr")
     if layer.isValid():
         painter(layer)
-        layer.saveNamedStyle(os.path.splitext(path)[0] + ".qml")
+        stem, suffix = os.path.splitext(path)
+        if suffix.lower() == ".gpkg" and any(os.path.isfile(stem + raster) for raster in _RASTERS):
+            layer.saveStyleToDatabase(os.path.basename(stem), "", True, "")
+        else:
+            layer.saveNamedStyle(stem + ".qml")

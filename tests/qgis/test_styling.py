@@ -1,5 +1,7 @@
 """Legends on the canvas, beside the files, and from step to step of a model."""
 
+from pathlib import Path
+
 import pytest
 from deepscape.tests.qgis.layers import CLASSES, load_as_qgis_does, save
 from osgeo import gdal
@@ -84,6 +86,15 @@ def test_points_in_a_file_have_a_sidecar(run, sampling, image, tmp_path):
     assert outputs["OUTPUT"] == str(target) and outputs["SAMPLE_COUNT"] == 2
     assert outputs["COUNTS"] == '{"1": 1, "7": 1}'
     assert categories(QgsVectorLayer(str(target), "by hand", "ogr")) == ("class_id", COLOURS)
+
+
+def test_points_beside_a_raster_of_the_same_name_leave_its_style(run, sampling, image, tmp_path):
+    style = tmp_path / "map.qml"
+    (tmp_path / "map.tif").write_bytes(Path(image).read_bytes())
+    style.write_text("the raster's")
+    outputs = run("selectsamples", INPUT=image, OUTPUT=str(tmp_path / "map.gpkg"))
+    assert style.read_text() == "the raster's"
+    assert categories(QgsVectorLayer(outputs["OUTPUT"], "by hand", "ogr")) == ("class_id", COLOURS)
 
 
 def test_points_in_a_shapefile(run, sampling, image, tmp_path):
