@@ -20,6 +20,7 @@ from qgis.core import (
     QgsApplication,
     QgsProcessingAlgorithm,
     QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
     QgsProcessingOutputBoolean,
     QgsProcessingOutputNumber,
     QgsProcessingOutputString,
@@ -31,6 +32,7 @@ from qgis.core import (
     QgsProcessingParameterRasterLayer,
     QgsRasterLayer,
     QgsSettings,
+    QgsVectorLayer,
 )
 
 from ..tasks import jobfiles, manager
@@ -156,7 +158,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             _check_edits(self, parameters, context)
             parameters = gdalnames.opened(self.parameterDefinitions(), parameters, context)
             self._snapshots = {
-                definition.name(): self._snapshot(definition, parameters, context)
+                definition.name(): self._snapshot(definition, parameters, context, feedback)
                 for definition in self.parameterDefinitions()
                 if is_given(parameters.get(definition.name()))
             }
@@ -164,7 +166,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             raise _exception(str(error)) from error
         return True
 
-    def _snapshot(self, definition: Any, parameters: Mapping[str, Any], context: Any) -> Any:
+    def _snapshot(self, definition: Any, parameters: Mapping[str, Any], context: Any, feedback: Any) -> Any:
         name = definition.name()
         if isinstance(definition, QgsProcessingParameterRasterLayer):
             return raster_snapshot(self.parameterAsRasterLayer(parameters, name, context), name, context)
@@ -179,6 +181,7 @@ class DeepscapeAlgorithm(QgsProcessingAlgorithm):
             layer = self.parameterAsLayer(parameters, name, context)
             if isinstance(layer, QgsRasterLayer):
                 return raster_snapshot(layer, name, context)
+            _tell_of_selection(name, layer, parameters[name], feedback)
             return vector_snapshot(self, parameters, name, context)
         if isinstance(definition, QgsProcessingParameterExtent):
             box = self.parameterAsExtent(parameters, name, context)
@@ -488,6 +491,19 @@ def _check_edits(algorithm: Any, parameters: Mapping[str, Any], context: Any) ->
             tr("'{0}' would be written anew, but the layer '{1}' shows it with unsaved edits.").format(file, layer),
             tr("Save or discard the edits first, or choose another output."),
         )
+
+
+def _tell_of_selection(name: str, layer: Any, value: Any, feedback: Any) -> None:
+    """Say that all features count though some are selected: a parameter for layers of both kinds offers no choice."""
+    if not isinstance(layer, QgsVectorLayer) or isinstance(value, QgsProcessingFeatureSourceDefinition):
+        return
+    if not layer.selectedFeatureCount():
+        return
+    text = tr(
+        "{0}: {1} of {2} features of '{3}' are selected, but all of them count. Save the selection as a layer, or "
+        "filter the layer, to use these alone."
+    )
+    feedback.pushInfo(text.format(name, layer.selectedFeatureCount(), layer.featureCount(), layer.name()))
 
 
 def _check_sinks(values: Values, job: Job) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping
 
 from qgis.core import (
     QgsProcessingFeatureSourceDefinition,
+    QgsProcessingParameterBoolean,
     QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
@@ -20,6 +21,7 @@ from qgis.core import (
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
     QgsProperty,
 )
 
@@ -48,10 +50,23 @@ def complaint(algorithm: Any, parameters: Mapping[str, Any], context: Any) -> st
         # An expression has its value only when the algorithm runs.
         if isinstance(value, QgsProperty):
             continue
-        found = (check or _any)(algorithm, definition, value, parameters, context)
+        found = _several(definition, value) or (check or _any)(algorithm, definition, value, parameters, context)
         if found:
             return found
     return ""
+
+
+def _several(definition: Any, value: Any) -> str:
+    """Return the sentence for a list where one value is meant, as qgis_process makes of a parameter given twice.
+
+    QGIS reads an empty text from it, and no text of a list of bands.
+    """
+    several = getattr(definition, "allowMultiple", bool)()
+    if not isinstance(value, (list, tuple)) or several or definition.type() not in _SINGLE:
+        return ""
+    return tr("{0} has several values ({1}). Give it once, as one text.").format(
+        definition.name(), ", ".join(str(each) for each in value)
+    )
 
 
 def _any(algorithm, definition, value, parameters, context) -> str:
@@ -232,6 +247,15 @@ def _destination(algorithm, definition, value, parameters, context) -> str:
         return ""
     return tr("The folder '{0}' of {1} does not exist. Create it or choose another folder.").format(folder, name)
 
+
+_SINGLE = frozenset(
+    kind.typeName()
+    for kind in (
+        QgsProcessingParameterBoolean, QgsProcessingParameterEnum, QgsProcessingParameterExtent,
+        QgsProcessingParameterFile, QgsProcessingParameterNumber, QgsProcessingParameterRasterLayer,
+        QgsProcessingParameterString,
+    )
+)  # fmt: skip
 
 _ALSO = {".tif": (".tiff",), ".html": (".htm",)}
 

@@ -25,7 +25,7 @@ from .legends import read_map_legend
 from .rasterlabels import whole_numbers
 from .rasters import RasterReader, reading
 from .vectors import LayerWriter
-from .wording import decimals_of
+from .wording import decimals_of, many
 
 Shapes = npt.NDArray[np.object_]
 Values = npt.NDArray[np.int64]
@@ -55,7 +55,7 @@ def vectorise(job: Vectorise, context: Context) -> VectoriseResult:
     shapes, values = _joined(shapes, values, context)
     # In pixels: a tolerance is the side of the steps that are smoothed, whatever the map's units are.
     if job.simplify > 0:
-        context.progress(0, 1, "Simplifying", "polygons")
+        context.progress(0, 1, f"Simplifying {many(len(shapes), 'polygon')}", "")
         # Neighbours must have the same points on a common border: there is one at the corner of every pixel then.
         shapes = shapely.coverage_simplify(shapely.segmentize(shapes, 1.0), job.simplify)
     measure = Measure(grid)

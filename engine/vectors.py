@@ -32,6 +32,7 @@ from .globe import on_longitudes, to_grid
 from .grids import crs_name as crs_name
 from .outputfiles import part_name, writing_error
 from .rasters import Grid
+from .wording import many
 
 _READ_ERRORS = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
 _WRITE_ERRORS = (
@@ -129,9 +130,11 @@ def _with_valid_geometries(frame: geopandas.GeoDataFrame, name: str, context: Co
     if invalid.any():
         geometries = geometries.copy()
         geometries[invalid] = [_repaired(geometry) for geometry in geometries[invalid]]
+        count = int(np.count_nonzero(invalid))
+        one = count == 1
         context.warn(
-            f"{np.count_nonzero(invalid)} features of '{name}' have an invalid geometry; they were repaired for this "
-            "run, the layer itself is unchanged."
+            f"{many(count, 'feature')} of '{name}' {'has' if one else 'have'} an invalid geometry; "
+            f"{'it was' if one else 'they were'} repaired for this run, the layer itself is unchanged."
         )
         present &= ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
         frame = frame.set_geometry(geopandas.GeoSeries(geometries, index=frame.index, crs=frame.crs))

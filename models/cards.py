@@ -148,14 +148,17 @@ def card_from_json(text: str) -> Card:
     """Read a card.
 
     Raises:
-        BadInput: not a card, or one of a newer format.
+        BadInput: not a card, one of a newer format, or two classes have one value.
     """
     data = json.loads(text)
     if isinstance(data, dict) and int(data.get("format", 0)) > CARD_FORMAT:
-        raise BadInput(
-            f"The model was written by a newer Deepscape (card format {data['format']}).", "Update the plugin."
-        )
-    return from_plain(Card, data, "model card")
+        raise BadInput(f"it was written by a newer Deepscape (card format {data['format']}).", "Update the plugin.")
+    card = from_plain(Card, data, "model card")
+    values = [entry.value for entry in card.classes]
+    if len(set(values)) != len(values):
+        twice = next(value for value in values if values.count(value) > 1)
+        raise BadInput(f"two of its classes have the value {twice}.", "Take the file as it was when it was trained.")
+    return card
 
 
 def read_card(path: str) -> Card:

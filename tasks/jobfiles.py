@@ -30,6 +30,9 @@ from .virtualrasters import files_read_by
 SUFFIX = ".job.json"
 FORMAT = "deepscape-job"
 _LONGEST_SCENE = 60  # in characters, of a scene in a file's name
+_LONGEST_NAME = 255  # in bytes, of a file on all the usual file systems
+# Of a file that is being written, beside its name: ".map.1a2b3c4d.part.5e6f7a8b.part.tif.aux.xml".
+_WHILE_WRITTEN = 45
 
 
 def job_file_name(output: str) -> str:
@@ -216,7 +219,7 @@ def check_outputs(job: Job) -> None:
 
     Raises:
         BadInput: a folder is missing, is a file or cannot be written, an output is a folder where a file is meant or
-            the other way round, or would overwrite an input or another output.
+            the other way round, would overwrite an input or another output, or has too long a name.
     """
     check_inputs_stay(job, {name.upper(): path for name, path in output_paths(job).items()})
     seen: Dict[str, str] = {}
@@ -231,6 +234,12 @@ def check_outputs(job: Job) -> None:
             raise BadInput(f"{label} '{path}' is a file, not a folder.", "Choose another name.")
         if not is_folder and os.path.isdir(path):
             raise BadInput(f"{label} '{path}' is a folder, not a file.", "Choose a file name.")
+        most, long = _LONGEST_NAME - _WHILE_WRITTEN, len(os.fsencode(os.path.basename(path.rstrip("/"))))
+        if long > most:
+            raise BadInput(
+                f"The name of {label} takes {long} bytes; while it is written, it may take {most}.",
+                "Choose a shorter name.",
+            )
         check_folder(label, os.path.dirname(os.path.abspath(path)), create=is_folder)
 
 

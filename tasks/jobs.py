@@ -1005,7 +1005,7 @@ class Classify(Job):
         if (self.priors == "file") != bool(self.priors_file):
             raise BadInput(
                 f"PRIORS is {self.priors}, and PRIORS_FILE is {'given' if self.priors_file else 'missing'}.",
-                "Give PRIORS_FILE with PRIORS file, and only then.",
+                "Empty PRIORS_FILE, or choose file as PRIORS." if self.priors_file else "Give PRIORS_FILE.",
             )
         if self.threshold is not None:
             _share("THRESHOLD", self.threshold)

@@ -339,7 +339,7 @@ def test_a_text_field_and_an_invalid_geometry(sampling, out, data, tmp_path):
     done = sampling(INPUT=broken, FIELD="class_name", COUNT=20)
     assert done.code == 0, done.text
     assert set(json.loads(done.outputs["COUNTS"]).values()) == {20}
-    assert "1 features of 'broken' have an invalid geometry; they were repaired for this run" in done.text
+    assert "1 feature of 'broken' has an invalid geometry; it was repaired for this run" in done.text
     with sqlite3.connect(out / "samples.gpkg") as database:
         names = {name for (name,) in database.execute("SELECT DISTINCT class_name FROM samples")}
     assert names == {"village", "forest", "water", "dryout"}

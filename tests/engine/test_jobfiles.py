@@ -189,6 +189,15 @@ def test_the_parents_of_a_folder_output_are_created(folder):
     assert not (folder / "new" / "deep" / "set").exists()
 
 
+def test_a_name_is_refused_that_is_too_long_while_it_is_written(folder):
+    for stem in ("n" * 206, "ü" * 103):
+        jobfiles.check_outputs(classify(folder, output=str(folder / "project" / f"{stem}.tif")))
+        with pytest.raises(
+            BadInput, match=r"The name of OUTPUT takes 21[12] bytes; while it is written, it may take 210"
+        ):
+            jobfiles.check_outputs(classify(folder, output=str(folder / "project" / f"{stem}{stem[0]}.tif")))
+
+
 def wrong(folder):
     project = folder / "project"
     training = {"training": str(project / "t"), "output": str(project / "m.safetensors")}

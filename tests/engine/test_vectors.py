@@ -45,7 +45,7 @@ def test_invalid_geometries_are_repaired_and_missing_ones_left_out(tmp_path):
     assert layer.frame["a"].tolist() == [1, 4]
     assert shapely.is_valid(np.asarray(layer.frame.geometry.values)).all()
     assert layer.frame.geometry.iloc[0].area == 2 and shapely.get_dimensions(layer.frame.geometry.iloc[0]) == 2
-    assert len(context.warnings) == 2 and "2 features" in context.warnings[0] and "1 features" in context.warnings[1]
+    assert len(context.warnings) == 2 and "2 features" in context.warnings[0] and "1 feature " in context.warnings[1]
     assert not pyogrio.read_dataframe(source.path).geometry.iloc[0].is_valid  # the user's own file is as it was
     with pytest.raises(BadInput, match="No feature of the layer"):
         read_layer(save(tmp_path / "n.gpkg", [None], a=[1]), Context())

@@ -258,3 +258,14 @@ def test_class_list(algorithm, context, feedback, play, image):
     values = {"INPUT": image, "OUTPUT": "memory:", "CLASSES": "1, two"}
     with pytest.raises(QgsProcessingException, match="CLASSES holds 'two', which is no whole number"):
         algorithm("selectsamples").run(values, context, feedback, {}, False)
+
+
+def test_a_value_given_twice(complaint, image):
+    """qgis_process makes a list of it, of which QGIS reads an empty text: the whole image would be mapped."""
+    assert (
+        complaint("classify", BOX=["1:2:3:4", "abc"])
+        == "BOX has several values (1:2:3:4, abc). Give it once, as one text."
+    )
+    assert "MEMORY has several values (300, 400)" in complaint("classify", MEMORY=["300", "400"])
+    assert "TTA has several values" in complaint("classify", TTA=["none", "full"])
+    assert complaint("classify", MODELS=[image]) == complaint("classify", MODELS=image) == ""

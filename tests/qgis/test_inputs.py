@@ -314,7 +314,7 @@ def test_box_stack_and_bands(run, play, image, tmp_path):
     assert play.jobs()[-1]["overlap"] == 0
 
 
-def test_what_of_an_image_is_mapped(run, play, image, polygons_file, tmp_path):
+def test_what_of_an_image_is_mapped(run, play, image, polygons_file, tmp_path, feedback):
     model = tmp_path / "m.safetensors"
     model.write_text("x")
     play("classify", {"copy": [image, "$output"]})
@@ -331,8 +331,21 @@ def test_what_of_an_image_is_mapped(run, play, image, polygons_file, tmp_path):
     assert play.jobs()[-1]["source"]["nodata"] == -9999
     run("classify", MASK=polygons_file, **given)
     assert play.jobs()[-1]["mask"] is None and play.jobs()[-1]["mask_layer"]["path"] == polygons_file
-    run("classify", MASK=memory_polygons(), **given)
-    assert play.jobs()[-1]["mask_layer"]["path"].endswith(".gpkg")
+    layer = memory_polygons()
+    run("classify", MASK=layer, **given)
+    assert play.jobs()[-1]["mask_layer"]["path"].endswith(".gpkg") and not any(
+        "are selected" in info for info in feedback.infos
+    )
+    # The dialog offers no choice of selected features where a raster may be given, too.
+    layer.selectByIds([1])
+    run("classify", MASK=layer, **given)
+    told = next(info for info in feedback.infos if "are selected" in info)
+    assert told.startswith("MASK: 1 of 2 features of 'labels' are selected, but all of them count.")
+    mesh = tmp_path / "mesh.2dm"
+    mesh.write_text("MESH2D\nND 1 0 0 0\nND 2 1 0 0\nND 3 0 1 0\nE3T 1 1 2 3 1\n")
+    with pytest.raises(AssertionError):
+        run("classify", MASK=str(mesh), **given)
+    assert any(f"MASK '{mesh}' cannot be read as a vector layer" in text for text in feedback.warnings)
 
 
 def test_runtime_and_precision_of_a_map(run, play, image, tmp_path):
