@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, Dict, Optional, Tuple
 
-from ..tasks.classtable import ClassEntry
+from ..tasks.classtable import ClassEntry, doubled_value
 from ..tasks.errors import BadInput
 from ..tasks.serial import from_plain, to_plain
 
@@ -154,10 +154,9 @@ def card_from_json(text: str) -> Card:
     if isinstance(data, dict) and int(data.get("format", 0)) > CARD_FORMAT:
         raise BadInput(f"it was written by a newer Deepscape (card format {data['format']}).", "Update the plugin.")
     card = from_plain(Card, data, "model card")
-    values = [entry.value for entry in card.classes]
-    if len(set(values)) != len(values):
-        twice = next(value for value in values if values.count(value) > 1)
-        raise BadInput(f"two of its classes have the value {twice}.", "Take the file as it was when it was trained.")
+    doubled = doubled_value(card.classes)
+    if doubled is not None:
+        raise BadInput(f"two of its classes have the value {doubled}.", "Take the file as it was when it was trained.")
     return card
 
 

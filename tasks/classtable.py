@@ -13,6 +13,7 @@ import json
 import re
 import unicodedata
 import xml.etree.ElementTree as ElementTree  # nosec B405 - legends are the user's own files, see read_qml
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
@@ -92,11 +93,15 @@ def read_legend(path: str) -> Tuple[ClassEntry, ...]:
         ) from error
     if not entries:
         raise BadInput(f"The legend '{path}' holds no class.", "Give a style with one symbol or entry per class value.")
-    values = [entry.value for entry in entries]
-    doubled = next((value for value in values if values.count(value) > 1), None)
+    doubled = doubled_value(entries)
     if doubled is not None:
         raise BadInput(f"The legend '{path}' lists the value {doubled} twice.", "Keep one entry per value.")
     return tuple(sorted(entries, key=lambda entry: entry.value))
+
+
+def doubled_value(entries: Iterable[ClassEntry]) -> Optional[int]:
+    """Return the first value that several classes have; None where each has its own."""
+    return next((value for value, count in Counter(entry.value for entry in entries).items() if count > 1), None)
 
 
 def _read_json(path: str) -> List[ClassEntry]:

@@ -52,6 +52,15 @@ def test_a_newer_card_asks_for_an_update(tmp_path):
     assert caught.value.remedy == "Update the plugin."
 
 
+def test_classes_of_one_value_are_refused(tmp_path):
+    """The weights are guarded by a checksum, the card may have been edited."""
+    plain = json.loads(CARD.to_json())
+    plain["classes"][0]["value"] = 300
+    path = write(tmp_path / "m.safetensors", {"__metadata__": {CARD_KEY: json.dumps(plain)}})
+    with pytest.raises(BadInput, match=r"m\.safetensors' cannot be used: two of its classes have the value 300\."):
+        read_card(path)
+
+
 def test_other_peoples_safetensors_are_refused(tmp_path):
     path = write(tmp_path / "m.safetensors", {"__metadata__": {"format": "pt"}})
     with pytest.raises(BadInput, match="carries no Deepscape model card"):
